@@ -1,0 +1,82 @@
+//! The backend seam: what a device must do so that a model runs on it.
+//!
+//! A model is written once, as a [`Program`]: a list of fused kernels ([`Op`]) over activations, weights and the KV
+//! pool. A backend gives storage for them and runs the list once per step. It is not a tensor library. Weight
+//! repacking, memory layouts and kernel variants stay inside the backend.
+//!
+//! [`cpu`] is the plain reference that defines what every kernel computes; `webgpu` is the real one.
+
+mod program;
+mod step;
+mod weight;
+
+pub mod cpu;
+#[cfg(feature = "webgpu")]
+pub mod webgpu;
+
+pub use program::{ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable, Rows};
+pub use step::{StepInput, StepLimits, StepOutput};
+pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};
+
+/// What the outside world did to a backend.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// No adapter of the wanted kind.
+    #[error("{0}")]
+    NoDevice(String),
+    /// The device ran out of memory, or a buffer would pass one of its limits.
+    #[error("out of device memory: {what} needs {bytes} bytes; {hint}")]
+    OutOfMemory {
+        /// What was being allocated.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// What the user can do about it.
+        hint: String,
+    },
+    /// The model needs something that this backend does not do.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The device was lost or reported an error.
+    #[error("device error: {0}")]
+    Device(String),
+}
+
+/// A device that runs a [`Program`] step after step.
+///
+/// Calls in order: [`upload_weight`](Backend::upload_weight) for every weight, [`prepare`](Backend::prepare) once, then
+/// [`forward`](Backend::forward) per step. The `read_*` and `write_*` calls are for tests and for `bindery selftest`.
+pub trait Backend {
+    /// One line that names backend, adapter and driver.
+    fn description(&self) -> String;
+
+    /// Copies a weight to the device, in the format it has in the file.
+    fn upload_weight(&mut self, weight: &HostWeight<'_>) -> Result<WeightId, BackendError>;
+
+    /// Allocates activations and the KV pool, and gets every kernel of `program` ready.
+    ///
+    /// The KV pool's contents are zero at first.
+    fn prepare(&mut self, program: Program, kv: KvLayout, limits: StepLimits) -> Result<(), BackendError>;
+
+    /// Runs the program once: block copies, then every op in order, then the argmax of each logits row.
+    ///
+    /// # Panics
+    /// If `input` is inconsistent (see [`StepInput::check`]): that is a bug of the caller, never of a client.
+    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError>;
+
+    /// Writes the first `values.len()` elements of an activation (f32, row-major).
+    fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError>;
+
+    /// Reads the first `len` elements of an activation (f32, row-major).
+    fn read_activation(&mut self, activation: ActId, len: usize) -> Result<Vec<f32>, BackendError>;
+
+    /// Writes one layer's whole K and V pool: each `[num_blocks][num_kv_heads][block_size][head_dim]`, rounded to the
+    /// pool's dtype.
+    fn write_kv(&mut self, layer: usize, k: &[f32], v: &[f32]) -> Result<(), BackendError>;
+
+    /// Reads one layer's whole K and V pool, in the shape of [`write_kv`](Backend::write_kv).
+    fn read_kv(&mut self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), BackendError>;
+
+    /// Bytes allocated on the device so far: weights, activations, KV pool.
+    fn allocated_bytes(&self) -> u64;
+}

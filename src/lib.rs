@@ -1,0 +1,27 @@
+//! LLM inference with PagedAttention on every GPU, through WGSL compute shaders on `wgpu`.
+//!
+//! # Layout
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`engine`] | requests, blocks, block tables, the scheduler and the [`engine::Batch`]: integers only, no I/O |
+//! | [`backend`] | the seam: a [`backend::Program`] of fused kernels over opaque buffers; `cpu` and `webgpu` run it |
+//! | [`model`] | checkpoints (GGUF, Hugging Face folders) and the Llama family written over the seam |
+//! | [`sampling`] | [`sampling::SamplingParams`], the host sampler, logprobs |
+//! | [`text`] | tokenizer, chat template, incremental detokenizer, stop strings |
+//! | [`llm`] | the step loop and the embedding API |
+//!
+//! Data flows one way: text → [`engine::Scheduler`] → [`engine::Batch`] → model → backend → token ids → text.
+
+pub mod engine;
+
+#[cfg(feature = "runtime")]
+pub mod backend;
+#[cfg(feature = "runtime")]
+pub mod llm;
+#[cfg(feature = "runtime")]
+pub mod model;
+#[cfg(feature = "runtime")]
+pub mod sampling;
+#[cfg(feature = "runtime")]
+pub mod text;
