@@ -12,6 +12,7 @@ mod step;
 mod weight;
 
 pub mod cpu;
+pub mod kernel_cases;
 #[cfg(feature = "webgpu")]
 pub mod webgpu;
 
