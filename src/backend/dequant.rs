@@ -1,6 +1,7 @@
 //! The reference codecs of the weight formats, after ggml's `ggml-quants.c` (`quantize_row_*_ref`, `dequantize_row_*`).
 //!
-//! Bit exact with ggml: the same f32 operations in the same order, no fused multiply-add.
+//! The same f32 operations in the same order as ggml's source, so the same bits. A ggml whose compiler contracts
+//! `x * id + 8.5` to a fused multiply-add may round another way next to a tie.
 
 use half::{bf16, f16};
 
