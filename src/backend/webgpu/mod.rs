@@ -1,1 +1,216 @@
-//! The WebGPU backend.
+//! The WebGPU backend: WGSL kernels on Vulkan, Metal and DirectX 12.
+//!
+//! Weights are repacked into aligned planes and stay quantised; every dispatch is prebuilt ([`plan`]); a step is one
+//! metadata upload, one submit and one read-back of token ids.
+
+mod adapter;
+mod device;
+mod kernel;
+mod plan;
+mod repack;
+mod step_words;
+mod weights;
+
+pub use adapter::{AdapterSummary, Variant, adapters};
+pub use device::GpuDevice;
+
+use super::{ActId, Backend, BackendError, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput, StepLimits};
+use super::{StepOutput, WeightId};
+use half::f16;
+use kernel::{ARGMAX_CHUNK, AttentionTiling};
+use plan::{Buffers, Plan, Planner};
+use std::sync::Arc;
+use step_words::StepWords;
+use weights::GpuWeight;
+
+/// A [`Backend`] on a `wgpu` device.
+pub struct WebGpuBackend {
+    gpu: Arc<GpuDevice>,
+    weights: Vec<GpuWeight>,
+    prepared: Option<Prepared>,
+    words: StepWords,
+    allocated_bytes: u64,
+}
+
+struct Prepared {
+    program: Program,
+    kv: KvLayout,
+    limits: StepLimits,
+    tiling: AttentionTiling,
+    buffers: Buffers,
+    plan: Plan,
+}
+
+impl WebGpuBackend {
+    /// A backend with no weights on an open device.
+    pub fn new(gpu: Arc<GpuDevice>) -> Self {
+        Self { gpu, weights: Vec::new(), prepared: None, words: StepWords::default(), allocated_bytes: 0 }
+    }
+
+    fn prepared(&self) -> &Prepared {
+        self.prepared.as_ref().expect("prepare() comes before this call")
+    }
+
+    fn buffers(
+        &mut self,
+        program: &Program,
+        kv: &KvLayout,
+        limits: &StepLimits,
+        tiling: &AttentionTiling,
+    ) -> Result<Buffers, BackendError> {
+        let gpu = self.gpu.clone();
+        let mut buffer = |what: &str, bytes: u64| {
+            self.allocated_bytes += bytes;
+            gpu.buffer(what, bytes)
+        };
+        let mut activations = Vec::new();
+        for activation in &program.activations {
+            let rows = match activation.rows {
+                Rows::Tokens => limits.max_tokens,
+                Rows::Logits => limits.max_logits_rows,
+            };
+            activations.push(buffer(activation.name, 4 * u64::from(rows) * u64::from(activation.cols))?);
+        }
+        let (mut k_pool, mut v_pool) = (Vec::new(), Vec::new());
+        for layer in 0..kv.num_layers {
+            k_pool.push(buffer(&format!("K pool of layer {layer}"), kv.layer_bytes())?);
+            v_pool.push(buffer(&format!("V pool of layer {layer}"), kv.layer_bytes())?);
+        }
+        let shape = &program.attention;
+        let partials = u64::from(step_words::max_partials(limits, kv.block_size, tiling)) * u64::from(shape.num_heads);
+        let words = step_words::max_words(limits, kv.block_size, tiling);
+        let chunks = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols.div_ceil(ARGMAX_CHUNK));
+        let rows = u64::from(limits.max_logits_rows.max(1));
+        Ok(Buffers {
+            step: buffer("step", 4 * words as u64)?,
+            activations,
+            k_pool,
+            v_pool,
+            rope: buffer("rope", 8 * program.rope.cos.len() as u64)?,
+            partial_out: buffer("partial attention", 4 * partials * u64::from(shape.head_dim))?,
+            partial_stats: buffer("partial attention", 8 * partials)?,
+            chunk_max: buffer("argmax", 8 * rows * u64::from(chunks))?,
+            ids: buffer("ids", 4 * rows)?,
+            unused: buffer("unused", 16)?,
+        })
+    }
+
+    fn read_floats(&self, buffer: &wgpu::Buffer, len: usize) -> Result<Vec<f32>, BackendError> {
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        Ok(bytemuck::pod_collect_to_vec(&self.gpu.read(&[(buffer, 0, 4 * len as u64)])?))
+    }
+
+    fn read_pool(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, BackendError> {
+        let kv = self.prepared().kv;
+        let bytes = self.gpu.read(&[(buffer, 0, kv.layer_bytes())])?;
+        Ok(match kv.dtype {
+            KvDtype::F32 => bytemuck::pod_collect_to_vec(&bytes),
+            KvDtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        })
+    }
+
+    fn write_pool(&self, buffer: &wgpu::Buffer, values: &[f32]) {
+        match self.prepared().kv.dtype {
+            KvDtype::F32 => self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values)),
+            KvDtype::F16 => {
+                // clamp() keeps NaN, which the tests use as poison.
+                let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(v.clamp(-65504.0, 65504.0))).collect();
+                self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&halves));
+            }
+        }
+    }
+}
+
+impl Backend for WebGpuBackend {
+    fn description(&self) -> String {
+        let summary = self.gpu.summary();
+        format!("{} ({}, {}, {} kernels)", summary.name, summary.api, summary.driver, self.gpu.variant())
+    }
+
+    fn upload_weight(&mut self, weight: &HostWeight<'_>) -> Result<WeightId, BackendError> {
+        let uploaded = weights::upload(&self.gpu, weight)?;
+        self.allocated_bytes += uploaded.bytes;
+        self.weights.push(uploaded);
+        Ok(WeightId(self.weights.len() as u32 - 1))
+    }
+
+    fn prepare(&mut self, program: Program, kv: KvLayout, limits: StepLimits) -> Result<(), BackendError> {
+        if kv.block_size != 16 || !kv.head_dim.is_multiple_of(16) {
+            return Err(BackendError::Unsupported(format!(
+                "blocks of {} tokens and heads of {} elements; the WebGPU kernels take blocks of 16 and multiples of 16",
+                kv.block_size, kv.head_dim
+            )));
+        }
+        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention);
+        let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
+        let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
+        self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
+        let planner = Planner {
+            gpu: &self.gpu,
+            program: &program,
+            kv: &kv,
+            tiling,
+            weights: &self.weights,
+            buffers: &buffers,
+            nodes: Vec::new(),
+        };
+        let plan = planner.plan()?;
+        self.prepared = Some(Prepared { program, kv, limits, tiling, buffers, plan });
+        self.gpu.check()
+    }
+
+    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
+        let prepared = self.prepared.as_ref().expect("prepare() comes before forward()");
+        input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
+        self.words.build(input, &prepared.tiling);
+        let gpu = &self.gpu;
+        gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            prepared.plan.encode(&mut pass, &self.words.counts);
+        }
+        let rows = input.logits_indices.len();
+        let Some(logits) = prepared.program.logits.filter(|_| rows > 0) else {
+            gpu.queue.submit([encoder.finish()]);
+            gpu.wait()?;
+            return Ok(StepOutput::default());
+        };
+        let row_bytes = 4 * u64::from(prepared.program.activations[logits.0 as usize].cols);
+        let logits = &prepared.buffers.activations[logits.0 as usize];
+        let mut ranges = vec![(&prepared.buffers.ids, 0, 4 * rows as u64)];
+        ranges.extend(input.read_logits_rows.iter().map(|&row| (logits, u64::from(row) * row_bytes, row_bytes)));
+        let staging = gpu.encode_read(&mut encoder, &ranges);
+        gpu.queue.submit([encoder.finish()]);
+        let bytes = gpu.finish_read(&staging)?;
+        let (ids, logits) = bytes.split_at(4 * rows);
+        Ok(StepOutput { argmax: bytemuck::pod_collect_to_vec(ids), logits: bytemuck::pod_collect_to_vec(logits) })
+    }
+
+    fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {
+        let buffer = &self.prepared().buffers.activations[activation.0 as usize];
+        self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values));
+        self.gpu.check()
+    }
+
+    fn read_activation(&mut self, activation: ActId, len: usize) -> Result<Vec<f32>, BackendError> {
+        self.read_floats(&self.prepared().buffers.activations[activation.0 as usize], len)
+    }
+
+    fn write_kv(&mut self, layer: usize, k: &[f32], v: &[f32]) -> Result<(), BackendError> {
+        self.write_pool(&self.prepared().buffers.k_pool[layer], k);
+        self.write_pool(&self.prepared().buffers.v_pool[layer], v);
+        self.gpu.check()
+    }
+
+    fn read_kv(&mut self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), BackendError> {
+        let buffers = &self.prepared().buffers;
+        Ok((self.read_pool(&buffers.k_pool[layer])?, self.read_pool(&buffers.v_pool[layer])?))
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.allocated_bytes
+    }
+}

@@ -1,0 +1,130 @@
+// Paged attention (Kwon et al. 2023) for decode with subgroup operations: a workgroup takes one query token and one KV
+// head's HEADS_PER_GROUP query heads over at most SPLIT keys. Eight lanes share a key, each with every eighth octet of the
+// head; every team of eight keeps its own running softmax, so that the loop needs no barrier; the teams merge at the end.
+// Needs subgroups of at least 8.
+struct Params {
+    scale: f32,
+    items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
+}
+var<immediate> params: Params;
+@group(0) @binding(1) var<storage, read> q: array<vec2<f32>>;                   // [T][HEADS][D / 2]
+@group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS][BLOCK_SIZE][D / 8]
+@group(0) @binding(3) var<storage, read> v_pool: array<KvOctet>; // the same elements
+@group(0) @binding(4) var<storage, read_write> out: array<vec2<f32>>;           // [T][HEADS][D / 2]
+@group(0) @binding(5) var<storage, read_write> partial_out: array<vec2<f32>>;   // [partial][HEADS][D / 2], normalised
+@group(0) @binding(6) var<storage, read_write> partial_stats: array<vec2<f32>>; // [partial][HEADS] (max, sum)
+
+const LANES = 8u;                 // lanes that share a key
+const TEAMS = WG / LANES;         // keys in flight
+const OCTETS = HEAD_DIM / 8u;
+const REGISTERS = (OCTETS + LANES - 1u) / LANES;
+const LOWEST = -3.0e38;
+var<workgroup> team_acc: array<vec4<f32>, TEAMS * HEADS_PER_GROUP * (HEAD_DIM / 4u)>;
+var<workgroup> team_stats: array<vec2<f32>, TEAMS * HEADS_PER_GROUP>;
+
+@compute @workgroup_size(WG)
+fn attention_decode(
+    @builtin(workgroup_id) wg: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_size) subgroup_size: u32,
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
+) {
+    // Not local_invocation_index: a team must lie within one subgroup.
+    let li = subgroup * subgroup_size + subgroup_lane;
+    let item = work_item(params.items_at, wg.x);
+    let kv_head = wg.y / (GROUP / HEADS_PER_GROUP);
+    let first_head = wg.y * HEADS_PER_GROUP;
+    let lane = li % LANES;
+    let team = li / LANES;
+    var q_row: array<Vec8, HEADS_PER_GROUP * REGISTERS>;
+    var acc: array<Vec8, HEADS_PER_GROUP * REGISTERS>;
+    var row_max: array<f32, HEADS_PER_GROUP>;
+    var row_sum: array<f32, HEADS_PER_GROUP>;
+    for (var g = 0u; g < HEADS_PER_GROUP; g++) {
+        row_max[g] = LOWEST;
+        row_sum[g] = 0.0;
+        for (var i = 0u; i < REGISTERS; i++) {
+            let octet = i * LANES + lane;
+            let at = (item.first_token * HEADS + first_head + g) * (HEAD_DIM / 2u) + 4u * min(octet, OCTETS - 1u);
+            let s = select(0.0, params.scale, octet < OCTETS);
+            q_row[g * REGISTERS + i] = Vec8(vec4<f32>(q[at], q[at + 1u]) * s, vec4<f32>(q[at + 2u], q[at + 3u]) * s);
+            acc[g * REGISTERS + i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
+        }
+    }
+    let rounds = (item.key_end - item.key_begin + TEAMS - 1u) / TEAMS; // uniform, so the shuffles are too
+    for (var round = 0u; round < rounds; round++) {
+        let wanted = item.key_begin + round * TEAMS + team;
+        let valid = wanted < item.key_end;
+        let key = min(wanted, item.key_end - 1u);
+        let row_at = ((block_of(item.block_table, key) * KV_HEADS + kv_head) * BLOCK_SIZE + key % BLOCK_SIZE) * OCTETS;
+        var s: array<f32, HEADS_PER_GROUP>;
+        for (var g = 0u; g < HEADS_PER_GROUP; g++) { s[g] = 0.0; }
+        for (var i = 0u; i < REGISTERS; i++) {
+            let k = unpack_octet(k_pool[row_at + min(i * LANES + lane, OCTETS - 1u)]);
+            for (var g = 0u; g < HEADS_PER_GROUP; g++) { s[g] += dot8(q_row[g * REGISTERS + i], k); }
+        }
+        for (var g = 0u; g < HEADS_PER_GROUP; g++) {
+            var score = s[g];
+            score += subgroupShuffleXor(score, 1u);
+            score += subgroupShuffleXor(score, 2u);
+            score += subgroupShuffleXor(score, 4u);
+            score = select(LOWEST, score, valid);
+            let new_max = max(row_max[g], score);
+            let rescale = exp(row_max[g] - new_max);
+            let p = select(0.0, exp(score - new_max), valid);
+            row_max[g] = new_max;
+            row_sum[g] = row_sum[g] * rescale + p;
+            s[g] = p;
+            for (var i = 0u; i < REGISTERS; i++) {
+                acc[g * REGISTERS + i].lo *= rescale;
+                acc[g * REGISTERS + i].hi *= rescale;
+            }
+        }
+        for (var i = 0u; i < REGISTERS; i++) {
+            let v = unpack_octet(v_pool[row_at + min(i * LANES + lane, OCTETS - 1u)]);
+            for (var g = 0u; g < HEADS_PER_GROUP; g++) {
+                acc[g * REGISTERS + i].lo += s[g] * v.lo;
+                acc[g * REGISTERS + i].hi += s[g] * v.hi;
+            }
+        }
+    }
+    for (var g = 0u; g < HEADS_PER_GROUP; g++) {
+        if (lane == 0u) { team_stats[team * HEADS_PER_GROUP + g] = vec2<f32>(row_max[g], row_sum[g]); }
+        for (var i = 0u; i < REGISTERS; i++) {
+            let octet = i * LANES + lane;
+            if (octet < OCTETS) {
+                let at = (team * HEADS_PER_GROUP + g) * (HEAD_DIM / 4u) + 2u * octet;
+                team_acc[at] = acc[g * REGISTERS + i].lo;
+                team_acc[at + 1u] = acc[g * REGISTERS + i].hi;
+            }
+        }
+    }
+    workgroupBarrier();
+    // Merge the teams in a fixed order: an invocation for each head and quad of elements.
+    for (var i = li; i < HEADS_PER_GROUP * (HEAD_DIM / 4u); i += WG) {
+        let g = i / (HEAD_DIM / 4u);
+        let quad = i % (HEAD_DIM / 4u);
+        var top = LOWEST;
+        for (var t = 0u; t < TEAMS; t++) { top = max(top, team_stats[t * HEADS_PER_GROUP + g].x); }
+        var sum = 0.0;
+        var value = vec4<f32>(0.0);
+        for (var t = 0u; t < TEAMS; t++) {
+            let stats = team_stats[t * HEADS_PER_GROUP + g];
+            let weight = exp(stats.x - top);
+            sum += weight * stats.y;
+            value += weight * team_acc[(t * HEADS_PER_GROUP + g) * (HEAD_DIM / 4u) + quad];
+        }
+        value /= sum;
+        let head = first_head + g;
+        if (item.partial == NO_PARTIAL) {
+            let at = (item.first_token * HEADS + head) * (HEAD_DIM / 2u) + 2u * quad;
+            out[at] = value.xy;
+            out[at + 1u] = value.zw;
+        } else {
+            let at = (item.partial * HEADS + head) * (HEAD_DIM / 2u) + 2u * quad;
+            partial_out[at] = value.xy;
+            partial_out[at + 1u] = value.zw;
+            if (quad == 0u) { partial_stats[item.partial * HEADS + head] = vec2<f32>(top, sum); }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+// The step's metadata: a header of counts and offsets, then the sections they point to. Written once per step.
+@group(0) @binding(0) var<storage, read> step: array<u32>;
+
+const NUM_TOKENS = 0u;
+const NUM_LOGITS_ROWS = 1u;
+const NUM_BLOCK_COPIES = 2u;
+const TOKEN_IDS_AT = 3u;
+const POSITIONS_AT = 4u;
+const SLOT_MAPPING_AT = 5u;
+const BLOCK_TABLES_AT = 6u;
+const LOGITS_INDICES_AT = 7u;
+const BLOCK_COPIES_AT = 8u;
+const DECODE_ITEMS_AT = 9u;
+const PREFILL_ITEMS_AT = 10u;
+const REDUCE_ITEMS_AT = 11u;
+
+// Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
+const ROWS_TOKENS = 0u;
+const ROWS_LOGITS = 1u;
+
+fn num_rows(rows: u32) -> u32 { return step[rows]; }
+fn token_id(token: u32) -> u32 { return step[step[TOKEN_IDS_AT] + token]; }
+fn position(token: u32) -> u32 { return step[step[POSITIONS_AT] + token]; }
+fn slot(token: u32) -> u32 { return step[step[SLOT_MAPPING_AT] + token]; }
+fn logits_index(row: u32) -> u32 { return step[step[LOGITS_INDICES_AT] + row]; }
+fn block_copy(i: u32) -> vec2<u32> { let at = step[BLOCK_COPIES_AT] + 2u * i; return vec2<u32>(step[at], step[at + 1u]); }
+
+// One attention work item: some query tokens of one sequence over a range of its keys.
+const ITEM_WORDS = 6u;
+const NO_PARTIAL = 0xffffffffu;
+struct WorkItem {
+    first_token: u32, // index in the batch
+    num_tokens: u32,
+    block_table: u32, // first entry of the sequence's block table, an index into `step`
+    key_begin: u32,   // keys [key_begin, key_end), before the causal bound
+    key_end: u32,
+    partial: u32,     // row of the partial results to write, or NO_PARTIAL to write the output itself
+}
+fn work_item(items_at: u32, i: u32) -> WorkItem {
+    let at = step[items_at] + i * ITEM_WORDS;
+    return WorkItem(step[at], step[at + 1u], step[at + 2u], step[at + 3u], step[at + 4u], step[at + 5u]);
+}
+// The block that holds key `key` of a sequence.
+fn block_of(block_table: u32, key: u32) -> u32 { return step[block_table + key / BLOCK_SIZE]; }
+
+// One decode token whose keys were split: merge partials [first, first + count) into its output.
+struct ReduceItem { token: u32, first: u32, count: u32 }
+fn reduce_item(i: u32) -> ReduceItem {
+    let at = step[REDUCE_ITEMS_AT] + i * 3u;
+    return ReduceItem(step[at], step[at + 1u], step[at + 2u]);
+}
+
+// Eight consecutive elements.
+struct Vec8 { lo: vec4<f32>, hi: vec4<f32> }
+fn element(v: Vec8, i: u32) -> f32 {
+    if (i < 4u) { return v.lo[i]; }
+    return v.hi[i - 4u];
+}
+fn dot8(a: Vec8, b: Vec8) -> f32 { return dot(a.lo, b.lo) + dot(a.hi, b.hi); }

@@ -1,0 +1,15 @@
+// Weights in Q4_1 (and Q4_0, whose minimum is -8 d exactly), repacked: a plane of nibbles [rows][cols / 8], eight
+// consecutive ones in a u32 from the lowest bits up, and a plane of f16 pairs (d, m) [rows][cols / 32]. w = d * q + m.
+@group(0) @binding(1) var<storage, read> weights: array<u32>;
+@group(0) @binding(2) var<storage, read> scales: array<u32>;
+
+fn block_scale(block: u32) -> vec2<f32> { return unpack2x16float(scales[block]); }
+// Through i32, because i32 to f32 is one instruction where u32 to f32 is several.
+fn nibbles4(w: u32, scale: vec2<f32>) -> vec4<f32> {
+    let q = vec4<i32>((vec4<u32>(w) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u));
+    return fma(vec4<f32>(q), vec4<f32>(scale.x), vec4<f32>(scale.y));
+}
+fn weights8(at: u32, scale: vec2<f32>) -> Vec8 {
+    let w = weights[at];
+    return Vec8(nibbles4(w, scale), nibbles4(w >> 16u, scale));
+}

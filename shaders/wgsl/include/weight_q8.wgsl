@@ -1,0 +1,17 @@
+// Weights in Q8_0, repacked: a plane of signed bytes [rows][cols / 8] and a plane of f16 scales [rows * cols / 32], two in
+// a u32. w = d * q.
+@group(0) @binding(1) var<storage, read> weights: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read> scales: array<u32>;
+
+fn block_scale(block: u32) -> vec2<f32> {
+    let pair = unpack2x16float(scales[block >> 1u]);
+    return vec2<f32>(select(pair.x, pair.y, (block & 1u) == 1u), 0.0);
+}
+// Signed shifts sign-extend each byte; i32 to f32 is one instruction where u32 to f32 is several.
+fn bytes4(w: u32) -> vec4<f32> {
+    return vec4<f32>((vec4<i32>(bitcast<i32>(w)) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));
+}
+fn weights8(at: u32, scale: vec2<f32>) -> Vec8 {
+    let w = weights[at];
+    return Vec8(bytes4(w.x) * scale.x, bytes4(w.y) * scale.x);
+}

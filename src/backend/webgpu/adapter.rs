@@ -1,0 +1,201 @@
+//! Adapters: which there are, which one to use, what it can do.
+
+use super::super::BackendError;
+use std::fmt;
+
+/// The shape of kernels that suits an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// Software adapters: a workgroup is a few vector registers, no workgroup memory, no barriers.
+    Cpu,
+    /// GPUs with subgroup operations, subgroups of at least 8.
+    Subgroup,
+    /// Everything else: workgroup memory and barriers only.
+    Plain,
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Subgroup => "subgroup",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+impl std::str::FromStr for Variant {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "cpu" => Ok(Self::Cpu),
+            "subgroup" => Ok(Self::Subgroup),
+            "plain" => Ok(Self::Plain),
+            _ => Err(format!("unknown kernel variant {s:?}; use cpu, subgroup or plain")),
+        }
+    }
+}
+
+/// An adapter as `wgpu` sees it, and what it means for us.
+#[derive(Debug, Clone)]
+pub struct AdapterSummary {
+    /// Position in the list, for `--device`.
+    pub index: usize,
+    /// Name, for `--device` too.
+    pub name: String,
+    /// PCI vendor id.
+    pub vendor: u32,
+    /// Discrete GPU, integrated GPU, virtual GPU, CPU or other.
+    pub device_type: String,
+    /// Graphics API.
+    pub api: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// Smallest and largest subgroup, when there are subgroup operations.
+    pub subgroup_sizes: Option<(u32, u32)>,
+    /// Native f16 arithmetic (not needed: kernels unpack halves themselves).
+    pub shader_f16: bool,
+    /// Largest storage binding, in bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer, in bytes.
+    pub max_buffer_bytes: u64,
+    /// Device-local memory, in bytes, where the API tells.
+    pub memory_bytes: Option<u64>,
+    /// Whether that memory is the machine's own (software and integrated adapters).
+    pub shared_memory: bool,
+    /// Kernel variants that run here, the chosen one first.
+    pub variants: Vec<Variant>,
+    /// Why the adapter cannot be used, if it cannot.
+    pub unusable: Option<String>,
+}
+
+/// Every adapter of the machine, in `wgpu`'s order.
+pub fn adapters() -> Vec<AdapterSummary> {
+    enumerate().iter().enumerate().map(|(index, adapter)| summarize(index, adapter)).collect()
+}
+
+fn instance() -> wgpu::Instance {
+    let mut desc = wgpu::InstanceDescriptor::new_without_display_handle();
+    desc.backends = wgpu::Backends::PRIMARY;
+    desc.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(desc)
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY))
+}
+
+/// The adapter that `selector` names: an index into [`adapters`], or a part of the name in any case. Without a selector
+/// the first of: discrete GPU, integrated GPU, virtual GPU, software.
+pub(super) fn choose(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterSummary), BackendError> {
+    let all: Vec<(wgpu::Adapter, AdapterSummary)> = enumerate()
+        .into_iter()
+        .enumerate()
+        .map(|(index, adapter)| {
+            let summary = summarize(index, &adapter);
+            (adapter, summary)
+        })
+        .collect();
+    if all.is_empty() {
+        return Err(BackendError::NoDevice(NO_ADAPTER.to_string()));
+    }
+    let names = || all.iter().map(|(_, s)| format!("{}: {}", s.index, s.name)).collect::<Vec<_>>().join("; ");
+    let index = match selector {
+        None => all
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, s))| s.unusable.is_none())
+            .min_by_key(|(index, (adapter, s))| (rank(adapter), !s.name.contains("llvmpipe"), *index))
+            .map(|(index, _)| index),
+        Some(wanted) => match wanted.parse::<usize>() {
+            Ok(index) => (index < all.len()).then_some(index),
+            Err(_) => all.iter().position(|(_, s)| s.name.to_lowercase().contains(&wanted.to_lowercase())),
+        },
+    };
+    let Some(index) = index else {
+        return Err(BackendError::NoDevice(match selector {
+            Some(wanted) => format!("no device {wanted:?}; there are: {}", names()),
+            None => format!("no usable device; there are: {} (see `bindery devices`)", names()),
+        }));
+    };
+    let (adapter, summary) = all.into_iter().nth(index).expect("index is within the list");
+    match &summary.unusable {
+        Some(why) => Err(BackendError::NoDevice(format!("device {:?} cannot be used: {why}", summary.name))),
+        None => Ok((adapter, summary)),
+    }
+}
+
+const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 adapter found; install your GPU's Vulkan driver, or a software \
+                          adapter: apt-get install mesa-vulkan-drivers libvulkan1";
+
+fn rank(adapter: &wgpu::Adapter) -> u32 {
+    match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
+    let info = adapter.get_info();
+    let limits = adapter.limits();
+    let features = adapter.features();
+    let subgroups = features.contains(wgpu::Features::SUBGROUP);
+    let sizes = (info.subgroup_min_size, info.subgroup_max_size);
+    let mut variants = Vec::new();
+    if subgroups && info.device_type == wgpu::DeviceType::Cpu && sizes.0 == sizes.1 && matches!(sizes.0, 4 | 8) {
+        variants.push(Variant::Cpu);
+    }
+    if subgroups && sizes.0 >= 8 {
+        variants.push(Variant::Subgroup);
+    }
+    variants.push(Variant::Plain);
+    AdapterSummary {
+        index,
+        name: info.name.clone(),
+        vendor: info.vendor,
+        device_type: format!("{:?}", info.device_type),
+        api: format!("{:?}", info.backend),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+        subgroup_sizes: subgroups.then_some(sizes),
+        shader_f16: features.contains(wgpu::Features::SHADER_F16),
+        max_binding_bytes: limits.max_storage_buffer_binding_size,
+        max_buffer_bytes: limits.max_buffer_size,
+        memory_bytes: memory_bytes(adapter),
+        shared_memory: matches!(info.device_type, wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu),
+        variants,
+        unusable: unusable(&features, &limits),
+    }
+}
+
+fn unusable(features: &wgpu::Features, limits: &wgpu::Limits) -> Option<String> {
+    if !features.contains(wgpu::Features::IMMEDIATES) || limits.max_immediate_size < 32 {
+        return Some("it has no immediates (push constants) of 32 bytes".into());
+    }
+    if limits.max_storage_buffers_per_shader_stage < 7 {
+        return Some(format!("7 storage buffers in a shader, it has {}", limits.max_storage_buffers_per_shader_stage));
+    }
+    if limits.max_compute_workgroup_storage_size < 16384 || limits.max_compute_invocations_per_workgroup < 256 {
+        return Some("it has under 16 KiB of workgroup memory, or under 256 invocations in a workgroup".into());
+    }
+    None
+}
+
+/// Size of the largest device-local heap, through the API below `wgpu`.
+fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    #[cfg(any(target_os = "linux", target_os = "windows", target_os = "android"))]
+    // SAFETY: the handles are only used for a query while `adapter` is alive.
+    unsafe {
+        let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
+        let properties =
+            hal.shared_instance().raw_instance().get_physical_device_memory_properties(hal.raw_physical_device());
+        return properties.memory_heaps_as_slice().iter().map(|heap| heap.size).max();
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "windows", target_os = "android")))]
+    {
+        let _ = adapter;
+        None
+    }
+}

@@ -1,0 +1,224 @@
+//! A device with its queue, its pipelines and the errors it reported.
+
+use super::super::BackendError;
+use super::adapter::{self, AdapterSummary, Variant};
+use super::kernel::Kernel;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// A compute pipeline and the bind group layout that its bind groups need.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+}
+
+/// An open device; several backends may share one, and with it the compiled pipelines.
+pub struct GpuDevice {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) variant: Variant,
+    summary: AdapterSummary,
+    pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    first_error: Arc<Mutex<Option<String>>>,
+}
+
+impl GpuDevice {
+    /// Opens the adapter that `selector` names (index, part of its name, or `None` for the best), with the kernel variant
+    /// that suits it best or the one asked for.
+    ///
+    /// # Errors
+    /// [`BackendError::NoDevice`] when there is no such adapter, or it lacks what the kernels need.
+    pub fn open(selector: Option<&str>, variant: Option<Variant>) -> Result<Arc<Self>, BackendError> {
+        let (adapter, summary) = adapter::choose(selector)?;
+        let chosen = variant.unwrap_or(summary.variants[0]);
+        if !summary.variants.contains(&chosen) {
+            let names: Vec<String> = summary.variants.iter().map(ToString::to_string).collect();
+            return Err(BackendError::NoDevice(format!(
+                "device {:?} does not run the {chosen} kernels; it runs: {}",
+                summary.name,
+                names.join(", ")
+            )));
+        }
+        let wanted = wgpu::Features::IMMEDIATES | wgpu::Features::SUBGROUP | wgpu::Features::SUBGROUP_BARRIER;
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("bindery"),
+            required_features: adapter.features() & wanted,
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        }))
+        .map_err(|error| BackendError::NoDevice(format!("device {:?} did not open: {error}", summary.name)))?;
+        let first_error = Arc::new(Mutex::new(None));
+        let sink = first_error.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let mut first = sink.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            first.get_or_insert_with(|| error.to_string());
+        }));
+        Ok(Arc::new(Self {
+            device,
+            queue,
+            variant: chosen,
+            summary,
+            pipelines: Mutex::new(HashMap::new()),
+            first_error,
+        }))
+    }
+
+    /// What the adapter is and can do.
+    pub fn summary(&self) -> &AdapterSummary {
+        &self.summary
+    }
+
+    /// The kernel variant in use.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// Invocations of a subgroup, where that is one number; 1 without subgroups.
+    pub(super) fn subgroup_size(&self) -> u32 {
+        self.summary.subgroup_sizes.map_or(1, |(min, _)| min)
+    }
+
+    /// The first error that the device reported on its own, if any.
+    pub(super) fn check(&self) -> Result<(), BackendError> {
+        let first = self.first_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match &*first {
+            None => Ok(()),
+            Some(error) => Err(BackendError::Device(error.clone())),
+        }
+    }
+
+    /// A storage buffer of zeros.
+    pub(super) fn buffer(&self, what: &str, bytes: u64) -> Result<wgpu::Buffer, BackendError> {
+        let too_large = |hint: &str| BackendError::OutOfMemory { what: what.into(), bytes, hint: hint.into() };
+        if bytes > self.summary.max_binding_bytes.min(self.summary.max_buffer_bytes) {
+            return Err(too_large(&format!(
+                "this device binds at most {} bytes at once",
+                self.summary.max_binding_bytes.min(self.summary.max_buffer_bytes)
+            )));
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size: bytes.max(16).next_multiple_of(16),
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        match pollster::block_on(scope.pop()) {
+            None => Ok(buffer),
+            Some(_) => Err(too_large("use fewer KV blocks (--num-gpu-blocks-override) or a smaller model")),
+        }
+    }
+
+    /// The pipeline of a kernel, compiled at first use.
+    pub(super) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>, BackendError> {
+        let source = kernel.source();
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(pipeline) = pipelines.get(&source) {
+            return Ok(pipeline.clone());
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let pipeline = self.compile(kernel, source.clone());
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(BackendError::Device(format!("kernel {} does not compile: {error}", kernel.name)));
+        }
+        let pipeline = Arc::new(pipeline);
+        pipelines.insert(source, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn compile(&self, kernel: &Kernel, source: String) -> Pipeline {
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
+        let module = if cfg!(feature = "checked-shaders") {
+            self.device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: no kernel indexes out of bounds as long as the step's arrays are consistent, and `StepInput::check`
+            // holds them against each other and against the pool before every submit; every loop is bounded.
+            unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = kernel
+            .bindings
+            .iter()
+            .map(|binding| wgpu::BindGroupLayoutEntry {
+                binding: binding.number,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: wgpu::BufferBindingType::Storage { read_only: !binding.written },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let layout = self
+            .device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: kernel.params_bytes,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some(kernel.name),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    }
+
+    /// Waits until everything submitted so far is done.
+    pub(super) fn wait(&self) -> Result<(), BackendError> {
+        self.device
+            .poll(wgpu::PollType::wait_indefinitely())
+            .map_err(|error| BackendError::Device(format!("waiting for the device: {error}")))?;
+        self.check()
+    }
+
+    /// Copies ranges of device buffers to the host: `(buffer, first byte, bytes)`, one after the other.
+    pub(super) fn read(&self, ranges: &[(&wgpu::Buffer, u64, u64)]) -> Result<Vec<u8>, BackendError> {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
+        let staging = self.encode_read(&mut encoder, ranges);
+        self.queue.submit([encoder.finish()]);
+        self.finish_read(&staging)
+    }
+
+    /// Records the copies of [`read`](Self::read) and gives the buffer to pass to [`finish_read`](Self::finish_read).
+    pub(super) fn encode_read(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        ranges: &[(&wgpu::Buffer, u64, u64)],
+    ) -> wgpu::Buffer {
+        let total: u64 = ranges.iter().map(|&(_, _, bytes)| bytes).sum();
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read-back"),
+            size: total,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut at = 0;
+        for &(buffer, offset, bytes) in ranges {
+            encoder.copy_buffer_to_buffer(buffer, offset, &staging, at, bytes);
+            at += bytes;
+        }
+        staging
+    }
+
+    /// Waits for the submitted copies and gives their bytes.
+    pub(super) fn finish_read(&self, staging: &wgpu::Buffer) -> Result<Vec<u8>, BackendError> {
+        staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+        self.wait()?;
+        let view = staging
+            .slice(..)
+            .get_mapped_range()
+            .map_err(|error| BackendError::Device(format!("reading back: {error}")))?;
+        Ok(view.to_vec())
+    }
+}

@@ -1,0 +1,416 @@
+//! The kernels: which WGSL files make each, with which constants, bindings and parameters.
+//!
+//! A kernel's source is a prelude of constants, the files it includes, and its own file, whose entry point bears its
+//! name. Tests hold the tables below against the WGSL by reflection.
+
+use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::Variant;
+use std::fmt::Write;
+
+macro_rules! wgsl {
+    ($path:literal) => {
+        include_str!(concat!("../../../shaders/wgsl/", $path))
+    };
+}
+
+/// How a weight lies on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum DeviceFormat {
+    F32,
+    F16,
+    Bf16,
+    /// Q8_0 in planes.
+    Q8,
+    /// Q4_0 and Q4_1 in planes.
+    Q4,
+}
+
+impl DeviceFormat {
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8, Self::Q4];
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::F32 => wgsl!("include/weight_f32.wgsl"),
+            Self::F16 => wgsl!("include/weight_f16.wgsl"),
+            Self::Bf16 => wgsl!("include/weight_bf16.wgsl"),
+            Self::Q8 => wgsl!("include/weight_q8.wgsl"),
+            Self::Q4 => wgsl!("include/weight_q4.wgsl"),
+        }
+    }
+
+    /// Whether there is a second plane, of scales.
+    pub(super) fn has_scales(self) -> bool {
+        matches!(self, Self::Q8 | Self::Q4)
+    }
+}
+
+/// One storage buffer of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Binding {
+    pub(super) number: u32,
+    pub(super) written: bool,
+}
+
+const fn read(number: u32) -> Binding {
+    Binding { number, written: false }
+}
+
+const fn write(number: u32) -> Binding {
+    Binding { number, written: true }
+}
+
+/// A kernel, ready to be compiled.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel {
+    /// Name of file and entry point.
+    pub(super) name: &'static str,
+    prelude: String,
+    files: Vec<&'static str>,
+    /// Storage buffers, by binding number.
+    pub(super) bindings: Vec<Binding>,
+    /// Size of the kernel's `Params`.
+    pub(super) params_bytes: u32,
+}
+
+impl Kernel {
+    fn new(name: &'static str, file: &'static str, bindings: &[Binding], params_bytes: usize) -> Self {
+        let mut all = vec![read(0)];
+        all.extend_from_slice(bindings);
+        Self {
+            name,
+            prelude: String::new(),
+            files: vec![wgsl!("include/step.wgsl"), file],
+            bindings: all,
+            params_bytes: params_bytes as u32,
+        }
+        .constant("BLOCK_SIZE", 16)
+    }
+
+    fn constant(mut self, name: &str, value: u32) -> Self {
+        writeln!(self.prelude, "const {name} = {value}u;").expect("a string takes any write");
+        self
+    }
+
+    fn include(mut self, file: &'static str) -> Self {
+        self.files.insert(self.files.len() - 1, file);
+        self
+    }
+
+    fn weight(mut self, format: DeviceFormat) -> Self {
+        self.bindings.insert(1, read(1));
+        if format.has_scales() {
+            self.bindings.insert(2, read(2));
+        }
+        self.include(format.file())
+    }
+
+    fn reduce(self, variant: Variant, subgroup_size: u32) -> Self {
+        self.constant("SUBGROUP_SIZE", subgroup_size).include(match variant {
+            Variant::Cpu => wgsl!("include/reduce_cpu.wgsl"),
+            Variant::Subgroup => wgsl!("include/reduce_subgroup.wgsl"),
+            Variant::Plain => wgsl!("include/reduce_plain.wgsl"),
+        })
+    }
+
+    fn kv(self, shape: &AttentionShape, layout: &KvLayout) -> Self {
+        self.constant("HEADS", shape.num_heads)
+            .constant("KV_HEADS", shape.num_kv_heads)
+            .constant("GROUP", shape.num_heads / shape.num_kv_heads)
+            .constant("HEAD_DIM", shape.head_dim)
+            .include(match layout.dtype {
+                KvDtype::F16 => wgsl!("include/kv_f16.wgsl"),
+                KvDtype::F32 => wgsl!("include/kv_f32.wgsl"),
+            })
+    }
+
+    /// The whole WGSL text.
+    pub(super) fn source(&self) -> String {
+        let mut source = self.prelude.clone();
+        for file in &self.files {
+            source.push_str(file);
+        }
+        source
+    }
+}
+
+/// Parameters of `embed`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct EmbedParams {
+    pub(super) octets: u32,
+    pub(super) first_row: u32,
+    pub(super) num_rows: u32,
+}
+
+pub(super) fn embed(format: DeviceFormat) -> Kernel {
+    Kernel::new("embed", wgsl!("embed.wgsl"), &[write(3)], size_of::<EmbedParams>()).weight(format)
+}
+
+/// Parameters of `rms_norm`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct RmsNormParams {
+    pub(super) quads: u32,
+    pub(super) eps: f32,
+}
+
+pub(super) fn rms_norm(variant: Variant, subgroup_size: u32) -> Kernel {
+    Kernel::new("rms_norm", wgsl!("rms_norm.wgsl"), &[read(1), read(2), write(3)], size_of::<RmsNormParams>())
+        .reduce(variant, subgroup_size)
+}
+
+/// Parameters of `select_logits_rows` and `silu_mul`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct QuadsParams {
+    pub(super) quads: u32,
+}
+
+pub(super) fn select_logits_rows() -> Kernel {
+    let file = wgsl!("select_logits_rows.wgsl");
+    Kernel::new("select_logits_rows", file, &[read(1), write(2)], size_of::<QuadsParams>())
+}
+
+pub(super) fn silu_mul() -> Kernel {
+    Kernel::new("silu_mul", wgsl!("silu_mul.wgsl"), &[read(1), write(2)], size_of::<QuadsParams>())
+}
+
+pub(super) fn copy_blocks() -> Kernel {
+    Kernel::new("copy_blocks", wgsl!("copy_blocks.wgsl"), &[write(1), write(2)], size_of::<QuadsParams>())
+}
+
+/// Parameters of the matrix products; `matvec` alone reads `grid_width`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct MatMulParams {
+    pub(super) blocks: u32,
+    pub(super) cols: u32,
+    pub(super) out_stride: u32,
+    pub(super) out_offset: u32,
+    pub(super) rows: u32,
+    pub(super) accumulate: u32,
+    pub(super) has_bias: u32,
+    pub(super) grid_width: u32,
+}
+
+/// A matrix product for at most `tile` rows (`matvec`), or any number (`matmul`, `matmul_cpu`), and the output columns of
+/// one workgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MatMulKernel {
+    /// `matmul_cpu` with this many rows in a tile.
+    Cpu { tile: u32 },
+    /// `matvec` with this many rows.
+    Vector { tile: u32 },
+    /// `matmul`.
+    Tiled,
+}
+
+/// Output columns of a lane of `matmul_cpu`, and of a workgroup of `matvec`.
+const CPU_COLS: u32 = 2;
+const VECTOR_COLS: u32 = 4;
+
+impl MatMulKernel {
+    /// The kernels of a variant, each with the largest number of rows that it is chosen for.
+    pub(super) fn choices(variant: Variant) -> Vec<(u32, Self)> {
+        match variant {
+            Variant::Cpu => vec![
+                (1, Self::Cpu { tile: 1 }),
+                (2, Self::Cpu { tile: 2 }),
+                (4, Self::Cpu { tile: 4 }),
+                (u32::MAX, Self::Cpu { tile: 8 }),
+            ],
+            Variant::Subgroup | Variant::Plain => vec![
+                (1, Self::Vector { tile: 1 }),
+                (2, Self::Vector { tile: 2 }),
+                (4, Self::Vector { tile: 4 }),
+                (8, Self::Vector { tile: 8 }),
+                (u32::MAX, Self::Tiled),
+            ],
+        }
+    }
+
+    /// Output columns of one workgroup.
+    pub(super) fn group_cols(self) -> u32 {
+        match self {
+            Self::Cpu { .. } => 32 * CPU_COLS,
+            Self::Vector { .. } => VECTOR_COLS,
+            Self::Tiled => 64,
+        }
+    }
+
+    /// Rows of x of one workgroup.
+    pub(super) fn group_rows(self) -> u32 {
+        match self {
+            Self::Cpu { tile } | Self::Vector { tile } => tile,
+            Self::Tiled => 64,
+        }
+    }
+
+    pub(super) fn kernel(self, format: DeviceFormat, variant: Variant, subgroup_size: u32) -> Kernel {
+        let bindings = [read(3), read(4), write(5)];
+        let bytes = size_of::<MatMulParams>();
+        match self {
+            Self::Cpu { tile } => Kernel::new("matmul_cpu", wgsl!("matmul_cpu.wgsl"), &bindings, bytes)
+                .constant("SUBGROUP_SIZE", subgroup_size)
+                .constant("X_REGISTERS", 8 / subgroup_size)
+                .constant("TILE", tile)
+                .constant("COLS", CPU_COLS),
+            Self::Vector { tile } => Kernel::new("matvec", wgsl!("matvec.wgsl"), &bindings, bytes)
+                .constant("TILE", tile)
+                .constant("COLS", VECTOR_COLS)
+                .reduce(variant, subgroup_size),
+            Self::Tiled => Kernel::new("matmul", wgsl!("matmul.wgsl"), &bindings, bytes),
+        }
+        .weight(format)
+    }
+}
+
+/// Parameters of `rope_and_cache`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct RopeParams {
+    pub(super) qkv_stride: u32,
+}
+
+pub(super) fn rope_and_cache(shape: &AttentionShape, layout: &KvLayout, pairing: RopePairing) -> Kernel {
+    let bindings = [read(1), read(2), write(3), write(4), write(5)];
+    let mut kernel = Kernel::new("rope_and_cache", wgsl!("rope_and_cache.wgsl"), &bindings, size_of::<RopeParams>())
+        .kv(shape, layout);
+    writeln!(kernel.prelude, "const INTERLEAVED = {};", pairing == RopePairing::Interleaved)
+        .expect("a string takes any write");
+    kernel
+}
+
+/// Parameters of the attention kernels.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct AttentionParams {
+    pub(super) scale: f32,
+    pub(super) items_at: u32,
+}
+
+/// How attention's work is cut up for one device and shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AttentionTiling {
+    /// Query heads of one workgroup; divides the group of heads that share a KV head.
+    pub(super) heads_per_group: u32,
+    /// Query tokens of one prefill work item.
+    pub(super) prefill_tokens: u32,
+    /// Keys of one decode work item.
+    pub(super) split: u32,
+}
+
+impl AttentionTiling {
+    pub(super) fn new(variant: Variant, shape: &AttentionShape) -> Self {
+        let group = shape.num_heads / shape.num_kv_heads;
+        let divisor = |most: u32| (1..=group.min(most).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
+        match variant {
+            // As many rows as stay in (spilled) vector registers without blowing up compile time.
+            Variant::Cpu => {
+                let heads_per_group = divisor((256 / shape.head_dim).max(1));
+                let rows = (768 / shape.head_dim).max(1);
+                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), split: 64 }
+            }
+            // Sixteen rows, fewer for wide heads: q and the staged K and V fit 16 KiB (f16) of workgroup memory.
+            Variant::Subgroup | Variant::Plain => {
+                let heads_per_group = [4, 2, 1].into_iter().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
+                let rows = if shape.head_dim <= 128 { 16 } else { 4 };
+                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), split: 256 }
+            }
+        }
+    }
+}
+
+fn attention(
+    name: &'static str,
+    file: &'static str,
+    bindings: &[Binding],
+    shape: &AttentionShape,
+    layout: &KvLayout,
+    tiling: &AttentionTiling,
+) -> Kernel {
+    Kernel::new(name, file, bindings, size_of::<AttentionParams>())
+        .kv(shape, layout)
+        .constant("HEADS_PER_GROUP", tiling.heads_per_group)
+}
+
+const DECODE_BINDINGS: [Binding; 6] = [read(1), read(2), read(3), write(4), write(5), write(6)];
+
+pub(super) fn attention_decode(
+    variant: Variant,
+    subgroup_size: u32,
+    shape: &AttentionShape,
+    layout: &KvLayout,
+    tiling: &AttentionTiling,
+) -> Kernel {
+    let build = |name, file| attention(name, file, &DECODE_BINDINGS, shape, layout, tiling);
+    match variant {
+        Variant::Cpu => build("attention_cpu", wgsl!("attention_cpu.wgsl"))
+            .constant("SUBGROUP_SIZE", subgroup_size)
+            .constant("TOKENS", 1),
+        // As many teams of eight lanes as their accumulators leave room for.
+        Variant::Subgroup => {
+            let bytes_of_team = tiling.heads_per_group * (shape.head_dim * 4 + 8);
+            let teams = (1..=16).rev().find(|&t: &u32| t.is_power_of_two() && t * bytes_of_team <= 16384).unwrap_or(1);
+            build("attention_decode", wgsl!("attention_decode.wgsl")).constant("WG", 8 * teams)
+        }
+        Variant::Plain => {
+            build("attention_decode_plain", wgsl!("attention_decode_plain.wgsl")).constant("SPLIT", tiling.split)
+        }
+    }
+}
+
+pub(super) fn attention_prefill(
+    variant: Variant,
+    subgroup_size: u32,
+    shape: &AttentionShape,
+    layout: &KvLayout,
+    tiling: &AttentionTiling,
+) -> Kernel {
+    match variant {
+        Variant::Cpu => {
+            attention("attention_cpu", wgsl!("attention_cpu.wgsl"), &DECODE_BINDINGS, shape, layout, tiling)
+                .constant("SUBGROUP_SIZE", subgroup_size)
+                .constant("TOKENS", tiling.prefill_tokens)
+        }
+        Variant::Subgroup | Variant::Plain => {
+            let bindings = [read(1), read(2), read(3), write(4)];
+            attention("attention_prefill", wgsl!("attention_prefill.wgsl"), &bindings, shape, layout, tiling)
+                .constant("TOKENS", tiling.prefill_tokens)
+        }
+    }
+}
+
+pub(super) fn attention_reduce(shape: &AttentionShape, layout: &KvLayout) -> Kernel {
+    Kernel::new("attention_reduce", wgsl!("attention_reduce.wgsl"), &[read(1), read(2), write(3)], 0).kv(shape, layout)
+}
+
+/// Columns that one workgroup of `argmax_chunks` looks at.
+pub(super) const ARGMAX_CHUNK: u32 = 4096;
+
+/// Parameters of `argmax_chunks`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct ArgmaxChunksParams {
+    pub(super) vocab: u32,
+    pub(super) chunks: u32,
+}
+
+pub(super) fn argmax_chunks(variant: Variant, subgroup_size: u32) -> Kernel {
+    let bytes = size_of::<ArgmaxChunksParams>();
+    Kernel::new("argmax_chunks", wgsl!("argmax_chunks.wgsl"), &[read(1), write(2)], bytes)
+        .reduce(variant, subgroup_size)
+        .constant("CHUNK", ARGMAX_CHUNK)
+}
+
+/// Parameters of `argmax_rows`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct ArgmaxRowsParams {
+    pub(super) chunks: u32,
+}
+
+pub(super) fn argmax_rows() -> Kernel {
+    Kernel::new("argmax_rows", wgsl!("argmax_rows.wgsl"), &[read(1), write(2)], size_of::<ArgmaxRowsParams>())
+}

@@ -1,0 +1,368 @@
+//! A program as prebuilt dispatches: pipelines, bind groups and parameters are fixed at start-up, a step only chooses among
+//! them and sets the grid.
+
+use super::super::{ActId, AttentionShape, BackendError, KvLayout, Op, Program, Rows, WeightId};
+use super::device::{GpuDevice, Pipeline};
+use super::kernel::{self, AttentionTiling, Kernel, MatMulKernel};
+use super::step_words::{StepCounts, header};
+use super::weights::GpuWeight;
+use std::sync::Arc;
+
+/// Workgroups of a dispatch, from the step's counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Grid {
+    /// `(x, ceil(rows / each))`.
+    Columns {
+        x: u32,
+        rows: Rows,
+        each: u32,
+    },
+    /// `(ceil(rows / each), 1)`.
+    RowGroups {
+        rows: Rows,
+        each: u32,
+    },
+    /// The same in every step.
+    Fixed {
+        x: u32,
+        y: u32,
+    },
+    /// `(work items, y)`.
+    DecodeItems {
+        y: u32,
+    },
+    PrefillItems {
+        y: u32,
+    },
+    ReduceItems {
+        y: u32,
+    },
+    /// `(x, copies)`.
+    BlockCopies {
+        x: u32,
+    },
+}
+
+fn count(rows: Rows, counts: &StepCounts) -> u32 {
+    match rows {
+        Rows::Tokens => counts.tokens,
+        Rows::Logits => counts.logits_rows,
+    }
+}
+
+impl Grid {
+    fn size(self, counts: &StepCounts) -> (u32, u32) {
+        match self {
+            Self::Columns { x, rows, each } => (x, count(rows, counts).div_ceil(each)),
+            Self::RowGroups { rows, each } => (count(rows, counts).div_ceil(each), 1),
+            Self::Fixed { x, y } => (x, y),
+            Self::DecodeItems { y } => (counts.decode_items, y),
+            Self::PrefillItems { y } => (counts.prefill_items, y),
+            Self::ReduceItems { y } => (counts.reduce_items, y),
+            Self::BlockCopies { x } => (x, counts.block_copies),
+        }
+    }
+}
+
+/// One way to run a node.
+struct Choice {
+    /// Most rows of the step that it is for.
+    max_rows: u32,
+    pipeline: Arc<Pipeline>,
+    params: Vec<u8>,
+    grid: Grid,
+}
+
+/// One dispatch of a step: the first choice whose `max_rows` suffices.
+pub(super) struct Node {
+    /// What `max_rows` counts; nothing runs when there are none.
+    rows: Rows,
+    choices: Vec<Choice>,
+    bind_group: wgpu::BindGroup,
+}
+
+/// The buffers of a prepared program.
+pub(super) struct Buffers {
+    pub(super) step: wgpu::Buffer,
+    pub(super) activations: Vec<wgpu::Buffer>,
+    pub(super) k_pool: Vec<wgpu::Buffer>,
+    pub(super) v_pool: Vec<wgpu::Buffer>,
+    pub(super) rope: wgpu::Buffer,
+    pub(super) partial_out: wgpu::Buffer,
+    pub(super) partial_stats: wgpu::Buffer,
+    pub(super) chunk_max: wgpu::Buffer,
+    pub(super) ids: wgpu::Buffer,
+    /// Bound where a kernel has an input that this op does not use.
+    pub(super) unused: wgpu::Buffer,
+}
+
+/// Everything a step dispatches, in order.
+pub(super) struct Plan {
+    nodes: Vec<Node>,
+}
+
+impl Plan {
+    /// Records a step.
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, counts: &StepCounts) {
+        for node in &self.nodes {
+            let rows = count(node.rows, counts);
+            if rows == 0 {
+                continue;
+            }
+            let choice = node
+                .choices
+                .iter()
+                .find(|choice| rows <= choice.max_rows)
+                .expect("the last choice is for any number of rows");
+            let (x, y) = choice.grid.size(counts);
+            if x == 0 || y == 0 {
+                continue;
+            }
+            pass.set_pipeline(&choice.pipeline.pipeline);
+            pass.set_bind_group(0, &node.bind_group, &[]);
+            if !choice.params.is_empty() {
+                pass.set_immediates(0, &choice.params);
+            }
+            pass.dispatch_workgroups(x, y, 1);
+        }
+    }
+}
+
+/// Builds the plan of a program.
+pub(super) struct Planner<'a> {
+    pub(super) gpu: &'a GpuDevice,
+    pub(super) program: &'a Program,
+    pub(super) kv: &'a KvLayout,
+    pub(super) tiling: AttentionTiling,
+    pub(super) weights: &'a [GpuWeight],
+    pub(super) buffers: &'a Buffers,
+    pub(super) nodes: Vec<Node>,
+}
+
+impl<'a> Planner<'a> {
+    /// Turns every op into dispatches, block copies before them and the argmax after them.
+    pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
+        for layer in 0..self.kv.num_layers as usize {
+            self.copy_blocks(layer)?;
+        }
+        for op in &self.program.ops {
+            self.op(op)?;
+        }
+        if let Some(logits) = self.program.logits {
+            self.argmax(logits)?;
+        }
+        Ok(Plan { nodes: self.nodes })
+    }
+
+    fn op(&mut self, op: &Op) -> Result<(), BackendError> {
+        match *op {
+            Op::Embed { table, out } => self.embed(table, out),
+            Op::RmsNorm { x, weight, eps, out } => self.rms_norm(x, weight, eps, out),
+            Op::SelectLogitsRows { x, out } => {
+                let quads = self.cols(out) / 4;
+                let params = kernel::QuadsParams { quads };
+                let grid = Grid::Columns { x: quads.div_ceil(32), rows: Rows::Logits, each: 1 };
+                let buffers = [self.activation(x), self.activation(out)];
+                self.single(&kernel::select_logits_rows(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)
+            }
+            Op::MatMul { x, weight, bias, out, accumulate } => self.matmul(x, weight, bias, out, accumulate),
+            Op::RopeAndCache { layer, qkv, q, pairing } => {
+                let shape = &self.program.attention;
+                let kernel = kernel::rope_and_cache(shape, self.kv, pairing);
+                let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
+                let invocations = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim / 4;
+                let grid = Grid::Columns { x: invocations.div_ceil(32), rows: Rows::Tokens, each: 1 };
+                let b = self.buffers;
+                let buffers = [
+                    self.activation(qkv),
+                    &b.rope,
+                    self.activation(q),
+                    &b.k_pool[layer as usize],
+                    &b.v_pool[layer as usize],
+                ];
+                self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)
+            }
+            Op::PagedAttention { layer, q, out } => self.attention(layer as usize, q, out),
+            Op::SiluMul { gate_up, out } => {
+                let quads = self.cols(out) / 4;
+                let rows = self.rows(out);
+                let params = kernel::QuadsParams { quads };
+                let grid = Grid::Columns { x: quads.div_ceil(32), rows, each: 1 };
+                let buffers = [self.activation(gate_up), self.activation(out)];
+                self.single(&kernel::silu_mul(), rows, grid, bytemuck::bytes_of(&params), &buffers)
+            }
+        }
+    }
+
+    fn activation(&self, id: ActId) -> &'a wgpu::Buffer {
+        &self.buffers.activations[id.0 as usize]
+    }
+
+    fn weight(&self, id: WeightId) -> &'a GpuWeight {
+        &self.weights[id.0 as usize]
+    }
+
+    fn cols(&self, id: ActId) -> u32 {
+        self.program.activations[id.0 as usize].cols
+    }
+
+    fn rows(&self, id: ActId) -> Rows {
+        self.program.activations[id.0 as usize].rows
+    }
+
+    /// A node with one choice; `buffers` follow the step's, in the order of the kernel's bindings.
+    fn single(
+        &mut self,
+        kernel: &Kernel,
+        rows: Rows,
+        grid: Grid,
+        params: &[u8],
+        buffers: &[&wgpu::Buffer],
+    ) -> Result<(), BackendError> {
+        let pipeline = self.gpu.pipeline(kernel)?;
+        let bind_group = self.bind_group(kernel, &pipeline, buffers);
+        let choices = vec![Choice { max_rows: u32::MAX, pipeline, params: params.to_vec(), grid }];
+        self.nodes.push(Node { rows, choices, bind_group });
+        Ok(())
+    }
+
+    fn bind_group(&self, kernel: &Kernel, pipeline: &Pipeline, buffers: &[&wgpu::Buffer]) -> wgpu::BindGroup {
+        assert_eq!(kernel.bindings.len(), buffers.len() + 1, "kernel {}: buffers against bindings", kernel.name);
+        let all = std::iter::once(&self.buffers.step).chain(buffers.iter().copied());
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = kernel
+            .bindings
+            .iter()
+            .zip(all)
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding: binding.number,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel.name),
+            layout: &pipeline.layout,
+            entries: &entries,
+        })
+    }
+
+    fn copy_blocks(&mut self, layer: usize) -> Result<(), BackendError> {
+        let block_bytes = self.kv.layer_bytes() / u64::from(self.kv.num_blocks);
+        let params = kernel::QuadsParams { quads: (block_bytes / 16) as u32 };
+        let grid = Grid::BlockCopies { x: params.quads.div_ceil(64) };
+        let buffers = [&self.buffers.k_pool[layer], &self.buffers.v_pool[layer]];
+        self.single(&kernel::copy_blocks(), Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)
+    }
+
+    fn embed(&mut self, table: WeightId, out: ActId) -> Result<(), BackendError> {
+        let octets = self.cols(out) / 8;
+        for part in &self.weight(table).parts {
+            let params = kernel::EmbedParams { octets, first_row: part.first_row as u32, num_rows: part.rows as u32 };
+            let mut buffers = part.buffers();
+            buffers.push(self.activation(out));
+            let grid = Grid::Columns { x: octets.div_ceil(32), rows: Rows::Tokens, each: 1 };
+            let kernel = kernel::embed(part.format);
+            self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
+        }
+        Ok(())
+    }
+
+    fn rms_norm(&mut self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<(), BackendError> {
+        let rows = self.rows(out);
+        let params = kernel::RmsNormParams { quads: self.cols(out) / 4, eps };
+        let kernel = kernel::rms_norm(self.gpu.variant, self.gpu.subgroup_size());
+        let buffers = [self.activation(x), &self.weight(weight).parts[0].values, self.activation(out)];
+        self.single(&kernel, rows, Grid::RowGroups { rows, each: 1 }, bytemuck::bytes_of(&params), &buffers)
+    }
+
+    fn matmul(
+        &mut self,
+        x: ActId,
+        weight: WeightId,
+        bias: Option<WeightId>,
+        out: ActId,
+        accumulate: bool,
+    ) -> Result<(), BackendError> {
+        let rows = self.rows(out);
+        for part in &self.weight(weight).parts {
+            let mut buffers = part.buffers();
+            buffers.push(self.activation(x));
+            buffers.push(match bias {
+                Some(bias) => &self.weight(bias).parts[0].values,
+                None => &self.buffers.unused,
+            });
+            buffers.push(self.activation(out));
+            let mut choices = Vec::new();
+            let mut bind_group = None;
+            for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant) {
+                let kernel = choice.kernel(part.format, self.gpu.variant, self.gpu.subgroup_size());
+                let pipeline = self.gpu.pipeline(&kernel)?;
+                let groups = (part.rows as u32).div_ceil(choice.group_cols());
+                let max_groups = self.gpu.device.limits().max_compute_workgroups_per_dimension;
+                let grid = match choice {
+                    MatMulKernel::Vector { .. } => {
+                        let width = groups.min(max_groups);
+                        Grid::Fixed { x: width, y: groups.div_ceil(width) }
+                    }
+                    _ => Grid::Columns { x: groups, rows, each: choice.group_rows() },
+                };
+                let params = kernel::MatMulParams {
+                    blocks: self.cols(x) / 32,
+                    cols: part.rows as u32,
+                    out_stride: self.cols(out),
+                    out_offset: part.first_row as u32,
+                    rows: match rows {
+                        Rows::Tokens => header::NUM_TOKENS as u32,
+                        Rows::Logits => header::NUM_LOGITS_ROWS as u32,
+                    },
+                    accumulate: u32::from(accumulate),
+                    has_bias: u32::from(bias.is_some()),
+                    grid_width: groups.min(max_groups),
+                };
+                // Every choice declares the same bindings, so one bind group serves them all.
+                bind_group.get_or_insert_with(|| self.bind_group(&kernel, &pipeline, &buffers));
+                choices.push(Choice { max_rows, pipeline, params: bytemuck::bytes_of(&params).to_vec(), grid });
+            }
+            let bind_group = bind_group.expect("there is at least one choice");
+            self.nodes.push(Node { rows, choices, bind_group });
+        }
+        Ok(())
+    }
+
+    fn attention(&mut self, layer: usize, q: ActId, out: ActId) -> Result<(), BackendError> {
+        let shape: AttentionShape = self.program.attention;
+        let (variant, subgroup_size) = (self.gpu.variant, self.gpu.subgroup_size());
+        let groups = shape.num_heads / self.tiling.heads_per_group;
+        let b = self.buffers;
+        let shared = [self.activation(q), &b.k_pool[layer], &b.v_pool[layer], self.activation(out)];
+        let with_partials = [shared[0], shared[1], shared[2], shared[3], &b.partial_out, &b.partial_stats];
+
+        let kernel = kernel::attention_decode(variant, subgroup_size, &shape, self.kv, &self.tiling);
+        let params = kernel::AttentionParams { scale: shape.scale, items_at: header::DECODE_ITEMS_AT as u32 };
+        let grid = Grid::DecodeItems { y: groups };
+        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &with_partials)?;
+
+        let kernel = kernel::attention_prefill(variant, subgroup_size, &shape, self.kv, &self.tiling);
+        let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
+        let grid = Grid::PrefillItems { y: groups };
+        let buffers = if kernel.bindings.len() == with_partials.len() + 1 { &with_partials[..] } else { &shared[..] };
+        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), buffers)?;
+
+        let buffers = [&b.partial_out, &b.partial_stats, self.activation(out)];
+        let grid = Grid::ReduceItems { y: shape.num_heads };
+        self.single(&kernel::attention_reduce(&shape, self.kv), Rows::Tokens, grid, &[], &buffers)
+    }
+
+    fn argmax(&mut self, logits: ActId) -> Result<(), BackendError> {
+        let vocab = self.cols(logits);
+        let chunks = vocab.div_ceil(kernel::ARGMAX_CHUNK);
+        let params = kernel::ArgmaxChunksParams { vocab, chunks };
+        let kernel = kernel::argmax_chunks(self.gpu.variant, self.gpu.subgroup_size());
+        let grid = Grid::Columns { x: chunks, rows: Rows::Logits, each: 1 };
+        let buffers = [self.activation(logits), &self.buffers.chunk_max];
+        self.single(&kernel, Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)?;
+        let params = kernel::ArgmaxRowsParams { chunks };
+        let grid = Grid::RowGroups { rows: Rows::Logits, each: 32 };
+        let buffers = [&self.buffers.chunk_max, &self.buffers.ids];
+        self.single(&kernel::argmax_rows(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)
+    }
+}

@@ -1,0 +1,139 @@
+//! One step's metadata as the words of `shaders/wgsl/include/step.wgsl`: a header of counts and offsets, then sections.
+
+use super::super::{StepInput, StepLimits};
+use super::kernel::AttentionTiling;
+
+/// Header indices, as in the WGSL.
+pub(super) mod header {
+    pub(in super::super) const NUM_TOKENS: usize = 0;
+    pub(in super::super) const NUM_LOGITS_ROWS: usize = 1;
+    pub(in super::super) const NUM_BLOCK_COPIES: usize = 2;
+    pub(in super::super) const TOKEN_IDS_AT: usize = 3;
+    pub(in super::super) const POSITIONS_AT: usize = 4;
+    pub(in super::super) const SLOT_MAPPING_AT: usize = 5;
+    pub(in super::super) const BLOCK_TABLES_AT: usize = 6;
+    pub(in super::super) const LOGITS_INDICES_AT: usize = 7;
+    pub(in super::super) const BLOCK_COPIES_AT: usize = 8;
+    pub(in super::super) const DECODE_ITEMS_AT: usize = 9;
+    pub(in super::super) const PREFILL_ITEMS_AT: usize = 10;
+    pub(in super::super) const REDUCE_ITEMS_AT: usize = 11;
+    pub(in super::super) const WORDS: usize = 12;
+}
+
+/// Words of a `WorkItem` and of a `ReduceItem`.
+const ITEM_WORDS: usize = 6;
+const REDUCE_WORDS: usize = 3;
+/// `WorkItem::partial` of an item that writes its output itself.
+const NO_PARTIAL: u32 = u32::MAX;
+
+/// How much of each kind of work the step has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct StepCounts {
+    pub(super) tokens: u32,
+    pub(super) logits_rows: u32,
+    pub(super) block_copies: u32,
+    pub(super) decode_items: u32,
+    pub(super) prefill_items: u32,
+    pub(super) reduce_items: u32,
+}
+
+/// The words, rebuilt every step in the same allocations.
+#[derive(Debug, Default)]
+pub(super) struct StepWords {
+    pub(super) words: Vec<u32>,
+    pub(super) counts: StepCounts,
+    decode: Vec<[u32; ITEM_WORDS]>,
+    prefill: Vec<[u32; ITEM_WORDS]>,
+    reduce: Vec<[u32; REDUCE_WORDS]>,
+}
+
+/// Most partial results of a step: every split of every sequence that has more than one.
+pub(super) fn max_partials(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> u32 {
+    (limits.max_block_table_entries * block_size).div_ceil(tiling.split) + limits.max_seqs
+}
+
+/// Most words of a step.
+pub(super) fn max_words(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> usize {
+    let prefill_items = limits.max_tokens.div_ceil(tiling.prefill_tokens) + limits.max_seqs;
+    header::WORDS
+        + 3 * limits.max_tokens as usize
+        + limits.max_block_table_entries as usize
+        + limits.max_logits_rows as usize
+        + 2 * limits.max_block_copies as usize
+        + ITEM_WORDS * (max_partials(limits, block_size, tiling) + prefill_items) as usize
+        + REDUCE_WORDS * limits.max_seqs as usize
+}
+
+impl StepWords {
+    /// Lays `input` out, and cuts attention into work items: a sequence with one new token is split over its keys, one with
+    /// more over its query tokens.
+    pub(super) fn build(&mut self, input: &StepInput<'_>, tiling: &AttentionTiling) {
+        self.words.clear();
+        self.words.resize(header::WORDS, 0);
+        self.section(header::TOKEN_IDS_AT, input.token_ids);
+        self.section(header::POSITIONS_AT, input.positions);
+        self.section(header::SLOT_MAPPING_AT, input.slot_mapping);
+        self.section(header::BLOCK_TABLES_AT, input.block_tables);
+        self.section(header::LOGITS_INDICES_AT, input.logits_indices);
+        self.words[header::BLOCK_COPIES_AT] = self.words.len() as u32;
+        self.words.extend(input.block_copies.iter().flat_map(|&(src, dst)| [src, dst]));
+
+        self.cut_attention(input, tiling);
+        self.words[header::DECODE_ITEMS_AT] = self.words.len() as u32;
+        self.words.extend(self.decode.iter().flatten());
+        self.words[header::PREFILL_ITEMS_AT] = self.words.len() as u32;
+        self.words.extend(self.prefill.iter().flatten());
+        self.words[header::REDUCE_ITEMS_AT] = self.words.len() as u32;
+        self.words.extend(self.reduce.iter().flatten());
+
+        self.counts = StepCounts {
+            tokens: input.token_ids.len() as u32,
+            logits_rows: input.logits_indices.len() as u32,
+            block_copies: input.block_copies.len() as u32,
+            decode_items: self.decode.len() as u32,
+            prefill_items: self.prefill.len() as u32,
+            reduce_items: self.reduce.len() as u32,
+        };
+        self.words[header::NUM_TOKENS] = self.counts.tokens;
+        self.words[header::NUM_LOGITS_ROWS] = self.counts.logits_rows;
+        self.words[header::NUM_BLOCK_COPIES] = self.counts.block_copies;
+    }
+
+    fn section(&mut self, header: usize, values: &[u32]) {
+        self.words[header] = self.words.len() as u32;
+        self.words.extend_from_slice(values);
+    }
+
+    fn cut_attention(&mut self, input: &StepInput<'_>, tiling: &AttentionTiling) {
+        self.decode.clear();
+        self.prefill.clear();
+        self.reduce.clear();
+        let tables_at = self.words[header::BLOCK_TABLES_AT];
+        let mut partials = 0;
+        for seq in 0..input.seq_lens.len() {
+            let first = input.query_start_loc[seq];
+            let query_len = input.query_start_loc[seq + 1] - first;
+            let seq_len = input.seq_lens[seq];
+            let table = tables_at + input.block_table_start[seq];
+            if query_len == 1 {
+                let splits = seq_len.div_ceil(tiling.split);
+                if splits > 1 {
+                    self.reduce.push([first, partials, splits]);
+                }
+                for split in 0..splits {
+                    let begin = split * tiling.split;
+                    let end = (begin + tiling.split).min(seq_len);
+                    let partial = if splits == 1 { NO_PARTIAL } else { partials };
+                    self.decode.push([first, 1, table, begin, end, partial]);
+                    partials += u32::from(splits > 1);
+                }
+            } else {
+                let context_len = seq_len - query_len;
+                for at in (0..query_len).step_by(tiling.prefill_tokens as usize) {
+                    let tokens = tiling.prefill_tokens.min(query_len - at);
+                    self.prefill.push([first + at, tokens, table, 0, context_len + at + tokens, NO_PARTIAL]);
+                }
+            }
+        }
+    }
+}
