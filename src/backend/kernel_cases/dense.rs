@@ -80,7 +80,7 @@ fn silu_mul() -> Vec<KernelCase> {
         };
         KernelCase::new("silu_mul", n.to_string(), 1e-5, build).quick_if(n < 2000)
     };
-    [37, 96, 1536, 5632].map(case).into()
+    [36, 96, 1536, 5632].map(case).into()
 }
 
 fn select_logits_rows() -> Vec<KernelCase> {
@@ -97,7 +97,7 @@ fn select_logits_rows() -> Vec<KernelCase> {
         };
         KernelCase::new("select_logits_rows", n.to_string(), 0.0, build).quick_if(true)
     };
-    [37, 64, 576].map(case).into()
+    [36, 64, 576].map(case).into()
 }
 
 /// No op at all: the logits are written, what comes back is their argmax and the rows asked for.
