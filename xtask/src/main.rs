@@ -7,6 +7,8 @@ mod packages;
 mod run;
 mod test;
 
+use std::process::ExitCode;
+
 const HELP: &str = "\
 Usage: cargo xtask <task>
 
@@ -23,8 +25,19 @@ A task skips whatever is already done, so a second run takes seconds.
 On Debian and Ubuntu, demo and test install the software Vulkan adapters that are missing (apt-get, with sudo when
 needed) and say so. Elsewhere they name what to install. macOS and Windows bring an adapter of their own.";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    match run_task(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not the Debug form: with RUST_BACKTRACE set that hides the message under a backtrace.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_task(args: &[String]) -> anyhow::Result<()> {
     let (task, rest) = args.split_first().map_or(("help", &[][..]), |(task, rest)| (task.as_str(), rest));
     match task {
         "demo" => demo::run(rest),
@@ -35,9 +48,6 @@ fn main() -> anyhow::Result<()> {
             println!("{HELP}");
             Ok(())
         }
-        _ => {
-            eprintln!("{HELP}\n");
-            anyhow::bail!("unknown task: {task}");
-        }
+        _ => anyhow::bail!("unknown task {task}; cargo xtask help lists them"),
     }
 }

@@ -52,8 +52,9 @@ pub fn mesa_backports() -> Option<String> {
 
 /// The backports' entry, copied from the release's own so that it uses the same mirror and key.
 fn backports_stanza(sources: &str) -> Option<String> {
-    let updates = format!("{OLD_MESA_RELEASE}-updates");
-    if let Some(stanza) = sources.split("\n\n").find(|stanza| stanza.contains("URIs:") && stanza.contains(&updates)) {
+    let names_release = |line: &str| line.split_whitespace().any(|word| word == OLD_MESA_RELEASE);
+    let of_release = |stanza: &&str| stanza.lines().any(|line| line.starts_with("Suites:") && names_release(line));
+    if let Some(stanza) = sources.split("\n\n").find(of_release) {
         let lines = stanza.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
         let lines = lines.map(|line| match line.starts_with("Suites:") {
             true => format!("Suites: {OLD_MESA_RELEASE}-backports\n"),
@@ -62,9 +63,7 @@ fn backports_stanza(sources: &str) -> Option<String> {
         return Some(lines.collect());
     }
     // The older one-line form: deb [options] URI suite components.
-    let line = sources.lines().find(|line| {
-        line.starts_with("deb ") && line.contains("://") && line.split_whitespace().any(|word| word == updates)
-    })?;
+    let line = sources.lines().find(|line| line.starts_with("deb ") && names_release(line))?;
     let uri = line.split_whitespace().find(|word| word.contains("://"))?;
     Some(format!(
         "Types: deb\nURIs: {uri}\nSuites: {OLD_MESA_RELEASE}-backports\nComponents: main\n\
@@ -110,7 +109,7 @@ mod tests {
                       Signed-By: /k.gpg\n";
         assert_eq!(backports_stanza(deb822).as_deref(), Some(wanted));
 
-        let one_line = "deb http://mirror/debian bookworm main\ndeb http://mirror/debian bookworm-updates main\n";
+        let one_line = "deb http://mirror/security bookworm-security main\ndeb http://mirror/debian bookworm main\n";
         let stanza = backports_stanza(one_line).unwrap();
         assert!(stanza.contains("URIs: http://mirror/debian\nSuites: bookworm-backports\n"), "{stanza}");
 
