@@ -1,1 +1,53 @@
-fn main() {}
+//! Project tasks: `cargo xtask <task>`. Everything that CI does is here, so that one command does it anywhere.
+
+mod adapters;
+mod demo;
+mod model;
+mod packages;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Usage: cargo xtask <task>
+
+Tasks:
+  demo [-- PROMPT]            from a fresh clone to an answer: adapter, model, release build, `bindery run`
+  test                        test adapters and models, then every check and every test; what CI runs
+  model                       fetch the default model into models/, sha256 checked
+  model --hf                  also make its Hugging Face folder (a test model)
+  adapters                    list the Vulkan devices that the loader finds here
+  sim --seed S --steps N      drive the engine core with random requests from seed S, every invariant checked
+  help                        this text
+
+A task skips whatever is already done, so a second run takes seconds.
+On Debian and Ubuntu, demo and test install the software Vulkan adapters that are missing (apt-get, with sudo when
+needed) and say so. Elsewhere they name what to install. macOS and Windows bring an adapter of their own.";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run_task(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not the Debug form: with RUST_BACKTRACE set that hides the message under a backtrace.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_task(args: &[String]) -> anyhow::Result<()> {
+    let (task, rest) = args.split_first().map_or(("help", &[][..]), |(task, rest)| (task.as_str(), rest));
+    match task {
+        "demo" => demo::run(rest),
+        "test" => test::run(rest),
+        "model" => model::run(rest),
+        "adapters" => adapters::run(rest),
+        "help" | "--help" | "-h" => {
+            println!("{HELP}");
+            Ok(())
+        }
+        _ => anyhow::bail!("unknown task {task}; cargo xtask help lists them"),
+    }
+}
