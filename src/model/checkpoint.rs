@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 
 use super::LoadError;
 use super::config::ModelConfig;
-use super::dequant::dequantize_row;
 use super::dummy::DummyWeights;
 use super::gguf::{GgufFile, Metadata, SUPPORTED_GGML_TYPES};
 use super::identity::IdentityHasher;
 use super::locate::{Located, locate};
 use super::roles::{Naming, TensorRole, is_derived};
 use super::safetensors::SafetensorsFiles;
-use crate::backend::{HostWeight, WeightFormat, WeightPart};
+use crate::backend::{HostWeight, WeightFormat, WeightPart, dequantize_row};
 
 /// How the path of a checkpoint is to be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -114,7 +114,7 @@ impl SplitMix64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::dequant::dequantize_row;
+    use crate::backend::dequantize_row;
 
     #[test]
     fn every_format_has_the_wanted_scale() {

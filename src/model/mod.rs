@@ -7,7 +7,6 @@
 //! | [`gguf`], [`safetensors`] | the two file formats; both files are untrusted |
 //! | [`dummy`] | made-up weights for a `config.json` |
 //! | [`roles`] | which tensors the family has, their names and shapes |
-//! | [`dequant`] | what the weight formats mean |
 //! | [`rope`] | RoPE's table |
 //! | [`llama`] | the forward pass as a [`crate::backend::Program`] |
 //! | [`runner`] | [`ModelRunner`]: a [`crate::engine::Batch`] in, logits out |
@@ -19,7 +18,6 @@ mod locate;
 
 pub mod checkpoint;
 pub mod config;
-pub mod dequant;
 pub mod dummy;
 pub mod gguf;
 pub mod llama;
