@@ -34,6 +34,7 @@ impl Scheduler {
         let mut next = 0;
         while next < self.running.len() {
             let id = self.running[next].1;
+            self.assert_within_max_sequences(id);
             let start = self.batch.mark();
             self.newly_cached.clear();
             let mut at = 0;
@@ -70,6 +71,7 @@ impl Scheduler {
             if budget.tokens == 0 || budget.logits_rows == 0 || seats > self.config.max_num_seqs {
                 return;
             }
+            self.assert_within_max_sequences(id);
             if !self.fits_whole(id) {
                 return;
             }
@@ -88,6 +90,12 @@ impl Scheduler {
             }
             self.commit(id, start.seqs);
         }
+    }
+
+    fn assert_within_max_sequences(&self, id: RequestId) {
+        let state = &self.requests[&id];
+        let (alive, most) = (state.seqs.len(), state.request.params.max_sequences as usize);
+        assert!(alive <= most, "request {id} has {alive} sequences, more than the {most} it was granted");
     }
 
     /// Whether the pool has room now for all known tokens of a waiting request. Admitting it for its first chunk alone
@@ -151,7 +159,11 @@ impl Scheduler {
             block_size,
             context_len,
             query_len,
-            num_logits_rows: if wants_prompt_logits { seq_len - logits_from } else { u32::from(seq.samples) },
+            num_logits_rows: if wants_prompt_logits {
+                seq_len.saturating_sub(logits_from)
+            } else {
+                u32::from(seq.samples)
+            },
             samples: seq.samples,
         });
         Placement::Scheduled
