@@ -1,6 +1,7 @@
 //! The batch: everything the device needs to know about one step, as flat arrays.
 
-use super::{BlockId, SeqId, TokenId};
+use super::planted::planted;
+use super::{BlockId, BlockTable, SeqId, TokenId};
 
 /// One block whose contents the device copies before any write of the step (copy-on-write).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,15 @@ pub struct ScheduledSeq {
     pub samples: bool,
 }
 
+/// One token to draw: whose it is, and from which logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampleRow {
+    /// The sequence that gets the token.
+    pub seq: SeqId,
+    /// The row of its logits, as an index into [`Batch::logits_indices`].
+    pub row: u32,
+}
+
 /// One step's work: written by the scheduler, read by model and sampler.
 ///
 /// ```text
@@ -37,6 +47,9 @@ pub struct ScheduledSeq {
 /// ```
 ///
 /// `T` tokens, `S` sequences, `L` logits rows. A slot is `block id * block size + offset in the block`.
+///
+/// A block table may name a block that another sequence fills in this very step (two requests with one prefix): in
+/// each layer, all keys and values are written before any are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Number of the step, from 1.
@@ -59,6 +72,98 @@ pub struct Batch {
     pub block_table_start: Vec<u32>,
     /// Indices into the token arrays of the rows whose logits are wanted, `[L]`.
     pub logits_indices: Vec<u32>,
+    /// The tokens to draw. One per sequence that samples; when a prompt of `n` parallel samples is done, `n` entries
+    /// share one row, and all but the first name sequences that join [`Batch::seqs`] only in the next step.
+    pub sample_rows: Vec<SampleRow>,
     /// Copies to make on the device before any write of this step; no `dst` twice, no `dst` is a `src`.
     pub block_copies: Vec<BlockCopy>,
+}
+
+impl Batch {
+    /// Empties the batch for the next step, and keeps its buffers.
+    pub(super) fn clear(&mut self) {
+        let start = BatchMark::default();
+        self.truncate(start);
+        self.step += 1;
+    }
+
+    /// How much has been written so far.
+    pub(super) fn mark(&self) -> BatchMark {
+        BatchMark {
+            tokens: self.token_ids.len(),
+            seqs: self.seqs.len(),
+            block_table_entries: self.block_tables.len(),
+            logits_rows: self.logits_indices.len(),
+            sample_rows: self.sample_rows.len(),
+            block_copies: self.block_copies.len(),
+        }
+    }
+
+    /// Takes back everything written after `mark`.
+    pub(super) fn truncate(&mut self, mark: BatchMark) {
+        self.token_ids.truncate(mark.tokens);
+        self.positions.truncate(mark.tokens);
+        self.slot_mapping.truncate(mark.tokens);
+        self.seqs.truncate(mark.seqs);
+        self.seq_lens.truncate(mark.seqs);
+        self.query_start_loc.truncate(mark.seqs + 1);
+        self.block_table_start.truncate(mark.seqs + 1);
+        self.block_tables.truncate(mark.block_table_entries);
+        self.logits_indices.truncate(mark.logits_rows);
+        self.sample_rows.truncate(mark.sample_rows);
+        self.block_copies.truncate(mark.block_copies);
+        if self.query_start_loc.is_empty() {
+            self.query_start_loc.push(0);
+            self.block_table_start.push(0);
+        }
+    }
+
+    /// Appends one sequence's share of the step: the tokens `context_len..context_len + query_len` of `token_ids`, and
+    /// the logits of the last `num_logits_rows` of them.
+    pub(super) fn push_seq(&mut self, entry: SeqEntry) {
+        let SeqEntry { seq, token_ids, table, block_size, context_len, query_len, num_logits_rows, samples } = entry;
+        let seq_len = context_len + query_len;
+        let first_token = self.token_ids.len() as u32;
+        let first_logits_row = self.logits_indices.len() as u32;
+        self.token_ids.extend_from_slice(&token_ids[context_len as usize..seq_len as usize]);
+        self.positions.extend(context_len..seq_len);
+        self.slot_mapping.extend((context_len..seq_len).map(|position| {
+            let at_boundary = position > 0 && position.is_multiple_of(block_size);
+            let position = if planted!(SlotOffByOneBlock) && at_boundary { position - block_size } else { position };
+            table.slot(position, block_size)
+        }));
+        let end = first_token + query_len;
+        self.logits_indices.extend(end - num_logits_rows..end);
+        if samples {
+            self.sample_rows.push(SampleRow { seq, row: self.logits_indices.len() as u32 - 1 });
+        }
+        self.seqs.push(ScheduledSeq { seq, context_len, query_len, first_logits_row, num_logits_rows, samples });
+        self.seq_lens.push(seq_len);
+        self.query_start_loc.push(end);
+        self.block_tables.extend(table.blocks().iter().map(|block| block.0));
+        self.block_table_start.push(self.block_tables.len() as u32);
+    }
+}
+
+/// A position in a batch under construction.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct BatchMark {
+    tokens: usize,
+    pub seqs: usize,
+    block_table_entries: usize,
+    logits_rows: usize,
+    sample_rows: usize,
+    block_copies: usize,
+}
+
+/// One sequence's share of a step, see [`Batch::push_seq`].
+pub(super) struct SeqEntry<'a> {
+    pub seq: SeqId,
+    pub token_ids: &'a [TokenId],
+    pub table: &'a BlockTable,
+    pub block_size: u32,
+    pub context_len: u32,
+    pub query_len: u32,
+    pub num_logits_rows: u32,
+    pub samples: bool,
 }

@@ -2,12 +2,54 @@
 //!
 //! Nothing in this folder touches a GPU, a file, a clock, a thread or a float, so a seed replays it exactly and the
 //! simulator runs millions of steps on any machine.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `ids`, `batch`, `event`, `stats` | what crosses the border: identifiers, one step's work, tokens, counters |
+//! | `config`, `request` | sizes, limits, and requests checked against them |
+//! | `free_queue`, `block_pool`, `block_table` | free blocks, reference counts, who holds which block |
+//! | `block_hash`, `prefix_cache`, `block_manager` | sharing: prefix hits, forks, copy-on-write |
+//! | `sequence`, `request_state` | tokens computed chasing tokens known |
+//! | `scheduler`, `placement`, `lifecycle`, `invariants` | the step, how it is filled, how sequences end, what must hold |
+//! | `echo`, `simulator` | a device that checks what it reads, and random traffic against it |
 
 mod batch;
+mod block_hash;
+mod block_manager;
+mod block_pool;
+mod block_table;
+mod config;
+mod echo;
+mod event;
+mod free_queue;
 mod ids;
+mod invariants;
+mod lifecycle;
+mod placement;
+mod planted;
+mod prefix_cache;
+mod request;
+mod request_state;
+mod scheduler;
+mod sequence;
+pub mod simulator;
+mod stats;
 
-pub use batch::{Batch, BlockCopy, ScheduledSeq};
+pub use batch::{Batch, BlockCopy, SampleRow, ScheduledSeq};
+pub use block_hash::{BlockHash, ExtraKeys};
+pub use block_manager::{BlockManager, Reserved};
+pub use block_pool::BlockPool;
+pub use block_table::BlockTable;
+pub use config::{Limits, Policy, SchedulerConfig};
+pub use echo::{EchoDevice, EchoHash, EchoHistory};
+pub use event::{EndedRequest, FinishReason, RequestAccounting, SampledToken, TokenEvent};
+pub use free_queue::FreeQueue;
 pub use ids::{BlockId, RequestId, SeqId, TokenId};
+pub use prefix_cache::PrefixCache;
+pub use request::{Request, RequestError, RequestParams};
+pub use scheduler::Scheduler;
+pub use sequence::Sequence;
+pub use stats::Stats;
 
 /// Tokens in one KV block, unless configured otherwise (the simulator tries other sizes).
 pub const DEFAULT_BLOCK_SIZE: u32 = 16;

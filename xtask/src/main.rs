@@ -5,6 +5,7 @@ mod demo;
 mod model;
 mod packages;
 mod run;
+mod sim;
 mod test;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ fn run_task(args: &[String]) -> anyhow::Result<()> {
         "test" => test::run(rest),
         "model" => model::run(rest),
         "adapters" => adapters::run(rest),
+        "sim" => sim::run(rest),
         "help" | "--help" | "-h" => {
             println!("{HELP}");
             Ok(())

@@ -1,0 +1,217 @@
+//! The scheduler: which tokens of which sequences are computed in the next step, and in which blocks.
+
+use std::collections::BTreeMap;
+
+use super::request_state::{Order, RequestState};
+use super::{
+    Batch, BlockId, BlockManager, EndedRequest, Request, RequestAccounting, RequestId, SampledToken, SchedulerConfig,
+    SeqId, Stats, TokenEvent, TokenId,
+};
+
+/// Continuous batching over paged KV memory, with no phases: every sequence has `num_computed_tokens` chasing the
+/// number of its tokens. Chunked prefill, prefix hits, mixed batches and preemption by recompute all follow from that.
+///
+/// [`Scheduler::schedule`] and [`Scheduler::update`] alternate; the step is *in flight* between them. Requests may be
+/// added, aborted, forked and finished at any time; blocks given up while a step is in flight are released by its
+/// `update`, as the device may still be writing to them.
+///
+/// Requests are served strictly in order (arrival, or priority and then arrival): nobody overtakes the first of the
+/// waiting, and the last of the running is the one that is preempted. So the first one always advances.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    pub(super) config: SchedulerConfig,
+    pub(super) blocks: BlockManager,
+    pub(super) requests: BTreeMap<RequestId, Box<RequestState>>,
+    /// In order of service.
+    pub(super) running: Vec<(Order, RequestId)>,
+    /// In order of service; preempted requests return to where they belong, which is the head.
+    pub(super) waiting: BTreeMap<Order, RequestId>,
+    pub(super) batch: Batch,
+    pub(super) in_flight: bool,
+    pub(super) counters: Stats,
+    pub(super) ended: Vec<EndedRequest>,
+    /// Prefix hits of the sequence being scheduled.
+    pub(super) hits: Vec<BlockId>,
+    /// Blocks that the request being scheduled has made findable in this step.
+    pub(super) newly_cached: Vec<BlockId>,
+    model_identity: Vec<u8>,
+    next_arrival: u64,
+}
+
+impl Scheduler {
+    /// A scheduler with nothing to do. `model_identity` (name, revision, weights) enters every block hash.
+    ///
+    /// # Panics
+    /// When a size in `config` is 0.
+    pub fn new(config: SchedulerConfig, model_identity: &[u8]) -> Self {
+        config.assert_valid();
+        Scheduler {
+            blocks: BlockManager::new(config.num_blocks, config.block_size, config.enable_prefix_caching),
+            requests: BTreeMap::new(),
+            running: Vec::new(),
+            waiting: BTreeMap::new(),
+            batch: Batch::default(),
+            in_flight: false,
+            counters: Stats::default(),
+            ended: Vec::new(),
+            hits: Vec::new(),
+            newly_cached: Vec::new(),
+            model_identity: model_identity.to_vec(),
+            next_arrival: 0,
+            config,
+        }
+    }
+
+    /// Sizes and switches.
+    pub fn config(&self) -> &SchedulerConfig {
+        &self.config
+    }
+
+    /// Lets `request` wait for its turn.
+    ///
+    /// # Panics
+    /// When a request of this id is alive, or when it was checked against other limits than this scheduler's.
+    pub fn add(&mut self, request: Request) {
+        assert_eq!(request.limits, self.config.limits(), "request {} was checked against other limits", request.id);
+        let id = request.id;
+        let state = RequestState::new(request, self.config.policy, self.next_arrival, &self.model_identity);
+        self.next_arrival += 1;
+        self.waiting.insert(state.order, id);
+        let before = self.requests.insert(id, Box::new(state));
+        assert!(before.is_none(), "request {id} is already alive");
+    }
+
+    /// Decides on the next step. `None` when there is nothing to do; otherwise the batch holds at least one token.
+    ///
+    /// # Panics
+    /// When a step is in flight.
+    pub fn schedule(&mut self) -> Option<&Batch> {
+        assert!(!self.in_flight, "schedule() while a step is in flight: update() first");
+        self.ended.clear();
+        if self.is_idle() {
+            return None;
+        }
+        self.batch.clear();
+        let preempted = self.schedule_running();
+        // Whoever was preempted is first in line now, and does not fit.
+        if !preempted {
+            self.schedule_waiting();
+        }
+        let batch = &self.batch;
+        assert!(!batch.token_ids.is_empty(), "I10: there is work, but nothing was scheduled");
+        assert!(batch.token_ids.len() <= self.config.max_num_batched_tokens as usize, "I8: token budget exceeded");
+        assert!(batch.seqs.len() <= self.config.max_num_seqs as usize, "I8: too many sequences in a batch");
+        assert!(batch.logits_indices.len() <= self.config.max_num_logits_rows as usize, "I8: too many logits rows");
+        self.counters.scheduled_tokens += batch.token_ids.len() as u64;
+        self.in_flight = true;
+        Some(&self.batch)
+    }
+
+    /// Ends the step in flight with the tokens drawn for [`Batch::sample_rows`], in any order, and appends to `events`
+    /// what came of them. Tokens of sequences that ended meanwhile are ignored. Sequences forked during the step need a
+    /// token of their own.
+    ///
+    /// # Panics
+    /// When no step is in flight, or when a live sequence lacks its token or gets one that it did not ask for.
+    pub fn update(&mut self, sampled: &[SampledToken], events: &mut Vec<TokenEvent>) {
+        assert!(self.in_flight, "update() without a step in flight");
+        self.in_flight = false;
+        for (_, id) in &self.running {
+            let state = self.requests.get_mut(id).expect("running requests are alive");
+            for seq in &mut state.seqs {
+                seq.num_computed_tokens += std::mem::take(&mut seq.num_scheduled_tokens);
+            }
+            if state.wants_prompt_logits() {
+                state.prompt_logits_done = state.seqs[0].num_computed_tokens.max(state.prompt_logits_done);
+            }
+        }
+        for &SampledToken { seq: id, token } in sampled {
+            let Some(state) = self.requests.get_mut(&id.request) else { continue };
+            let Some(at) = state.position(id.index) else { continue };
+            let finish = state.push_token(at, token);
+            events.push(TokenEvent { seq: id, token, finish });
+        }
+        self.release_ended();
+    }
+
+    /// The batch of the last [`Scheduler::schedule`].
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Whether a step has been scheduled and not yet updated.
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight
+    }
+
+    /// Whether no request is alive.
+    pub fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Prompt and completion tokens of a live sequence.
+    pub fn tokens(&self, seq: SeqId) -> Option<&[TokenId]> {
+        let state = self.requests.get(&seq.request)?;
+        Some(&state.seqs[state.position(seq.index)?].token_ids)
+    }
+
+    /// The blocks of a live sequence; empty while it waits.
+    pub fn block_table(&self, seq: SeqId) -> Option<&[BlockId]> {
+        let state = self.requests.get(&seq.request)?;
+        Some(state.seqs[state.position(seq.index)?].table.blocks())
+    }
+
+    /// The live sequences of a request, in ascending order of their index.
+    pub fn sequences(&self, request: RequestId) -> impl Iterator<Item = SeqId> + '_ {
+        let seqs = self.requests.get(&request).into_iter().flat_map(|state| &state.seqs);
+        seqs.filter(|seq| !seq.ended).map(move |seq| SeqId { request, index: seq.index })
+    }
+
+    /// What a live request has cost so far.
+    pub fn accounting(&self, request: RequestId) -> Option<RequestAccounting> {
+        Some(self.requests.get(&request)?.accounting)
+    }
+
+    /// The requests that have ended since the last [`Scheduler::schedule`], for whatever reason.
+    pub fn ended_requests(&self) -> &[EndedRequest] {
+        &self.ended
+    }
+
+    /// The block manager, to look at.
+    pub fn blocks(&self) -> &BlockManager {
+        &self.blocks
+    }
+
+    /// Forgets all cached prefixes (the weights have changed). Refused (`false`) while any block is in use.
+    pub fn reset_prefix_cache(&mut self) -> bool {
+        self.blocks.reset_prefix_cache()
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> Stats {
+        let pool = self.blocks.pool();
+        let mut unused_slots = 0;
+        let mut running_seqs = 0;
+        for (_, id) in &self.running {
+            for seq in &self.requests[id].seqs {
+                running_seqs += 1;
+                let slots = u64::from(seq.table.len()) * u64::from(self.config.block_size);
+                unused_slots += slots - u64::from(seq.num_reserved_tokens());
+            }
+        }
+        Stats {
+            running_requests: self.running.len() as u32,
+            waiting_requests: self.waiting.len() as u32,
+            running_seqs,
+            num_blocks: pool.num_blocks(),
+            free_blocks: pool.num_free(),
+            used_blocks: pool.num_blocks() - pool.num_free(),
+            cached_blocks: self.blocks.prefix().map_or(0, |prefix| prefix.num_cached()),
+            unused_slots,
+            steps: self.batch.step,
+            cow_copies: self.blocks.blocks_copied(),
+            blocks_allocated: self.blocks.blocks_allocated(),
+            ..self.counters
+        }
+    }
+}

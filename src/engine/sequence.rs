@@ -1,0 +1,70 @@
+//! A sequence: token ids, how many of them are in the KV cache, and where.
+
+use super::{BlockHash, BlockTable, TokenId};
+
+/// One sequence of a request. It has no phase: `num_computed_tokens` chases the number of its tokens, and each time it
+/// catches up, the sequence gets its next token.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    /// Which of its request's sequences.
+    pub index: u32,
+    /// Prompt and completion.
+    pub token_ids: Vec<TokenId>,
+    /// Tokens whose keys and values are in the KV cache.
+    pub num_computed_tokens: u32,
+    /// Tokens that the step in flight computes.
+    pub num_scheduled_tokens: u32,
+    /// Whether the step in flight yields the next token.
+    pub samples: bool,
+    /// Its blocks.
+    pub table: BlockTable,
+    /// Hashes of its full blocks, as far as they were needed.
+    pub hashes: Vec<BlockHash>,
+    /// Blocks at the start of `table` that the prefix cache knows, or was told of.
+    pub num_cached_blocks: u32,
+    /// Finished or aborted; what it holds is released when the step in flight is over.
+    pub ended: bool,
+}
+
+impl Sequence {
+    /// A sequence of `token_ids`, none of them computed.
+    pub fn new(index: u32, token_ids: Vec<TokenId>) -> Self {
+        Sequence {
+            index,
+            token_ids,
+            num_computed_tokens: 0,
+            num_scheduled_tokens: 0,
+            samples: false,
+            table: BlockTable::default(),
+            hashes: Vec::new(),
+            num_cached_blocks: 0,
+            ended: false,
+        }
+    }
+
+    /// The sequence `index` with the same tokens and the same progress, over `table`, which shares this one's blocks.
+    pub fn fork(&self, index: u32, table: BlockTable) -> Self {
+        assert_eq!(self.table, table, "I6: a fork starts with its parent's block table");
+        Sequence { index, table, ..self.clone() }
+    }
+
+    /// Prompt and completion tokens.
+    pub fn num_tokens(&self) -> u32 {
+        self.token_ids.len() as u32
+    }
+
+    /// Tokens that its blocks are reserved for: computed, or about to be by the step in flight.
+    pub fn num_reserved_tokens(&self) -> u32 {
+        self.num_computed_tokens + self.num_scheduled_tokens
+    }
+
+    /// Computes hashes up to `num_blocks` full blocks.
+    pub fn extend_hashes(&mut self, num_blocks: u32, root: &BlockHash, block_size: u32) {
+        let size = block_size as usize;
+        for block in self.hashes.len()..num_blocks as usize {
+            let parent = self.hashes.last().unwrap_or(root);
+            let hash = parent.child(&self.token_ids[block * size..][..size]);
+            self.hashes.push(hash);
+        }
+    }
+}

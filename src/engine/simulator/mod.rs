@@ -1,0 +1,312 @@
+//! The simulator: random traffic on a tiny pool, every step of it checked.
+//!
+//! A seed gives sizes (pools of 3 to 12 blocks), requests (shared prefixes, parallel samples, beams, salts, priorities)
+//! and misfortunes (aborts in the middle of a step). The [`EchoDevice`] reads back what the scheduler wrote, the
+//! invariants are checked before and after each step, and the tokens against those of the same request alone.
+
+mod mirror;
+mod report;
+mod rng;
+mod traffic;
+
+use std::collections::VecDeque;
+
+use self::mirror::Mirror;
+pub use self::report::SimReport;
+pub use self::rng::Rng;
+use self::traffic::{Traffic, random_config};
+use super::echo::{EchoDevice, EchoHash, EchoHistory};
+use super::{BlockId, Request, RequestId, SampledToken, Scheduler, SeqId, TokenEvent};
+
+/// Runs one episode of about `steps` steps: the traffic of `seed`, then everything still alive to its end.
+///
+/// # Panics
+/// When an invariant does not hold or a token is wrong; the seed replays it.
+pub fn simulate(seed: u64, steps: u64) -> SimReport {
+    let mut episode = Episode::new(seed);
+    while episode.report.steps < steps {
+        episode.arrivals();
+        episode.between_steps();
+        episode.step();
+    }
+    episode.drain();
+    episode.report
+}
+
+struct Episode {
+    rng: Rng,
+    traffic: Traffic,
+    scheduler: Scheduler,
+    device: EchoDevice,
+    /// In ascending order of their id.
+    mirrors: VecDeque<Mirror>,
+    next_id: u64,
+    report: SimReport,
+    rows: Vec<EchoHash>,
+    sampled: Vec<SampledToken>,
+    events: Vec<TokenEvent>,
+}
+
+impl Episode {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let config = random_config(&mut rng);
+        Episode {
+            traffic: Traffic::random(&mut rng, &config),
+            device: EchoDevice::new(config.num_blocks, config.block_size),
+            scheduler: Scheduler::new(config, b"echo"),
+            mirrors: VecDeque::new(),
+            next_id: 0,
+            report: SimReport { episodes: 1, ..SimReport::default() },
+            rows: Vec::new(),
+            sampled: Vec::new(),
+            events: Vec::new(),
+            rng,
+        }
+    }
+
+    /// Adds requests; at least one where there would be nothing to do.
+    fn arrivals(&mut self) {
+        while self.mirrors.is_empty()
+            || (self.mirrors.len() < self.traffic.max_alive as usize && self.rng.chance(self.traffic.arrival_rate))
+        {
+            let id = RequestId(self.next_id);
+            self.next_id += 1;
+            self.report.requests += 1;
+            let limits = self.scheduler.config().limits();
+            let prompt = self.traffic.prompt(&mut self.rng);
+            match Request::new(id, prompt, self.traffic.params(&mut self.rng), &limits) {
+                Ok(request) => {
+                    self.mirrors.push_back(Mirror::new(&request));
+                    self.scheduler.add(request);
+                }
+                Err(_) => self.report.refused += 1,
+            }
+        }
+    }
+
+    /// What a client or the text layer may do at any time, here between steps.
+    fn between_steps(&mut self) {
+        self.misfortunes();
+        if self.rng.chance(self.traffic.reset_rate) {
+            let unused = self.scheduler.stats().used_blocks == 0;
+            assert_eq!(self.scheduler.reset_prefix_cache(), unused, "the prefix cache is reset only when unused");
+        }
+    }
+
+    /// One step, all the way round.
+    fn step(&mut self) {
+        if self.scheduler.schedule().is_none() {
+            assert!(self.mirrors.is_empty(), "I10: requests are alive, but there is no step");
+            return;
+        }
+        self.report.steps += 1;
+        self.scheduler.check_invariants();
+        self.check_block_tables();
+        self.forward();
+        self.beams();
+        self.misfortunes();
+        if self.sampled.len() > 1 && self.rng.chance(100) {
+            let len = self.sampled.len() as u32;
+            self.sampled.swap(self.rng.below(len) as usize, self.rng.below(len) as usize);
+        }
+        self.update();
+        self.scheduler.check_invariants();
+        self.poison_free_blocks();
+    }
+
+    /// Runs the device, and draws a token from each row that asks for one.
+    fn forward(&mut self) {
+        let mirrors = &self.mirrors;
+        let batch = self.scheduler.batch();
+        let history = |seq: SeqId| {
+            let mirror = &mirrors[position(mirrors, seq.request).expect("a scheduled request is alive")];
+            let token_ids = &mirror.seq(seq.index).expect("a scheduled sequence is alive").token_ids;
+            EchoHistory { token_ids, tag: mirror.tag }
+        };
+        self.device.forward(batch, history, &mut self.rows);
+        for scheduled in &batch.seqs {
+            let at = position(&self.mirrors, scheduled.seq.request).expect("just read");
+            let mirror = &mut self.mirrors[at];
+            if mirror.params.prompt_logits {
+                let seq_len = scheduled.context_len + scheduled.query_len;
+                let first = seq_len - scheduled.num_logits_rows;
+                mirror.prompt_logits_rows += mirror.prompt_len.min(seq_len).saturating_sub(first);
+            }
+        }
+        self.sampled.clear();
+        for sample in &batch.sample_rows {
+            let at = position(&self.mirrors, sample.seq.request).expect("just read");
+            let mirror = &mut self.mirrors[at];
+            if mirror.seq(sample.seq.index).is_none() {
+                mirror.fork(0, sample.seq.index);
+                self.report.forks += 1;
+            }
+            let seq = mirror.seq(sample.seq.index).expect("alive, or just forked");
+            let hash = self.rows[sample.row as usize];
+            assert_eq!(hash, seq.hash, "sequence {} samples from a foreign row", sample.seq);
+            let token = hash.next_token(sample.seq.index, self.traffic.vocab_size);
+            self.sampled.push(SampledToken { seq: sample.seq, token });
+        }
+    }
+
+    /// Invariant I6: the blocks that a sequence holds for its context are those it held before, the last one replaced
+    /// at most by a copy of itself.
+    fn check_block_tables(&mut self) {
+        let batch = self.scheduler.batch();
+        for (i, scheduled) in batch.seqs.iter().enumerate() {
+            let at = position(&self.mirrors, scheduled.seq.request).expect("a scheduled request is alive");
+            let Some(seq) = self.mirrors[at].seq_mut(scheduled.seq.index) else { continue };
+            let range = batch.block_table_start[i] as usize..batch.block_table_start[i + 1] as usize;
+            let now = &batch.block_tables[range];
+            for (j, (&before, &after)) in seq.table.iter().zip(now).enumerate() {
+                let copied =
+                    || batch.block_copies.iter().any(|copy| copy.src == BlockId(before) && copy.dst == BlockId(after));
+                let last = j + 1 == seq.table.len();
+                assert!(before == after || (last && copied()), "I6: block {j} of {} has changed", scheduled.seq);
+            }
+            assert!(seq.table.len() <= now.len(), "I6: the table of {} has shrunk", scheduled.seq);
+        }
+    }
+
+    /// Forks and drops beams as a beam search does: during the step, once the logits are there.
+    fn beams(&mut self) {
+        for drawn in 0..self.sampled.len() {
+            let parent = self.sampled[drawn].seq;
+            let at = position(&self.mirrors, parent.request).expect("it has just sampled");
+            let alive = self.mirrors[at].seq(parent.index).is_some();
+            if !alive || !self.mirrors[at].is_beam_search() || !self.rng.chance(self.traffic.fork_rate) {
+                continue;
+            }
+            let child = self.mirrors[at].next_child;
+            self.mirrors[at].next_child += 1;
+            let child_id = self.scheduler.fork(parent, child);
+            self.mirrors[at].fork(parent.index, child);
+            self.report.forks += 1;
+            let hash = self.mirrors[at].seq(child).expect("just forked").hash;
+            let token = hash.next_token(child, self.traffic.vocab_size);
+            self.sampled.push(SampledToken { seq: child_id, token });
+            while self.mirrors[at].seqs.len() > self.mirrors[at].params.max_sequences as usize {
+                let beams = &self.mirrors[at].seqs;
+                let index = beams[self.rng.below(beams.len() as u32) as usize].index;
+                self.drop_seq(at, index);
+            }
+        }
+    }
+
+    /// Aborts and stop strings, with or without a step in flight.
+    fn misfortunes(&mut self) {
+        if !self.mirrors.is_empty() && self.rng.chance(self.traffic.abort_rate) {
+            let at = self.rng.below(self.mirrors.len() as u32) as usize;
+            let mirror = self.mirrors.remove(at).expect("in range");
+            assert!(self.scheduler.abort(mirror.id), "request {} was alive", mirror.id);
+            assert!(!self.scheduler.abort(mirror.id), "request {} was aborted twice", mirror.id);
+            self.report.aborted += 1;
+        }
+        if !self.mirrors.is_empty() && self.rng.chance(self.traffic.finish_rate) {
+            let at = self.rng.below(self.mirrors.len() as u32) as usize;
+            let seqs = &self.mirrors[at].seqs;
+            let index = seqs[self.rng.below(seqs.len() as u32) as usize].index;
+            self.drop_seq(at, index);
+            self.forget_if_ended(at);
+        }
+    }
+
+    fn drop_seq(&mut self, at: usize, index: u32) {
+        let seq = SeqId { request: self.mirrors[at].id, index };
+        assert!(self.scheduler.drop_seq(seq), "sequence {seq} was alive");
+        assert!(self.scheduler.tokens(seq).is_none(), "sequence {seq} is still alive");
+        self.mirrors[at].remove(index);
+        self.report.dropped += 1;
+    }
+
+    fn forget_if_ended(&mut self, at: usize) {
+        if self.mirrors[at].seqs.is_empty() {
+            self.mirrors.remove(at);
+            self.report.finished += 1;
+        }
+    }
+
+    /// Ends the step, and checks that every live sequence that sampled emits its token, once, and nobody else.
+    fn update(&mut self) {
+        self.events.clear();
+        self.scheduler.update(&self.sampled, &mut self.events);
+        let mirrors = &self.mirrors;
+        let alive = |seq: SeqId| position(mirrors, seq.request).is_some_and(|at| mirrors[at].seq(seq.index).is_some());
+        let expected = self.sampled.iter().filter(|sampled| alive(sampled.seq));
+        assert!(
+            expected.map(|sampled| sampled.seq).eq(self.events.iter().map(|event| event.seq)),
+            "a token was lost, or emitted twice"
+        );
+        for i in 0..self.events.len() {
+            self.book(self.events[i]);
+        }
+        for mirror in &mut self.mirrors {
+            for seq in &mut mirror.seqs {
+                let id = SeqId { request: mirror.id, index: seq.index };
+                assert_eq!(self.scheduler.tokens(id), Some(&seq.token_ids[..]), "tokens of sequence {id}");
+                let table = self.scheduler.block_table(id).expect("the sequence is alive");
+                seq.table.clear();
+                seq.table.extend(table.iter().map(|block| block.0));
+            }
+        }
+    }
+
+    fn book(&mut self, event: TokenEvent) {
+        self.report.emitted_tokens += 1;
+        let at = position(&self.mirrors, event.seq.request).expect("only live requests emit tokens");
+        let mirror = &mut self.mirrors[at];
+        if mirror.params.prompt_logits {
+            assert_eq!(mirror.prompt_logits_rows, mirror.prompt_len, "prompt logits rows of {}", mirror.id);
+        }
+        let finish = mirror.push(event.seq, event.token, self.traffic.vocab_size);
+        assert_eq!(event.finish, finish, "finish reason of sequence {}", event.seq);
+        if finish.is_some() {
+            if !mirror.is_beam_search() {
+                mirror.assert_as_if_alone(event.seq.index, self.traffic.vocab_size);
+            }
+            mirror.remove(event.seq.index);
+            self.forget_if_ended(at);
+        }
+    }
+
+    /// Free blocks that prefix caching cannot find must never be read again.
+    fn poison_free_blocks(&mut self) {
+        let blocks = self.scheduler.blocks();
+        for block in (0..self.scheduler.config().num_blocks).map(BlockId) {
+            if blocks.pool().ref_count(block) == 0 && !blocks.is_cached(block) {
+                self.device.poison(block);
+            }
+        }
+    }
+
+    /// Serves everything still alive to its end, and checks that nothing is left.
+    fn drain(&mut self) {
+        let mut steps_left = 100_000;
+        while !self.scheduler.is_idle() {
+            self.step();
+            steps_left -= 1;
+            assert!(steps_left > 0, "I10: the remaining requests do not end");
+        }
+        assert!(self.mirrors.is_empty(), "the scheduler has lost a request");
+        let stats = self.scheduler.stats();
+        assert_eq!(stats.free_blocks, stats.num_blocks, "I1: blocks are lost");
+        let report = &mut self.report;
+        let ended = report.refused + report.finished + report.aborted;
+        assert_eq!(report.requests, ended, "every request ends exactly once");
+        assert_eq!(stats.steps, report.steps, "steps");
+        report.computed_tokens = stats.scheduled_tokens;
+        report.preemptions = stats.preemptions;
+        report.cow_copies = stats.cow_copies;
+        report.prefix_hit_tokens = stats.prefix_hit_tokens + stats.resumed_hit_tokens;
+        report.blocks_allocated = stats.blocks_allocated;
+    }
+}
+
+/// Where the request `id` stands among `mirrors`.
+fn position(mirrors: &VecDeque<Mirror>, id: RequestId) -> Option<usize> {
+    mirrors.binary_search_by_key(&id, |mirror| mirror.id).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! What a simulation has seen.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+/// Totals of one or more episodes: a simulation that never preempted has shown nothing about preemption.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SimReport {
+    /// Episodes, each with sizes and traffic of its own.
+    pub episodes: u64,
+    /// Steps scheduled.
+    pub steps: u64,
+    /// Tokens computed.
+    pub computed_tokens: u64,
+    /// Tokens emitted.
+    pub emitted_tokens: u64,
+    /// Requests made.
+    pub requests: u64,
+    /// Requests refused, as they could never fit.
+    pub refused: u64,
+    /// Requests all of whose sequences ended by themselves, or by a stop string.
+    pub finished: u64,
+    /// Requests aborted.
+    pub aborted: u64,
+    /// Requests preempted.
+    pub preemptions: u64,
+    /// Sequences forked, for parallel samples and beams.
+    pub forks: u64,
+    /// Sequences dropped by beam searches and stop strings.
+    pub dropped: u64,
+    /// Blocks copied on write.
+    pub cow_copies: u64,
+    /// Tokens found in the prefix cache.
+    pub prefix_hit_tokens: u64,
+    /// Blocks handed out.
+    pub blocks_allocated: u64,
+}
+
+impl AddAssign for SimReport {
+    fn add_assign(&mut self, other: Self) {
+        self.episodes += other.episodes;
+        self.steps += other.steps;
+        self.computed_tokens += other.computed_tokens;
+        self.emitted_tokens += other.emitted_tokens;
+        self.requests += other.requests;
+        self.refused += other.refused;
+        self.finished += other.finished;
+        self.aborted += other.aborted;
+        self.preemptions += other.preemptions;
+        self.forks += other.forks;
+        self.dropped += other.dropped;
+        self.cow_copies += other.cow_copies;
+        self.prefix_hit_tokens += other.prefix_hit_tokens;
+        self.blocks_allocated += other.blocks_allocated;
+    }
+}
+
+impl fmt::Display for SimReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "episodes            {:>14}", self.episodes)?;
+        writeln!(f, "steps               {:>14}", self.steps)?;
+        writeln!(f, "tokens computed     {:>14}", self.computed_tokens)?;
+        writeln!(f, "tokens emitted      {:>14}", self.emitted_tokens)?;
+        writeln!(f, "requests            {:>14}", self.requests)?;
+        writeln!(f, "  refused           {:>14}", self.refused)?;
+        writeln!(f, "  finished          {:>14}", self.finished)?;
+        writeln!(f, "  aborted           {:>14}", self.aborted)?;
+        writeln!(f, "preemptions         {:>14}", self.preemptions)?;
+        writeln!(f, "sequences forked    {:>14}", self.forks)?;
+        writeln!(f, "sequences dropped   {:>14}", self.dropped)?;
+        writeln!(f, "blocks allocated    {:>14}", self.blocks_allocated)?;
+        writeln!(f, "copies on write     {:>14}", self.cow_copies)?;
+        write!(f, "prefix hit tokens   {:>14}", self.prefix_hit_tokens)
+    }
+}
