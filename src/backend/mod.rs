@@ -6,14 +6,17 @@
 //!
 //! [`cpu`] is the plain reference that defines what every kernel computes; `webgpu` is the real one.
 
+mod dequant;
 mod program;
 mod step;
 mod weight;
 
 pub mod cpu;
+pub mod kernel_cases;
 #[cfg(feature = "webgpu")]
 pub mod webgpu;
 
+pub use dequant::{dequantize_row, quantize_row};
 pub use program::{ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{StepInput, StepLimits, StepOutput};
 pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};

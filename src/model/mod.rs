@@ -1,1 +1,34 @@
-//! Checkpoints and architectures.
+//! Checkpoints and the Llama family, written over the backend seam.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`checkpoint`] | [`Checkpoint::open`]: configuration and weights of a GGUF file or a Hugging Face folder |
+//! | [`config`] | [`ModelConfig`] and how it is read |
+//! | [`gguf`], [`safetensors`] | the two file formats; both files are untrusted |
+//! | [`dummy`] | made-up weights for a `config.json` |
+//! | [`roles`] | which tensors the family has, their names and shapes |
+//! | [`rope`] | RoPE's table |
+//! | [`llama`] | the forward pass as a [`crate::backend::Program`] |
+//! | [`runner`] | [`ModelRunner`]: a [`crate::engine::Batch`] in, logits out |
+
+mod error;
+mod file_bytes;
+mod identity;
+mod locate;
+
+pub mod checkpoint;
+pub mod config;
+pub mod dummy;
+pub mod gguf;
+pub mod llama;
+pub mod roles;
+pub mod rope;
+pub mod runner;
+pub mod safetensors;
+
+pub use checkpoint::{Checkpoint, LoadFormat, TokenizerSource};
+pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use dummy::DummyWeights;
+pub use error::LoadError;
+pub use llama::{Llama, LoadProgress, LoadedModel};
+pub use runner::ModelRunner;

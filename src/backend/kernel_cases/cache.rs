@@ -1,0 +1,87 @@
+//! Cases of the kernels that write the KV pool: rope_and_cache and the block copies.
+
+use super::step_data::{poisoned_pool, scatter};
+use super::{
+    BLOCK_SIZE, CaseData, CaseStep, KernelCase, OUT, SeqPlan, SplitMix64, StepData, X, dtype_name, kv_layout,
+    rope_table, tokens_by,
+};
+use crate::backend::{AttentionShape, KvDtype, Op, Program, RopePairing, RopeTable};
+
+pub(super) fn cases() -> Vec<KernelCase> {
+    let mut cases = Vec::new();
+    for (num_heads, num_kv_heads, head_dim) in
+        [(9, 3, 64), (32, 8, 128), (4, 1, 80), (40, 40, 96), (8, 2, 256), (6, 6, 48)]
+    {
+        let heads = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 1.0 };
+        for (pairing, pairing_name) in [(RopePairing::Halves, "halves"), (RopePairing::Interleaved, "interleaved")] {
+            for dtype in [KvDtype::F32, KvDtype::F16] {
+                let name = format!("{num_heads}:{num_kv_heads}x{head_dim}/{pairing_name}/{}", dtype_name(dtype));
+                let build = move |rng: &mut SplitMix64| rope_data(rng, heads, pairing, dtype);
+                let case = KernelCase::new("rope_and_cache", name, 1e-5, build).with_kv(dtype);
+                cases.push(case.quick_if(num_heads < 10 && head_dim < 100));
+            }
+        }
+    }
+    for dtype in [KvDtype::F32, KvDtype::F16] {
+        for (num_kv_heads, head_dim) in [(3, 64), (1, 80)] {
+            let heads = AttentionShape { num_heads: num_kv_heads, num_kv_heads, head_dim, scale: 1.0 };
+            let name = format!("{num_kv_heads}x{head_dim}/{}", dtype_name(dtype));
+            let build = move |rng: &mut SplitMix64| copy_data(rng, heads, dtype);
+            cases.push(KernelCase::new("block_copies", name, 0.0, build).quick_if(true));
+        }
+    }
+    cases
+}
+
+/// Two layers of which the second is written: a mixed step, then a decode of one sequence. The pool is NaN at first,
+/// and must be NaN afterwards wherever no token went.
+fn rope_data(rng: &mut SplitMix64, heads: AttentionShape, pairing: RopePairing, dtype: KvDtype) -> CaseData {
+    let (seqs, num_blocks) = scatter(rng, &[(0, 7), (250, 1), (30, 19), (15, 1)]);
+    let q_len = heads.num_heads * heads.head_dim;
+    let (qkv_len, v_len) = (q_len + 2 * heads.num_kv_heads * heads.head_dim, heads.num_kv_heads * heads.head_dim);
+    let program = Program {
+        activations: vec![tokens_by("qkv", qkv_len), tokens_by("q", q_len)],
+        ops: vec![Op::RopeAndCache { layer: 1, qkv: X, q: OUT, pairing }],
+        attention: heads,
+        rope: rope_table(300, heads.head_dim),
+        logits: None,
+    };
+    let next = SeqPlan { context_len: 251, query_len: 1, table: seqs[1].table.clone() };
+    let steps = [StepData::new(&seqs), StepData::new(&[next])].map(|data| {
+        let mut qkv = rng.values(data.token_ids.len() * qkv_len as usize, 1.0);
+        // Values beyond the range of f16, in the last v head of token 0.
+        let end = qkv_len as usize;
+        (qkv[end - 1], qkv[end - v_len as usize]) = (1e6, -7e4);
+        CaseStep { compare_kv: true, ..CaseStep::new(data).input(X, qkv).output(OUT) }
+    });
+    CaseData { weights: Vec::new(), program, kv: kv_layout(&heads, 2, num_blocks, dtype), steps: steps.into() }
+}
+
+/// Copies between random blocks of three layers, one source twice; then a step with none.
+fn copy_data(rng: &mut SplitMix64, heads: AttentionShape, dtype: KvDtype) -> CaseData {
+    let num_blocks = 11;
+    let kv = kv_layout(&heads, 3, num_blocks, dtype);
+    let program = Program {
+        activations: Vec::new(),
+        ops: Vec::new(),
+        attention: heads,
+        rope: RopeTable::default(),
+        logits: None,
+    };
+    let used = [SeqPlan { context_len: 0, query_len: BLOCK_SIZE * 7, table: (0..7).collect() }];
+    let mut pool = || {
+        let mut pool = poisoned_pool(rng, &kv, &used);
+        // Beyond the range of f16.
+        (pool[0], pool[1]) = (1e6, -7e4);
+        pool
+    };
+    let pools = (0..kv.num_layers).map(|_| (pool(), pool())).collect();
+    let order = rng.permutation(num_blocks);
+    let mut first = StepData::of_tokens(1);
+    first.block_copies = vec![(order[0], order[5]), (order[1], order[6]), (order[0], order[7]), (order[2], order[8])];
+    let mut second = StepData::of_tokens(1);
+    second.block_copies = vec![(order[5], order[0])];
+    let step = |data| CaseStep { compare_kv: true, ..CaseStep::new(data) };
+    let steps = vec![CaseStep { kv: pools, ..step(first) }, step(second), step(StepData::of_tokens(1))];
+    CaseData { weights: Vec::new(), program, kv, steps }
+}

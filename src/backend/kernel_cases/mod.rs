@@ -1,0 +1,228 @@
+//! Test cases for every kernel, generic over [`Backend`](super::Backend): each runs on the backend under test and on
+//! [`CpuBackend`](super::cpu::CpuBackend), and compares. `bindery selftest` and the backends' tests run them.
+//!
+//! A case is a program of one op (the tiny model apart) with seeded inputs, run for a few steps. Whatever a kernel must
+//! not read (rows beyond the step, outputs before they are written, free blocks, the tail of a last block) is NaN.
+//!
+//! # Tolerances
+//! Errors are `|got - want| / max(1, |want|)`, the inputs are scaled so that outputs are of order 1, and:
+//!
+//! | kernel | tolerance | because |
+//! |---|---|---|
+//! | copies, argmax, row selection | 0 | nothing is computed |
+//! | embed | 1e-6 | `d * q + m` may be one fused operation or two |
+//! | rms_norm, silu_mul, rope | 1e-5 | f32 sums of a few thousand terms, `exp` and `inverseSqrt` to a few ulp |
+//! | matmul | 1e-5 * max(1, sqrt(cols / 256)) | rounding errors of f32 sums grow like a random walk |
+//! | paged_attention | 2e-5 | `exp` is good to `3 + 2 abs(x)` ulp in WGSL, sums of up to 5000 weights |
+//! | paged_attention, peaked | 2e-4 | scores of order 100 carry errors of 1e-5, which `exp` makes relative ones |
+//! | values in an f16 pool | 1e-3 | one ulp of f16: a last-bit difference in f32 may round the other way |
+//! | the tiny model | 1e-4, 2e-3 with an f16 pool | the above through two layers |
+//!
+//! Plain sequential f32 sums reach at most a quarter of these bounds in every case of matmul, rms_norm, silu_mul and
+//! paged_attention, so a kernel that fails has a bug, or computes in less than f32.
+
+mod attention;
+mod cache;
+mod dense;
+mod matmul;
+mod rng;
+mod run;
+mod step_data;
+mod tiny_model;
+
+pub use rng::SplitMix64;
+pub use run::{CaseReport, run_case};
+pub use step_data::{BLOCK_SIZE, SeqPlan, StepData};
+
+use std::borrow::Cow;
+
+use super::{
+    ActId, Activation, AttentionShape, HostWeight, KvDtype, KvLayout, Op, Program, RopeTable, Rows, StepLimits,
+    WeightFormat, WeightPart, quantize_row,
+};
+use step_data::limits_of;
+
+/// One test of one kernel.
+pub struct KernelCase {
+    /// `kernel/what is special about it`, unique.
+    pub name: String,
+    /// The kernel under test.
+    pub kernel: &'static str,
+    /// Largest error that passes, relative to `max(1, |want|)`; see the [module](self)'s table.
+    pub tolerance: f64,
+    /// The same for values read back from the KV pool.
+    pub kv_tolerance: f64,
+    /// In the quick subset: a few small cases per kernel.
+    pub quick: bool,
+    /// Needs some hundred MiB on host and device.
+    pub large: bool,
+    build: Box<dyn Fn(&mut SplitMix64) -> CaseData + Send + Sync>,
+}
+
+impl std::fmt::Debug for KernelCase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KernelCase").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl KernelCase {
+    fn new(
+        kernel: &'static str,
+        name: String,
+        tolerance: f64,
+        build: impl Fn(&mut SplitMix64) -> CaseData + Send + Sync + 'static,
+    ) -> Self {
+        let name = format!("{kernel}/{name}");
+        Self { name, kernel, tolerance, kv_tolerance: tolerance, quick: false, large: false, build: Box::new(build) }
+    }
+
+    /// One of the quick subset, if `quick`.
+    fn quick_if(mut self, quick: bool) -> Self {
+        self.quick = quick;
+        self
+    }
+
+    /// With an f16 pool, values read from it may differ by an ulp.
+    fn with_kv(mut self, dtype: KvDtype) -> Self {
+        if dtype == KvDtype::F16 {
+            self.kv_tolerance = 1e-3;
+        }
+        self
+    }
+
+    fn data(&self) -> CaseData {
+        (self.build)(&mut SplitMix64::from_name(&self.name))
+    }
+}
+
+/// Every case, kernel by kernel, the simple kernels first.
+pub fn all_cases() -> Vec<KernelCase> {
+    [dense::cases(), matmul::cases(), cache::cases(), attention::cases(), tiny_model::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The weights, program and steps of a case.
+struct CaseData {
+    /// [`super::WeightId`] is the index.
+    weights: Vec<HostWeight<'static>>,
+    program: Program,
+    kv: KvLayout,
+    steps: Vec<CaseStep>,
+}
+
+impl CaseData {
+    fn limits(&self) -> StepLimits {
+        limits_of(self.steps.iter().map(|step| &step.data))
+    }
+}
+
+/// One step of a case.
+struct CaseStep {
+    data: StepData,
+    /// Rows to write, from row 0; the activation's other rows become NaN first.
+    inputs: Vec<(ActId, Vec<f32>)>,
+    /// One K and V pool per layer to write, or none.
+    kv: Vec<(Vec<f32>, Vec<f32>)>,
+    /// Activations whose live rows are compared. Those that are no input are NaN before the step.
+    outputs: Vec<ActId>,
+    /// Compare the whole KV pool.
+    compare_kv: bool,
+}
+
+impl CaseStep {
+    fn new(data: StepData) -> Self {
+        Self { data, inputs: Vec::new(), kv: Vec::new(), outputs: Vec::new(), compare_kv: false }
+    }
+
+    fn input(mut self, activation: ActId, values: Vec<f32>) -> Self {
+        self.inputs.push((activation, values));
+        self
+    }
+
+    fn output(mut self, activation: ActId) -> Self {
+        self.outputs.push(activation);
+        self
+    }
+}
+
+/// The activation of most one-op programs that is read.
+const X: ActId = ActId(0);
+/// The activation of most one-op programs that is written.
+const OUT: ActId = ActId(1);
+
+fn tokens_by(name: &'static str, cols: u32) -> Activation {
+    Activation { name, rows: Rows::Tokens, cols }
+}
+
+fn logits_by(name: &'static str, cols: u32) -> Activation {
+    Activation { name, rows: Rows::Logits, cols }
+}
+
+/// A program of one op (or none) that never touches the KV pool, and a small pool for it.
+fn dense_program(activations: Vec<Activation>, op: Option<Op>) -> (Program, KvLayout) {
+    let attention = AttentionShape { num_heads: 4, num_kv_heads: 1, head_dim: 64, scale: 0.125 };
+    let kv = kv_layout(&attention, 1, 8, KvDtype::F32);
+    let ops = op.into_iter().collect();
+    (Program { activations, ops, attention, rope: RopeTable::default(), logits: None }, kv)
+}
+
+fn kv_layout(heads: &AttentionShape, num_layers: u32, num_blocks: u32, dtype: KvDtype) -> KvLayout {
+    let (num_kv_heads, head_dim) = (heads.num_kv_heads, heads.head_dim);
+    KvLayout { num_layers, num_blocks, block_size: BLOCK_SIZE, num_kv_heads, head_dim, dtype }
+}
+
+/// RoPE's table with base 10000, in f64.
+fn rope_table(max_positions: u32, head_dim: u32) -> RopeTable {
+    let half = head_dim / 2;
+    let angles = (0..max_positions).flat_map(|position| {
+        (0..half).map(move |i| f64::from(position) * 10_000f64.powf(-f64::from(i) / f64::from(half)))
+    });
+    let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
+    RopeTable { cos, sin }
+}
+
+/// A vector weight (norm, bias).
+fn vector(name: &str, values: &[f32]) -> HostWeight<'static> {
+    let mut data = Vec::new();
+    quantize_row(WeightFormat::F32, values, &mut data);
+    let parts = vec![WeightPart { format: WeightFormat::F32, rows: 1, data: Cow::Owned(data) }];
+    HostWeight { name: name.to_owned(), cols: values.len(), parts }
+}
+
+/// A random matrix whose row-by-vector products are of order 1; each 32 elements have a scale of their own, and a mean,
+/// so that a wrong block's scale or offset shows.
+fn matrix(rng: &mut SplitMix64, name: &str, cols: usize, parts: &[(WeightFormat, usize)]) -> HostWeight<'static> {
+    let part = |&(format, rows): &(WeightFormat, usize)| {
+        let mut data = Vec::with_capacity(rows * format.row_bytes(cols).expect("whole blocks"));
+        for _ in 0..rows {
+            let mut values = rng.values(cols, 1.0 / (cols as f32).sqrt());
+            for block in values.chunks_mut(32) {
+                let (scale, mean) = (1.0 + rng.uniform(0.75), rng.uniform(0.5) / (cols as f32).sqrt());
+                block.iter_mut().for_each(|value| *value = *value * scale + mean);
+            }
+            quantize_row(format, &values, &mut data);
+        }
+        WeightPart { format, rows, data: Cow::Owned(data) }
+    };
+    HostWeight { name: name.to_owned(), cols, parts: parts.iter().map(part).collect() }
+}
+
+/// The formats, and how names of cases spell them.
+const FORMATS: [(WeightFormat, &str); 6] = [
+    (WeightFormat::F32, "f32"),
+    (WeightFormat::F16, "f16"),
+    (WeightFormat::Bf16, "bf16"),
+    (WeightFormat::Q8_0, "q8_0"),
+    (WeightFormat::Q4_0, "q4_0"),
+    (WeightFormat::Q4_1, "q4_1"),
+];
+
+/// `f16` or `f32`.
+const fn dtype_name(dtype: KvDtype) -> &'static str {
+    match dtype {
+        KvDtype::F32 => "f32",
+        KvDtype::F16 => "f16",
+    }
+}

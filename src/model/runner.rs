@@ -1,0 +1,65 @@
+//! Runs batches on a backend.
+
+use super::config::ModelConfig;
+use crate::backend::{Backend, BackendError, StepInput, StepOutput};
+use crate::engine::Batch;
+
+/// A model on a device: takes the scheduler's batches.
+pub struct ModelRunner {
+    backend: Box<dyn Backend>,
+    config: ModelConfig,
+    identity: [u8; 32],
+    block_copies: Vec<(u32, u32)>,
+}
+
+impl ModelRunner {
+    /// Over a backend that holds the weights and is [prepared](Backend::prepare); `identity` is the checkpoint's.
+    pub fn new(backend: Box<dyn Backend>, config: ModelConfig, identity: [u8; 32]) -> Self {
+        Self { backend, config, identity, block_copies: Vec::new() }
+    }
+
+    /// Sizes and constants of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The checkpoint's identity, for the keys of the prefix cache.
+    pub fn identity(&self) -> [u8; 32] {
+        self.identity
+    }
+
+    /// The device.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// The device, for reading and writing its buffers in tests.
+    pub fn backend_mut(&mut self) -> &mut dyn Backend {
+        &mut *self.backend
+    }
+
+    /// Runs one step: the argmax of every logits row, and whole the rows in `read_logits_rows` (ascending indices
+    /// into the batch's `logits_indices`).
+    ///
+    /// # Errors
+    /// [`BackendError`] when the device fails.
+    ///
+    /// # Panics
+    /// If the batch is inconsistent: a bug of the scheduler.
+    pub fn forward(&mut self, batch: &Batch, read_logits_rows: &[u32]) -> Result<StepOutput, BackendError> {
+        self.block_copies.clear();
+        self.block_copies.extend(batch.block_copies.iter().map(|copy| (copy.src.0, copy.dst.0)));
+        self.backend.forward(&StepInput {
+            token_ids: &batch.token_ids,
+            positions: &batch.positions,
+            slot_mapping: &batch.slot_mapping,
+            query_start_loc: &batch.query_start_loc,
+            seq_lens: &batch.seq_lens,
+            block_tables: &batch.block_tables,
+            block_table_start: &batch.block_table_start,
+            logits_indices: &batch.logits_indices,
+            block_copies: &self.block_copies,
+            read_logits_rows,
+        })
+    }
+}

@@ -1,0 +1,267 @@
+//! The kernel cases against the reference itself, and against backends that are wrong on purpose: a case that cannot
+//! fail tests nothing.
+
+#![cfg(feature = "runtime")]
+
+use std::borrow::Cow;
+
+use bindery::backend::cpu::CpuBackend;
+use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
+use bindery::backend::{
+    ActId, Backend, BackendError, HostWeight, KvLayout, Program, StepInput, StepLimits, StepOutput, WeightId,
+};
+
+/// What a [`Faulty`] backend does wrong.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    /// The last element of an activation is off by this much, relative to `max(1, |x|)`.
+    Activation(f64),
+    /// The last element of an activation is NaN.
+    NanActivation,
+    /// One finite value of layer 0's or 1's V pool is off by this much.
+    KvValue(f64),
+    /// A slot that no token went to is written.
+    StraySlot,
+    /// One value of the returned logits is off by this much.
+    Logits(f64),
+    /// The last row of each matrix is taken from the row before.
+    WeightRow,
+    /// Another token is embedded.
+    Token,
+    /// The logits rows are those of the neighbouring tokens.
+    LogitsIndex,
+    /// K and V go to the next slot.
+    Slot,
+    /// The next block of the pool is read and written.
+    BlockTable,
+    /// Positions one too low: another rotation, and the attention misses its last key.
+    Position,
+    /// No block is copied.
+    NoCopies,
+    /// Argmax takes the last of equal logits.
+    LastOfTies,
+}
+
+/// The reference with a fault.
+struct Faulty {
+    inner: CpuBackend,
+    fault: Fault,
+    kv: Option<KvLayout>,
+    logits: Option<(ActId, usize)>,
+}
+
+impl Faulty {
+    fn new(fault: Fault) -> Self {
+        Self { inner: CpuBackend::new(), fault, kv: None, logits: None }
+    }
+
+    fn last_of_ties(&mut self, rows: usize) -> Result<Vec<u32>, BackendError> {
+        let Some((logits, vocab)) = self.logits else { return Ok(Vec::new()) };
+        let logits = self.inner.read_activation(logits, rows * vocab)?;
+        let last_of_ties = |row: &[f32]| {
+            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            row.iter().rposition(|&logit| logit == max).expect("a row has a largest value") as u32
+        };
+        Ok(logits.chunks_exact(vocab).map(last_of_ties).collect())
+    }
+}
+
+/// `x` off by `error * max(1, |x|)`, at least by one ulp.
+fn nudged(x: f32, error: f64) -> f32 {
+    let nudged = (f64::from(x) + error * f64::from(x).abs().max(1.0)) as f32;
+    if nudged == x { x.next_up() } else { nudged }
+}
+
+fn nudge_last_finite(values: &mut [f32], error: f64) {
+    if let Some(value) = values.iter_mut().rev().find(|value| value.is_finite()) {
+        *value = nudged(*value, error);
+    }
+}
+
+impl Backend for Faulty {
+    fn description(&self) -> String {
+        format!("cpu with fault {:?}", self.fault)
+    }
+
+    fn upload_weight(&mut self, weight: &HostWeight<'_>) -> Result<WeightId, BackendError> {
+        let mut weight = weight.clone();
+        if self.fault == Fault::WeightRow && weight.rows() > 1 {
+            let part = weight.parts.last_mut().expect("a part");
+            let mut data = part.data.to_vec();
+            let row_bytes = data.len() / part.rows;
+            let last = data.len() - row_bytes;
+            data.copy_within(last - row_bytes..last, last);
+            part.data = Cow::Owned(data);
+        }
+        self.inner.upload_weight(&weight)
+    }
+
+    fn prepare(&mut self, program: Program, kv: KvLayout, limits: StepLimits) -> Result<(), BackendError> {
+        self.kv = Some(kv);
+        self.logits = program.logits.map(|id| (id, program.activations[id.0 as usize].cols as usize));
+        self.inner.prepare(program, kv, limits)
+    }
+
+    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
+        let kv = self.kv.expect("prepare() comes first");
+        let next = |values: &[u32], n: u32| values.iter().map(|value| (value + 1) % n).collect::<Vec<u32>>();
+        let tokens: Vec<u32> = input.token_ids.iter().map(|&id| if id == 0 { 1 } else { id - 1 }).collect();
+        let logits_indices = next(input.logits_indices, input.token_ids.len() as u32);
+        let slots = next(input.slot_mapping, kv.num_blocks * kv.block_size);
+        let blocks = next(input.block_tables, kv.num_blocks);
+        let positions: Vec<u32> = input.positions.iter().map(|position| position.saturating_sub(1)).collect();
+        let mut input = *input;
+        match self.fault {
+            Fault::Token => input.token_ids = &tokens,
+            Fault::LogitsIndex => input.logits_indices = &logits_indices,
+            Fault::Slot => input.slot_mapping = &slots,
+            Fault::BlockTable => input.block_tables = &blocks,
+            Fault::Position => input.positions = &positions,
+            Fault::NoCopies => input.block_copies = &[],
+            _ => {}
+        }
+        let mut output = self.inner.forward(&input)?;
+        match self.fault {
+            Fault::LastOfTies => output.argmax = self.last_of_ties(output.argmax.len())?,
+            Fault::Logits(error) => nudge_last_finite(&mut output.logits, error),
+            _ => {}
+        }
+        Ok(output)
+    }
+
+    fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {
+        self.inner.write_activation(activation, values)
+    }
+
+    fn read_activation(&mut self, activation: ActId, len: usize) -> Result<Vec<f32>, BackendError> {
+        let mut values = self.inner.read_activation(activation, len)?;
+        match (self.fault, values.last_mut()) {
+            (Fault::Activation(error), Some(last)) => *last = nudged(*last, error),
+            (Fault::NanActivation, Some(last)) => *last = f32::NAN,
+            _ => {}
+        }
+        Ok(values)
+    }
+
+    fn write_kv(&mut self, layer: usize, k: &[f32], v: &[f32]) -> Result<(), BackendError> {
+        self.inner.write_kv(layer, k, v)
+    }
+
+    fn read_kv(&mut self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), BackendError> {
+        let (mut k, mut v) = self.inner.read_kv(layer)?;
+        match self.fault {
+            Fault::KvValue(error) => nudge_last_finite(&mut v, error),
+            Fault::StraySlot => *k.iter_mut().find(|k| k.is_nan()).expect("a free slot") = 0.0,
+            _ => {}
+        }
+        Ok((k, v))
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.inner.allocated_bytes()
+    }
+}
+
+fn cases_of(kernel: &'static str) -> impl Iterator<Item = KernelCase> {
+    let cases: Vec<_> = all_cases().into_iter().filter(|case| case.kernel == kernel && !case.large).collect();
+    assert!(!cases.is_empty(), "no case of {kernel}");
+    cases.into_iter()
+}
+
+/// Every case of `kernel` passes on the reference and fails with each of the faults.
+fn assert_notices(kernel: &'static str, faults: impl Fn(&KernelCase) -> Vec<Fault>) {
+    for case in cases_of(kernel) {
+        let report = run_case(&case, &mut || Ok(Box::new(CpuBackend::new()))).expect("the reference runs everything");
+        assert!(report.passed && report.max_abs_error == 0.0, "{}: {report:?}", case.name);
+        for fault in faults(&case) {
+            let report = run_case(&case, &mut || Ok(Box::new(Faulty::new(fault)))).expect("so does its wrapper");
+            assert!(!report.passed, "{} passes with fault {fault:?}", case.name);
+            assert!(!report.worst.is_empty() && report.max_rel_error > report.tolerance, "{}: {report:?}", case.name);
+        }
+    }
+}
+
+/// Just beyond the tolerance.
+fn beyond(tolerance: f64) -> f64 {
+    1.2 * tolerance
+}
+
+#[test]
+fn embed_cases_notice_faults() {
+    let faults = |case: &KernelCase| vec![Fault::Activation(beyond(case.tolerance)), Fault::Token, Fault::WeightRow];
+    assert_notices("embed", faults);
+}
+
+#[test]
+fn rms_norm_cases_notice_faults() {
+    assert_notices("rms_norm", |case| vec![Fault::Activation(beyond(case.tolerance)), Fault::NanActivation]);
+}
+
+#[test]
+fn silu_mul_cases_notice_faults() {
+    assert_notices("silu_mul", |case| vec![Fault::Activation(beyond(case.tolerance)), Fault::NanActivation]);
+}
+
+#[test]
+fn matmul_cases_notice_faults() {
+    assert_notices("matmul", |case| vec![Fault::Activation(beyond(case.tolerance)), Fault::WeightRow]);
+}
+
+#[test]
+fn select_logits_rows_cases_notice_faults() {
+    assert_notices("select_logits_rows", |_| vec![Fault::Activation(0.0), Fault::LogitsIndex]);
+}
+
+#[test]
+fn argmax_cases_notice_faults() {
+    assert_notices("argmax", |_| vec![Fault::LastOfTies, Fault::Logits(0.0)]);
+}
+
+#[test]
+fn rope_and_cache_cases_notice_faults() {
+    assert_notices("rope_and_cache", |case| {
+        let (q, kv) = (beyond(case.tolerance), beyond(case.kv_tolerance));
+        vec![Fault::Activation(q), Fault::KvValue(kv), Fault::StraySlot, Fault::Slot, Fault::Position]
+    });
+}
+
+#[test]
+fn block_copies_cases_notice_faults() {
+    assert_notices("block_copies", |_| vec![Fault::NoCopies, Fault::KvValue(0.0), Fault::StraySlot]);
+}
+
+#[test]
+fn paged_attention_cases_notice_faults() {
+    assert_notices("paged_attention", |case| {
+        vec![Fault::Activation(beyond(case.tolerance)), Fault::BlockTable, Fault::Position]
+    });
+}
+
+#[test]
+fn tiny_model_cases_notice_faults() {
+    assert_notices("tiny_model", |case| {
+        let kv = Fault::KvValue(beyond(case.kv_tolerance));
+        let logits = Fault::Logits(beyond(case.tolerance));
+        vec![logits, kv, Fault::NoCopies, Fault::BlockTable, Fault::Slot, Fault::Position, Fault::Token]
+    });
+}
+
+#[test]
+fn large_cases_pass_on_the_reference() {
+    for case in all_cases().iter().filter(|case| case.large) {
+        let report = run_case(case, &mut || Ok(Box::new(CpuBackend::new()))).expect("the reference runs everything");
+        assert!(report.passed, "{}: {report:?}", case.name);
+    }
+}
+
+#[test]
+fn names_are_unique_and_every_kernel_has_quick_cases() {
+    let cases = all_cases();
+    let names: std::collections::BTreeSet<_> = cases.iter().map(|case| &case.name).collect();
+    assert_eq!(names.len(), cases.len());
+    for case in &cases {
+        assert!(case.name.starts_with(case.kernel), "{}", case.name);
+        assert!(!(case.quick && case.large), "{}", case.name);
+        assert!(cases.iter().any(|other| other.quick && other.kernel == case.kernel), "no quick case: {}", case.kernel);
+    }
+}

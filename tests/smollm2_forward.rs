@@ -1,0 +1,87 @@
+//! The whole model on the reference backend, against transformers' log-probabilities for the same GGUF file
+//! (dequantised to f32).
+#![cfg(feature = "runtime")]
+
+use std::path::Path;
+
+use bindery::backend::cpu::CpuBackend;
+use bindery::backend::{Backend, KvDtype, StepLimits};
+use bindery::engine::Batch;
+use bindery::model::{Checkpoint, Llama, LoadFormat, ModelRunner};
+
+/// "The capital of France is"
+const PROMPT: [u32; 5] = [504, 3575, 282, 4649, 314];
+
+/// Token and log-probability of the ten likeliest next tokens, from transformers 5.23.
+const WANT: [(u32, f64); 10] = [
+    (7042, -0.25807),
+    (260, -2.74074),
+    (4528, -4.38436),
+    (2250, -4.61987),
+    (1315, -4.67782),
+    (5145, -4.72439),
+    (216, -4.91603),
+    (441, -4.93148),
+    (3692, -5.04563),
+    (3575, -5.50705),
+];
+
+fn runner(path: &Path) -> ModelRunner {
+    let checkpoint = Checkpoint::open(path, LoadFormat::Auto).unwrap();
+    let mut backend = CpuBackend::new();
+    let mut done = 0;
+    let model = Llama::load(&checkpoint, &mut backend, 64, &mut |progress| {
+        assert!(progress.done_bytes > done && progress.done_bytes <= progress.total_bytes, "{}", progress.name);
+        done = progress.done_bytes;
+    });
+    let model = model.unwrap();
+    assert_eq!(done, model.weight_bytes);
+    let kv = checkpoint.config().kv_layout(4, 16, KvDtype::F32);
+    let limits =
+        StepLimits { max_tokens: 16, max_seqs: 2, max_logits_rows: 4, max_block_table_entries: 4, max_block_copies: 1 };
+    backend.prepare(model.program, kv, limits).unwrap();
+    ModelRunner::new(Box::new(backend), checkpoint.config().clone(), checkpoint.identity())
+}
+
+/// One sequence in blocks 2, 0: `query` after `context_len` tokens, logits of its last token.
+fn batch(query: &[u32], context_len: u32) -> Batch {
+    let len = query.len() as u32;
+    let positions: Vec<u32> = (context_len..context_len + len).collect();
+    Batch {
+        step: 1,
+        token_ids: query.to_vec(),
+        slot_mapping: positions.iter().map(|position| if *position < 16 { 32 + position } else { *position }).collect(),
+        positions,
+        query_start_loc: vec![0, len],
+        seq_lens: vec![context_len + len],
+        block_tables: vec![2, 0],
+        block_table_start: vec![0, 2],
+        logits_indices: vec![len - 1],
+        ..Batch::default()
+    }
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
+    logits.iter().map(|&x| f64::from(x - max) - sum.ln()).collect()
+}
+
+#[test]
+fn first_token_agrees_with_transformers_and_chunking_changes_nothing() {
+    let path = Path::new("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    assert!(path.is_file(), "{} is missing: see models/README.md for the line that fetches it", path.display());
+    let mut runner = runner(path);
+    let whole = runner.forward(&batch(&PROMPT, 0), &[0]).unwrap();
+    assert_eq!(whole.argmax, [WANT[0].0]);
+    let got = log_softmax(&whole.logits);
+    for (token, want) in WANT {
+        let got = got[token as usize];
+        eprintln!("token {token}: {got:.5}, transformers {want:.5}");
+        assert!((got - want).abs() < 1e-4, "token {token}: {got}, transformers {want}");
+    }
+    runner.forward(&batch(&PROMPT[..3], 0), &[]).unwrap();
+    let chunked = runner.forward(&batch(&PROMPT[3..], 3), &[0]).unwrap();
+    let largest = whole.logits.iter().zip(&chunked.logits).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    assert!(largest < 1e-4, "chunking moved a logit by {largest}");
+}
