@@ -1,1 +1,23 @@
-//! Sampling parameters and the host sampler.
+//! From logits to the next token: parameters, the host sampler, logprobs.
+//!
+//! - [`SamplingParams`]: what a request may ask for, under vLLM's names; [`SamplingParams::validate`] is the border.
+//! - [`Sampler`]: one row of logits to one token; the order of processing is that of vLLM's v1 sampler.
+//! - [`uniform`]: random numbers as a function of (seed, sample index, position), so that a token depends on nothing
+//!   else (invariant I12).
+//! - [`token_logprobs`]: log probabilities of the raw logits, for sampled and for prompt tokens.
+//!
+//! A greedy request that asks for nothing else needs no logits on the host at all: see
+//! [`SamplingParams::needs_logits`].
+
+mod logprobs;
+mod params;
+mod processors;
+mod rng;
+mod sampler;
+mod validate;
+
+pub use logprobs::{TokenLogprob, TokenLogprobs, token_logprobs};
+pub use params::SamplingParams;
+pub use rng::{philox4x32, uniform};
+pub use sampler::{Draw, History, SampleError, SampledToken, Sampler};
+pub use validate::{ParamCaps, ParamError};
