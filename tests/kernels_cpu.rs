@@ -157,6 +157,10 @@ impl Backend for Faulty {
         Ok((k, v))
     }
 
+    fn memory(&self) -> DeviceMemory {
+        self.inner.memory()
+    }
+
     fn allocated_bytes(&self) -> u64 {
         self.inner.allocated_bytes()
     }

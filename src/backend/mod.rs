@@ -45,6 +45,17 @@ pub enum BackendError {
     Device(String),
 }
 
+/// What is known about a device's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// All of it, in bytes, where the device tells.
+    pub total_bytes: Option<u64>,
+    /// Whether the "device" is the processor, and its memory the machine's.
+    pub is_software: bool,
+    /// Largest buffer that a kernel can be given, in bytes.
+    pub max_buffer_bytes: u64,
+}
+
 /// A device that runs a [`Program`] step after step.
 ///
 /// Calls in order: [`upload_weight`](Backend::upload_weight) for every weight, [`prepare`](Backend::prepare) once, then
@@ -79,6 +90,9 @@ pub trait Backend {
 
     /// Reads one layer's whole K and V pool, in the shape of [`write_kv`](Backend::write_kv).
     fn read_kv(&mut self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), BackendError>;
+
+    /// The device's memory.
+    fn memory(&self) -> DeviceMemory;
 
     /// Bytes allocated on the device so far: weights, activations, KV pool.
     fn allocated_bytes(&self) -> u64;

@@ -166,6 +166,10 @@ impl Backend for CpuBackend {
         Ok((k.to_vec(), v.to_vec()))
     }
 
+    fn memory(&self) -> DeviceMemory {
+        DeviceMemory { total_bytes: None, is_software: true, max_buffer_bytes: u64::MAX }
+    }
+
     fn allocated_bytes(&self) -> u64 {
         let weights: usize = self.weights.iter().flat_map(|weight| &weight.parts).map(|part| part.data.len()).sum();
         let model = self.model.as_ref().map_or(0, |model| {

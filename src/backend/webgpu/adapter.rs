@@ -61,8 +61,8 @@ pub struct AdapterSummary {
     pub max_buffer_bytes: u64,
     /// Device-local memory, in bytes, where the API tells.
     pub memory_bytes: Option<u64>,
-    /// Whether that memory is the machine's own (software and integrated adapters).
-    pub shared_memory: bool,
+    /// Whether the adapter is the processor itself.
+    pub is_software: bool,
     /// Kernel variants that run here, the chosen one first.
     pub variants: Vec<Variant>,
     /// Why the adapter cannot be used, if it cannot.
@@ -164,7 +164,7 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         memory_bytes: memory_bytes(adapter),
-        shared_memory: matches!(info.device_type, wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu),
+        is_software: info.device_type == wgpu::DeviceType::Cpu,
         variants,
         unusable: unusable(&features, &limits),
     }

@@ -14,7 +14,7 @@ mod weights;
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
 
-use super::{ActId, Backend, BackendError, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput, StepLimits};
+use super::{ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput, StepLimits};
 use super::{StepOutput, WeightId};
 use half::f16;
 use kernel::{ARGMAX_CHUNK, AttentionTiling};
@@ -208,6 +208,15 @@ impl Backend for WebGpuBackend {
     fn read_kv(&mut self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), BackendError> {
         let buffers = &self.prepared().buffers;
         Ok((self.read_pool(&buffers.k_pool[layer])?, self.read_pool(&buffers.v_pool[layer])?))
+    }
+
+    fn memory(&self) -> DeviceMemory {
+        let summary = self.gpu.summary();
+        DeviceMemory {
+            total_bytes: summary.memory_bytes,
+            is_software: summary.is_software,
+            max_buffer_bytes: summary.max_binding_bytes.min(summary.max_buffer_bytes),
+        }
     }
 
     fn allocated_bytes(&self) -> u64 {

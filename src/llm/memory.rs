@@ -1,0 +1,107 @@
+//! How large the KV pool is.
+
+use super::{LlmError, LlmOptions};
+use crate::backend::{Backend, KvLayout, Program, Rows, StepLimits};
+use crate::engine::DEFAULT_BLOCK_SIZE;
+use crate::model::ModelConfig;
+use std::fmt;
+
+/// The KV pool in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvMemory {
+    /// Blocks.
+    pub num_blocks: u32,
+    /// Tokens that fit, none of them shared.
+    pub tokens: u64,
+    /// Bytes of one block, K and V of every layer.
+    pub block_bytes: u64,
+    /// Bytes of the pool.
+    pub total_bytes: u64,
+    /// Longest sequence, in tokens.
+    pub max_model_len: u32,
+}
+
+impl KvMemory {
+    pub(super) fn new(layout: &KvLayout, max_model_len: u32) -> Self {
+        Self {
+            num_blocks: layout.num_blocks,
+            tokens: u64::from(layout.num_blocks) * u64::from(layout.block_size),
+            block_bytes: layout.block_bytes(),
+            total_bytes: layout.total_bytes(),
+            max_model_len,
+        }
+    }
+
+    /// How many sequences of the greatest length fit at the same time.
+    pub fn max_concurrency(&self) -> f64 {
+        self.tokens as f64 / f64::from(self.max_model_len)
+    }
+}
+
+impl fmt::Display for KvMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "KV pool: {} blocks of {DEFAULT_BLOCK_SIZE} tokens = {} tokens in {:.0} MiB; {:.2} sequences of {} tokens",
+            self.num_blocks,
+            self.tokens,
+            self.total_bytes as f64 / MIB as f64,
+            self.max_concurrency(),
+            self.max_model_len
+        )
+    }
+}
+
+const MIB: u64 = 1 << 20;
+/// Pool on a software adapter, whose memory is the machine's, unless asked for otherwise.
+const SOFTWARE_BYTES: u64 = 512 * MIB;
+/// Pool where the device does not tell how much memory it has.
+const UNKNOWN_BYTES: u64 = 1024 * MIB;
+
+/// Decides on the pool: as many blocks as asked for, or as the memory allows, but no more than `max_num_seqs` sequences of
+/// the greatest length could use.
+pub(super) fn plan(
+    config: &ModelConfig,
+    backend: &dyn Backend,
+    options: &LlmOptions,
+    max_model_len: u32,
+    program: &Program,
+    limits: &StepLimits,
+) -> Result<KvLayout, LlmError> {
+    let layout = |num_blocks| config.kv_layout(num_blocks, DEFAULT_BLOCK_SIZE, options.kv_cache_dtype);
+    let block_bytes = layout(1).block_bytes();
+    let memory = backend.memory();
+    let num_blocks = match (options.num_gpu_blocks_override, options.kv_cache_memory_bytes) {
+        (Some(blocks), _) => u64::from(blocks),
+        (None, Some(bytes)) => bytes / block_bytes,
+        (None, None) => {
+            let bytes = match memory.total_bytes {
+                _ if memory.is_software => SOFTWARE_BYTES,
+                None => UNKNOWN_BYTES,
+                Some(total) => {
+                    let share = (total as f64 * options.gpu_memory_utilization) as u64;
+                    share.saturating_sub(backend.allocated_bytes() + activation_bytes(program, limits))
+                }
+            };
+            let useful = u64::from(options.max_num_seqs) * u64::from(max_model_len.div_ceil(DEFAULT_BLOCK_SIZE));
+            (bytes / block_bytes).min(useful)
+        }
+    };
+    // One layer's K (or V) is one binding.
+    let num_blocks = num_blocks.min(memory.max_buffer_bytes / layout(1).layer_bytes()).min(u64::from(u32::MAX / 32));
+    if num_blocks == 0 {
+        return Err(LlmError::KvMemory(format!(
+            "no memory is left for the KV pool: one block takes {block_bytes} bytes; use a smaller model, raise \
+             --gpu-memory-utilization, or lower --max-num-batched-tokens"
+        )));
+    }
+    Ok(layout(num_blocks as u32))
+}
+
+fn activation_bytes(program: &Program, limits: &StepLimits) -> u64 {
+    let rows = |rows| match rows {
+        Rows::Tokens => u64::from(limits.max_tokens),
+        Rows::Logits => u64::from(limits.max_logits_rows),
+    };
+    program.activations.iter().map(|a| 4 * rows(a.rows) * u64::from(a.cols)).sum()
+}

@@ -1,0 +1,301 @@
+//! The step loop and the embedding API.
+//!
+//! [`Llm`] owns the model, the scheduler and the text side of every running request. [`Llm::step`] is the whole engine in
+//! three calls: schedule, forward, update. [`Llm::generate`] drives it to the end for a list of prompts:
+//!
+//! ```no_run
+//! use bindery::llm::{Llm, LlmOptions};
+//! use bindery::sampling::SamplingParams;
+//!
+//! let options = LlmOptions::new("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+//! let mut llm = Llm::load(&options, &mut |_| {})?;
+//! let mut prompts = Vec::new();
+//! for text in ["The capital of France is", "Rust is"] {
+//!     prompts.push((llm.tokenizer()?.encode(text, true)?, SamplingParams::greedy(16)));
+//! }
+//! for output in llm.generate(prompts)? {
+//!     println!("{}", output.completions[0].text);
+//! }
+//! # Ok::<(), bindery::llm::LlmError>(())
+//! ```
+
+mod error;
+mod event;
+mod memory;
+mod options;
+mod output;
+mod request;
+mod step;
+
+pub use error::LlmError;
+pub use event::{Event, Finish, FinishCause, TokenUpdate};
+pub use memory::KvMemory;
+pub use options::LlmOptions;
+pub use output::{Completion, RequestOutput};
+
+use crate::backend::{Backend, StepLimits};
+use crate::engine::{Policy, Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
+use crate::model::{Checkpoint, Llama, LoadFormat, LoadProgress, ModelConfig, ModelRunner};
+use crate::sampling::{ParamCaps, Sampler, SamplingParams};
+use crate::text::{ChatTemplate, TextError, Tokenizer};
+use request::ActiveRequest;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A loaded model and everything that is being generated with it.
+pub struct Llm {
+    runner: ModelRunner,
+    scheduler: Scheduler,
+    sampler: Sampler,
+    /// A dummy model has no tokenizer: then only token ids go in and out.
+    tokenizer: Result<Arc<Tokenizer>, TextError>,
+    chat_template: Result<ChatTemplate, TextError>,
+    active: BTreeMap<RequestId, ActiveRequest>,
+    kv_memory: KvMemory,
+    max_logprobs: u32,
+    eos_token_ids: Vec<TokenId>,
+    next_request: u64,
+    next_seed: u64,
+}
+
+impl Llm {
+    /// Opens the best device (or the one in `options`), loads the model onto it and allocates the KV pool.
+    ///
+    /// # Errors
+    /// [`LlmError`] when there is no device, the checkpoint is not usable, or memory does not suffice.
+    #[cfg(feature = "webgpu")]
+    pub fn load(options: &LlmOptions, progress: &mut dyn FnMut(LoadProgress<'_>)) -> Result<Self, LlmError> {
+        use crate::backend::webgpu::{GpuDevice, WebGpuBackend};
+        // The checkpoint first: what is wrong with it shows before any device is touched.
+        let checkpoint = Checkpoint::open(&options.model, options.load_format)?;
+        let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
+        Self::with_backend(&checkpoint, Box::new(WebGpuBackend::new(gpu)), options, progress)
+    }
+
+    /// Loads a checkpoint onto a given backend.
+    ///
+    /// # Errors
+    /// As [`Llm::load`].
+    pub fn with_backend(
+        checkpoint: &Checkpoint,
+        mut backend: Box<dyn Backend>,
+        options: &LlmOptions,
+        progress: &mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<Self, LlmError> {
+        options.validate()?;
+        let config = checkpoint.config().clone();
+        let tokenizer = options.tokenizer(checkpoint);
+        if let (Err(_), false) = (&tokenizer, matches!(options.load_format, LoadFormat::Dummy(_))) {
+            return Err(tokenizer.expect_err("just seen").into());
+        }
+        let chat_template = options.chat_template(checkpoint);
+        let max_model_len = options.max_model_len(&config)?;
+
+        let loaded = Llama::load(checkpoint, &mut *backend, max_model_len, progress)?;
+        let limits = options.step_limits(max_model_len);
+        let layout = memory::plan(&config, &*backend, options, max_model_len, &loaded.program, &limits)?;
+        let kv_memory = KvMemory::new(&layout, max_model_len);
+        backend.prepare(loaded.program, layout, limits)?;
+
+        let scheduler_config = SchedulerConfig {
+            num_blocks: layout.num_blocks,
+            block_size: layout.block_size,
+            max_num_seqs: limits.max_seqs,
+            max_num_batched_tokens: limits.max_tokens,
+            max_model_len,
+            max_num_logits_rows: limits.max_logits_rows,
+            enable_prefix_caching: options.enable_prefix_caching,
+            long_prefill_token_threshold: options.long_prefill_token_threshold,
+            policy: options.policy,
+        };
+        let eos_token_ids = eos_token_ids(&config, tokenizer.as_deref().ok());
+        let identity = checkpoint.identity();
+        Ok(Self {
+            runner: ModelRunner::new(backend, config, identity),
+            scheduler: Scheduler::new(scheduler_config, &identity),
+            sampler: Sampler::new(eos_token_ids.clone()),
+            tokenizer,
+            chat_template,
+            active: BTreeMap::new(),
+            kv_memory,
+            max_logprobs: options.max_logprobs,
+            eos_token_ids,
+            next_request: 0,
+            next_seed: options.seed,
+        })
+    }
+
+    /// The model's tokenizer.
+    ///
+    /// # Errors
+    /// When it has none, as a dummy model may.
+    pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>, LlmError> {
+        self.tokenizer.as_ref().map_err(|error| LlmError::NoTokenizer(error.to_string()))
+    }
+
+    /// The model's chat template.
+    ///
+    /// # Errors
+    /// When the model has none, or it is not valid.
+    pub fn chat_template(&self) -> Result<&ChatTemplate, LlmError> {
+        self.chat_template.as_ref().map_err(|error| LlmError::ChatTemplate(error.to_string()))
+    }
+
+    /// Sizes and constants of the model.
+    pub fn model_config(&self) -> &ModelConfig {
+        self.runner.config()
+    }
+
+    /// One line that names backend, adapter and driver.
+    pub fn device_description(&self) -> String {
+        self.runner.backend().description()
+    }
+
+    /// Bytes allocated on the device: weights, activations, KV pool.
+    pub fn device_bytes(&self) -> u64 {
+        self.runner.backend().allocated_bytes()
+    }
+
+    /// Size of the KV pool.
+    pub fn kv_memory(&self) -> KvMemory {
+        self.kv_memory
+    }
+
+    /// Longest sequence, prompt and completion, in tokens.
+    pub fn max_model_len(&self) -> u32 {
+        self.scheduler.config().max_model_len
+    }
+
+    /// The scheduler's counters.
+    pub fn stats(&self) -> Stats {
+        self.scheduler.stats()
+    }
+
+    /// The scheduler, for reading.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// Forgets all cached prefixes; `false`, and nothing is done, while any block is in use.
+    pub fn reset_prefix_cache(&mut self) -> bool {
+        self.scheduler.reset_prefix_cache()
+    }
+
+    /// Takes a request in; tokens come from [`Llm::step`].
+    ///
+    /// # Errors
+    /// [`LlmError::Param`] or [`LlmError::Request`] when it asks for what can never be: nothing has been changed then.
+    pub fn add(&mut self, prompt_token_ids: Vec<TokenId>, params: SamplingParams) -> Result<RequestId, LlmError> {
+        self.add_with(prompt_token_ids, params, 0, None)
+    }
+
+    /// [`Llm::add`] with a priority (lower is served first, under [`Policy::Priority`]) and a cache salt (prefixes are
+    /// shared only among requests of one salt).
+    ///
+    /// # Errors
+    /// As [`Llm::add`].
+    pub fn add_with(
+        &mut self,
+        prompt_token_ids: Vec<TokenId>,
+        params: SamplingParams,
+        priority: i32,
+        cache_salt: Option<Vec<u8>>,
+    ) -> Result<RequestId, LlmError> {
+        let vocab_size = self.runner.config().vocab_size;
+        let caps = ParamCaps { max_logprobs: self.max_logprobs, ..ParamCaps::default() };
+        params.validate(vocab_size as usize, &caps)?;
+        if let Some(&token) = prompt_token_ids.iter().find(|&&token| token >= vocab_size) {
+            return Err(LlmError::UnknownToken { token, vocab_size });
+        }
+        let id = RequestId(self.next_request);
+        let mut stop_token_ids = params.stop_token_ids.clone();
+        if !params.ignore_eos {
+            stop_token_ids.extend(&self.eos_token_ids);
+        }
+        let request_params = RequestParams {
+            max_tokens: params.max_tokens,
+            min_tokens: params.min_tokens,
+            stop_token_ids,
+            num_samples: params.num_sequences(),
+            prompt_logits: params.prompt_logprobs.is_some(),
+            priority,
+            cache_salt,
+            ..RequestParams::default()
+        };
+        let limits = self.scheduler.config().limits();
+        let request = Request::new(id, prompt_token_ids, request_params, &limits)?;
+        // Without a seed of its own a request gets the next of the engine's, so that a whole run can be repeated.
+        let seed = params.seed.unwrap_or(self.next_seed);
+        self.active.insert(id, ActiveRequest::new(request.prompt_token_ids(), params, seed, self.tokenizer.as_ref().ok()));
+        self.scheduler.add(request);
+        self.next_seed = self.next_seed.wrapping_add(1);
+        self.next_request += 1;
+        Ok(id)
+    }
+
+    /// Ends a request without further events; its blocks return at once, or when the step in flight is done. `false` if
+    /// there is none of this id.
+    pub fn abort(&mut self, id: RequestId) -> bool {
+        self.active.remove(&id);
+        self.scheduler.abort(id)
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.is_idle()
+    }
+
+    /// Generates for all prompts together, in one continuous batch; results are in the order of the prompts.
+    ///
+    /// # Errors
+    /// The first request that is refused (none is run then), or the device's failure.
+    pub fn generate(
+        &mut self,
+        prompts: Vec<(Vec<TokenId>, SamplingParams)>,
+    ) -> Result<Vec<RequestOutput>, LlmError> {
+        let mut outputs: BTreeMap<RequestId, RequestOutput> = BTreeMap::new();
+        for (prompt, params) in prompts {
+            match self.add(prompt.clone(), params.clone()) {
+                Ok(id) => {
+                    outputs.insert(id, RequestOutput::new(id, prompt, &params));
+                }
+                Err(error) => {
+                    for &id in outputs.keys() {
+                        self.abort(id);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let mut events = Vec::new();
+        while !self.is_idle() {
+            self.step(&mut events)?;
+            for event in events.drain(..) {
+                if let Some(output) = outputs.get_mut(&event.request()) {
+                    output.push(event);
+                }
+            }
+        }
+        Ok(outputs.into_values().collect())
+    }
+}
+
+fn eos_token_ids(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Vec<TokenId> {
+    let mut ids = config.eos_token_ids.clone();
+    ids.extend(tokenizer.map_or(&[][..], Tokenizer::eos));
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+impl LlmOptions {
+    fn step_limits(&self, max_model_len: u32) -> StepLimits {
+        StepLimits {
+            max_tokens: self.max_num_batched_tokens,
+            max_seqs: self.max_num_seqs,
+            max_logits_rows: self.max_num_seqs,
+            max_block_table_entries: self.max_num_seqs * max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE),
+            max_block_copies: self.max_num_seqs,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! How a model is loaded and run.
+
+use super::LlmError;
+#[cfg(feature = "webgpu")]
+use crate::backend::webgpu::Variant;
+use crate::backend::KvDtype;
+use crate::engine::Policy;
+use crate::model::{Checkpoint, LoadFormat, ModelConfig};
+use crate::text::{ChatTemplate, TextError, Tokenizer};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How a model is loaded and run; the names are vLLM's.
+#[derive(Debug, Clone)]
+pub struct LlmOptions {
+    /// GGUF file, Hugging Face folder, or `config.json` with dummy weights.
+    pub model: PathBuf,
+    /// What `model` is.
+    pub load_format: LoadFormat,
+    /// Folder with `tokenizer.json`, instead of the model's own tokenizer.
+    pub tokenizer: Option<PathBuf>,
+    /// File with a Jinja chat template, instead of the model's own.
+    pub chat_template: Option<PathBuf>,
+    /// Device: an index, or a part of its name. `None` for the best.
+    pub device: Option<String>,
+    /// Kernel variant; `None` for the one that suits the device best.
+    #[cfg(feature = "webgpu")]
+    pub variant: Option<Variant>,
+    /// Element type of the KV pool.
+    pub kv_cache_dtype: KvDtype,
+    /// Longest sequence in tokens, prompt and completion; `None` for the model's.
+    pub max_model_len: Option<u32>,
+    /// Sequences that run at the same time, at most.
+    pub max_num_seqs: u32,
+    /// Tokens computed in one step, at most.
+    pub max_num_batched_tokens: u32,
+    /// Tokens of one sequence computed in one step, at most; 0 for no such limit.
+    pub long_prefill_token_threshold: u32,
+    /// Blocks of the KV pool, whatever the memory.
+    pub num_gpu_blocks_override: Option<u32>,
+    /// Bytes of the KV pool.
+    pub kv_cache_memory_bytes: Option<u64>,
+    /// Share of the device's memory that weights, activations and KV pool may take together, in (0, 1].
+    pub gpu_memory_utilization: f64,
+    /// Whether full blocks are shared among requests with the same prefix.
+    pub enable_prefix_caching: bool,
+    /// In which order requests are served.
+    pub policy: Policy,
+    /// Most logprobs that a request may ask for.
+    pub max_logprobs: u32,
+    /// Seed of requests that have none: the first gets this, the next one more.
+    pub seed: u64,
+}
+
+impl LlmOptions {
+    /// The defaults for a model.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self {
+            model: model.into(),
+            load_format: LoadFormat::Auto,
+            tokenizer: None,
+            chat_template: None,
+            device: None,
+            #[cfg(feature = "webgpu")]
+            variant: None,
+            kv_cache_dtype: KvDtype::F16,
+            max_model_len: None,
+            max_num_seqs: 64,
+            max_num_batched_tokens: 512,
+            long_prefill_token_threshold: 0,
+            num_gpu_blocks_override: None,
+            kv_cache_memory_bytes: None,
+            gpu_memory_utilization: 0.92,
+            enable_prefix_caching: true,
+            policy: Policy::Fcfs,
+            max_logprobs: 20,
+            seed: 0,
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<(), LlmError> {
+        let refuse = |option, value: String, allowed: &str| {
+            Err(LlmError::Option { option, value, allowed: allowed.to_owned() })
+        };
+        if self.max_num_seqs == 0 || self.max_num_seqs > 65_535 {
+            return refuse("--max-num-seqs", self.max_num_seqs.to_string(), "must be 1 to 65535");
+        }
+        if self.max_num_batched_tokens == 0 || self.max_num_batched_tokens > 65_535 {
+            return refuse("--max-num-batched-tokens", self.max_num_batched_tokens.to_string(), "must be 1 to 65535");
+        }
+        if self.num_gpu_blocks_override == Some(0) {
+            return refuse("--num-gpu-blocks-override", "0".into(), "must be at least 1");
+        }
+        if !(self.gpu_memory_utilization > 0.0 && self.gpu_memory_utilization <= 1.0) {
+            let value = self.gpu_memory_utilization.to_string();
+            return refuse("--gpu-memory-utilization", value, "must be above 0 and at most 1");
+        }
+        Ok(())
+    }
+
+    pub(super) fn max_model_len(&self, config: &ModelConfig) -> Result<u32, LlmError> {
+        let longest = config.max_position_embeddings;
+        match self.max_model_len {
+            None => Ok(longest),
+            Some(len) if (2..=longest).contains(&len) => Ok(len),
+            Some(len) => Err(LlmError::Option {
+                option: "--max-model-len",
+                value: len.to_string(),
+                allowed: format!("must be 2 to {longest}, the model's context length"),
+            }),
+        }
+    }
+
+    pub(super) fn tokenizer(&self, checkpoint: &Checkpoint) -> Result<Arc<Tokenizer>, TextError> {
+        let tokenizer = match &self.tokenizer {
+            Some(folder) => Tokenizer::from_dir(folder)?,
+            None => Tokenizer::from_source(checkpoint.tokenizer_source())?,
+        };
+        Ok(Arc::new(tokenizer))
+    }
+
+    pub(super) fn chat_template(&self, checkpoint: &Checkpoint) -> Result<ChatTemplate, TextError> {
+        match &self.chat_template {
+            None => ChatTemplate::from_source(checkpoint.tokenizer_source()),
+            Some(path) => {
+                let source = std::fs::read_to_string(path)
+                    .map_err(|source| TextError::Read { path: path.clone(), source })?;
+                ChatTemplate::new(&source)
+            }
+        }
+    }
+}
