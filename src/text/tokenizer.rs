@@ -70,7 +70,7 @@ impl Tokenizer {
     /// [`TextError::UnsupportedVocab`] for a kind of vocabulary that is not known here.
     pub fn from_gguf(vocab: &GgufVocab) -> Result<Self, TextError> {
         let this = Self::wrap(vocab.build()?)?;
-        Ok(this.with_sequence_tokens(vocab.bos, vocab.eos.into_iter().collect(), vocab.unk))
+        Ok(this.with_sequence_tokens(vocab.bos, vocab.eos.into_iter().chain(vocab.eot).collect(), vocab.unk))
     }
 
     fn wrap(mut inner: HfTokenizer) -> Result<Self, TextError> {
