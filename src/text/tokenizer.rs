@@ -173,7 +173,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_ordinary(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
-        self.encode_pieces(text, &[0..text.len()])
+        self.encode_pieces(text, std::slice::from_ref(&(0..text.len())))
     }
 
     /// Token ids of a prompt in which special tokens are honoured in the template's text only. It is tokenized as one
