@@ -161,7 +161,12 @@ fn argmax(logits: &[f32]) -> Result<TokenId, SampleError> {
 /// Keeps the likeliest candidates until their share reaches `top_p` (at least one). Sorts no further than it must: in
 /// chunks that double, since nearly always a few dozen tokens suffice.
 fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) {
-    let target = top_p * candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
+    let total = candidates.iter().map(|candidate| candidate.weight).sum::<f64>();
+    let target = top_p * total;
+    // Tokens this unlikely hold less than 1 - top_p together: the nucleus is complete without them. (Half of the bound,
+    // to be on the safe side of rounding.)
+    let negligible = 0.5 * (1.0 - top_p) * total / candidates.len() as f64;
+    candidates.retain(|candidate| candidate.weight >= negligible);
     let (mut sorted, mut chunk, mut sum) = (0, 64, 0.0);
     while sorted < candidates.len() {
         let rest = &mut candidates[sorted..];
@@ -170,8 +175,8 @@ fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) {
             rest.select_nth_unstable_by(len - 1, by_likelihood);
         }
         rest[..len].sort_unstable_by(by_likelihood);
-        for i in 0..len {
-            sum += rest[i].weight;
+        for (i, candidate) in rest[..len].iter().enumerate() {
+            sum += candidate.weight;
             if sum >= target {
                 candidates.truncate(sorted + i + 1);
                 return;

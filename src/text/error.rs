@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::model::LoadError;
+
 /// An error of the tokenizer or of the chat template.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
@@ -21,6 +23,9 @@ pub enum TextError {
         /// Why.
         reason: String,
     },
+    /// The checkpoint's metadata is malformed.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// A GGUF vocabulary of a kind that cannot be rebuilt.
     #[error(
         "this GGUF's tokenizer ({field} = \"{value}\") is not supported; supported are: {supported}. Use the model's \

@@ -37,6 +37,8 @@ pub struct GgufVocab {
     pub bos: Option<TokenId>,
     /// `tokenizer.ggml.eos_token_id`.
     pub eos: Option<TokenId>,
+    /// `tokenizer.ggml.eot_token_id`: ends a turn, and with it a sequence.
+    pub eot: Option<TokenId>,
     /// `tokenizer.ggml.unknown_token_id`.
     pub unk: Option<TokenId>,
     /// `tokenizer.ggml.add_bos_token`; without it, what the kind of vocabulary usually does.
@@ -208,5 +210,64 @@ impl GgufVocab {
             .map_err(|error| malformed(error.to_string()))?;
         tokenizer.with_post_processor(Some(rule));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::Tokenizer;
+
+    fn digits(pre: &str) -> Result<Vec<String>, TextError> {
+        let tokens: Vec<String> = ["1", "2", "3", "4", "12", "123", "z", "zz"].map(String::from).into();
+        let merges = vec!["1 2".into(), "12 3".into()];
+        let (model, pre) = ("gpt2".into(), Some(pre.into()));
+        let tokenizer = Tokenizer::from_gguf(&GgufVocab { model, pre, tokens, merges, ..GgufVocab::default() })?;
+        let ids = tokenizer.encode("123123zz", false)?;
+        Ok(ids.into_iter().filter_map(|id| tokenizer.id_to_token(id)).collect())
+    }
+
+    /// Digits singly, in threes or in runs; whole words before merges or only by merges.
+    #[test]
+    fn pre_tokenizers_differ() {
+        assert_eq!(digits("smollm").unwrap(), ["1", "2", "3", "1", "2", "3", "z", "z"]);
+        assert_eq!(digits("qwen2").unwrap(), ["1", "2", "3", "1", "2", "3", "z", "z"]);
+        assert_eq!(digits("llama-bpe").unwrap(), ["123", "123", "zz"]);
+        assert_eq!(digits("gpt-2").unwrap(), ["123", "123", "z", "z"]);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        let error = digits("tekken").unwrap_err().to_string();
+        assert!(error.contains("tokenizer.ggml.pre = \"tekken\"") && error.contains("smollm"), "{error}");
+        let vocab = GgufVocab { model: "t5".into(), tokens: vec!["a".into()], ..GgufVocab::default() };
+        assert!(Tokenizer::from_gguf(&vocab).unwrap_err().to_string().contains("tokenizer.ggml.model"));
+        for broken in [
+            GgufVocab { tokens: vec![], ..vocab.clone() },
+            GgufVocab { model: "llama".into(), ..vocab.clone() },
+            GgufVocab { model: "llama".into(), scores: vec![0.0, 1.0], ..vocab.clone() },
+            GgufVocab { model: "gpt2".into(), merges: vec!["ab".into()], ..vocab.clone() },
+            GgufVocab { model: "gpt2".into(), merges: vec!["a b".into()], ..vocab.clone() },
+            GgufVocab { model: "gpt2".into(), bos: Some(9), add_bos: Some(true), ..vocab.clone() },
+        ] {
+            assert!(matches!(Tokenizer::from_gguf(&broken), Err(TextError::Parse { .. })), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn beginning_of_sequence() {
+        let tokens: Vec<String> = ["a", "<s>"].map(String::from).into();
+        let vocab = GgufVocab {
+            model: "gpt2".into(),
+            pre: Some("llama3".into()),
+            tokens,
+            token_types: vec![1, 3],
+            bos: Some(1),
+            ..GgufVocab::default()
+        };
+        let encode = |vocab: &GgufVocab, add| Tokenizer::from_gguf(vocab).unwrap().encode("aa", add).unwrap();
+        assert_eq!(encode(&vocab, true), [1, 0, 0]);
+        assert_eq!(encode(&vocab, false), [0, 0]);
+        assert_eq!(encode(&GgufVocab { add_bos: Some(false), ..vocab }, true), [0, 0]);
     }
 }

@@ -13,6 +13,7 @@ mod detokenizer;
 mod error;
 mod gguf_vocab;
 mod message;
+mod source;
 mod span;
 mod stop;
 mod template_env;

@@ -70,7 +70,7 @@ impl Tokenizer {
     /// [`TextError::UnsupportedVocab`] for a kind of vocabulary that is not known here.
     pub fn from_gguf(vocab: &GgufVocab) -> Result<Self, TextError> {
         let this = Self::wrap(vocab.build()?)?;
-        Ok(this.with_sequence_tokens(vocab.bos, vocab.eos.into_iter().collect(), vocab.unk))
+        Ok(this.with_sequence_tokens(vocab.bos, vocab.eos.into_iter().chain(vocab.eot).collect(), vocab.unk))
     }
 
     fn wrap(mut inner: HfTokenizer) -> Result<Self, TextError> {
@@ -173,7 +173,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_ordinary(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
-        self.encode_pieces(text, &[0..text.len()])
+        self.encode_pieces(text, std::slice::from_ref(&(0..text.len())))
     }
 
     /// Token ids of a prompt in which special tokens are honoured in the template's text only. It is tokenized as one
