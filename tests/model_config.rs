@@ -3,9 +3,16 @@
 
 use std::path::Path;
 
-use bindery::backend::RopePairing;
+use bindery::backend::{RopePairing, WeightFormat};
+use bindery::model::gguf::GgufFile;
 use bindery::model::{Architecture, Checkpoint, LoadFormat, ModelConfig, RopeScaling};
 use serde_json::{Value, json};
+
+#[path = "support/checkpoints.rs"]
+mod checkpoints;
+#[path = "support/models.rs"]
+mod models;
+use checkpoints::{GgufWriter, TinyLlama};
 
 /// The config.json of Llama 3.2 1B Instruct.
 fn llama_3_2() -> Value {
@@ -85,9 +92,7 @@ fn qwen_2_5() {
 
 #[test]
 fn smollm2_from_gguf() {
-    let path = Path::new("models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(path.is_file(), "{} is missing: see models/README.md for the line that fetches it", path.display());
-    let checkpoint = Checkpoint::open(path, LoadFormat::Auto).unwrap();
+    let checkpoint = Checkpoint::open(&models::smollm2_gguf(), LoadFormat::Auto).unwrap();
     let config = checkpoint.config();
     assert_eq!((config.num_layers, config.hidden_size, config.intermediate_size), (30, 576, 1536));
     assert_eq!((config.num_heads, config.num_kv_heads, config.head_dim), (9, 3, 64));
@@ -97,6 +102,41 @@ fn smollm2_from_gguf() {
     assert_eq!(config.rope_pairing, RopePairing::Interleaved);
     assert_eq!(config.rope.theta, 100_000.0);
     assert_eq!(checkpoint.tensors().len(), 272);
+}
+
+/// The tiny model's GGUF file with some pairs and tensors more.
+fn gguf(change: impl FnOnce(&mut GgufWriter)) -> Result<ModelConfig, String> {
+    let mut writer = TinyLlama { qkv_bias: false, tied: true }.gguf_writer("llama", WeightFormat::F16);
+    change(&mut writer);
+    let file = GgufFile::from_bytes(Path::new("tiny.gguf"), writer.finish()).unwrap();
+    ModelConfig::from_gguf(&file).map_err(|error| error.to_string())
+}
+
+#[test]
+fn gguf_rope_scaling() {
+    let scaling = |change: fn(&mut GgufWriter)| gguf(change).map(|config| config.rope.scaling);
+    assert_eq!(scaling(|_| {}), Ok(RopeScaling::None));
+    let linear = |file: &mut GgufWriter| {
+        file.string("llama.rope.scaling.type", "linear").f32("llama.rope.scaling.factor", 4.0);
+    };
+    assert_eq!(scaling(linear), Ok(RopeScaling::Linear { factor: 4.0 }));
+    let factors: Vec<u8> = [1.0f32, 1.0, 2.5, 8.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let config = gguf(|file| _ = file.tensor("rope_freqs.weight", &[4], 0, &factors)).unwrap();
+    assert_eq!(config.rope.scaling, RopeScaling::PerFrequency(vec![1.0, 1.0, 2.5, 8.0]));
+    let error = gguf(|file| _ = file.tensor("rope_freqs.weight", &[3], 0, &factors[..12])).unwrap_err();
+    assert!(error.contains("one factor for each half head"), "{error}");
+    let error = scaling(|file| _ = file.string("llama.rope.scaling.type", "yarn")).unwrap_err();
+    assert!(error.contains("`yarn`"), "{error}");
+}
+
+#[test]
+fn other_gguf_files_are_refused_with_a_hint() {
+    let contains = |error: String, part: &str| assert!(error.contains(part), "{error}");
+    contains(gguf(|file| _ = file.u32("split.count", 2)).unwrap_err(), "llama-gguf-split --merge");
+    contains(gguf(|file| _ = file.u32("llama.expert_count", 8)).unwrap_err(), "mixture of experts");
+    contains(gguf(|file| _ = file.u32("llama.rope.dimension_count", 4)).unwrap_err(), "a part of each head");
+    contains(gguf(|file| _ = file.u32("tokenizer.ggml.eot_token_id", 96)).unwrap_err(), "eos_token_id");
+    assert_eq!(gguf(|file| _ = file.u32("tokenizer.ggml.eot_token_id", 95)).unwrap().eos_token_ids, [2, 95]);
 }
 
 #[test]
