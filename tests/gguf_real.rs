@@ -1,15 +1,14 @@
 //! The GGUF parser on a real file.
 #![cfg(feature = "runtime")]
 
-use std::path::Path;
-
 use bindery::model::gguf::GgufFile;
+
+#[path = "support/models.rs"]
+mod models;
 
 #[test]
 fn smollm2_metadata_and_tensor_table() {
-    let path = Path::new("models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    assert!(path.is_file(), "{} is missing: see models/README.md for the line that fetches it", path.display());
-    let file = GgufFile::open(path).unwrap();
+    let file = GgufFile::open(&models::smollm2_gguf()).unwrap();
     let metadata = file.metadata();
     assert_eq!(metadata.string("general.architecture").unwrap(), Some("llama"));
     assert_eq!(metadata.u32("llama.block_count").unwrap(), Some(30));

@@ -192,12 +192,12 @@ impl Checkpoint {
         }
     }
 
-    /// Bytes of all tensors that the model needs, in their file formats.
+    /// Bytes of all weights as they are uploaded: matrices in their file formats, vectors in F32.
     pub fn weight_bytes(&self) -> u64 {
         let bytes = |role: TensorRole| {
             let (rows, cols) = role.shape(&self.config);
-            let format = self.stored_format(role);
-            format.and_then(|format| format.row_bytes(cols)).unwrap_or(0) as u64 * rows as u64
+            let format = if role.is_vector() { Some(WeightFormat::F32) } else { self.stored_format(role) };
+            format.and_then(|format| format.row_bytes(cols)).expect("checked at open") as u64 * rows as u64
         };
         TensorRole::all(&self.config).into_iter().map(bytes).sum()
     }

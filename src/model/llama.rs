@@ -12,9 +12,9 @@ use crate::backend::{ActId, Activation, Backend, HostWeight, Op, Program, Rows, 
 pub struct LoadProgress<'a> {
     /// The weight that was uploaded last.
     pub name: &'a str,
-    /// Bytes uploaded, in the formats of the checkpoint.
+    /// Bytes uploaded.
     pub done_bytes: u64,
-    /// Bytes in all.
+    /// Bytes in all; reached with the last weight.
     pub total_bytes: u64,
 }
 
@@ -23,7 +23,7 @@ pub struct LoadProgress<'a> {
 pub struct LoadedModel {
     /// The forward pass, to be given to [`Backend::prepare`].
     pub program: Program,
-    /// Bytes of all weights, in the formats of the checkpoint.
+    /// Bytes of all weights as they were uploaded.
     pub weight_bytes: u64,
 }
 
@@ -101,8 +101,8 @@ impl Uploader<'_> {
     fn upload(&mut self, weight: &HostWeight<'_>) -> Result<WeightId, LoadError> {
         let id = self.backend.upload_weight(weight)?;
         self.done_bytes += weight.parts.iter().map(|part| part.data.len() as u64).sum::<u64>();
-        let (name, done_bytes) = (weight.name.as_str(), self.done_bytes.min(self.total_bytes));
-        (self.progress)(LoadProgress { name, done_bytes, total_bytes: self.total_bytes });
+        let &mut Self { done_bytes, total_bytes, .. } = self;
+        (self.progress)(LoadProgress { name: &weight.name, done_bytes, total_bytes });
         Ok(id)
     }
 

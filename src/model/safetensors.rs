@@ -78,8 +78,9 @@ impl SafetensorsFiles {
 
     /// Reads the header of one more file.
     ///
-    /// The types are those of the `safetensors` crate, the checks are made here: its `validate` adds up offsets
-    /// without a check, so that a crafted header can wrap around to the true file size.
+    /// The types are those of the `safetensors` crate. The checks are made here: the crate (0.8) adds up offsets
+    /// unchecked, which a crafted header turns into a panic where overflow checks are on, and its errors name neither
+    /// tensor nor sizes.
     fn add(&mut self, path: &Path, bytes: FileBytes) -> Result<(), LoadError> {
         let malformed = |problem: String| LoadError::malformed(path, problem);
         let file_bytes = bytes.len() as u64;
