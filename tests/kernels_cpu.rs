@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use bindery::backend::cpu::CpuBackend;
 use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
 use bindery::backend::{
-    ActId, Backend, BackendError, HostWeight, KvLayout, Program, StepInput, StepLimits, StepOutput, WeightId,
+    ActId, Backend, BackendError, DeviceMemory, HostWeight, KvLayout, Program, StepInput, StepLimits, StepOutput,
+    WeightId,
 };
 
 /// What a [`Faulty`] backend does wrong.

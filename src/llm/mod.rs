@@ -34,7 +34,7 @@ pub use options::LlmOptions;
 pub use output::{Completion, RequestOutput};
 
 use crate::backend::{Backend, StepLimits};
-use crate::engine::{Policy, Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
+use crate::engine::{Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
 use crate::model::{Checkpoint, Llama, LoadFormat, LoadProgress, ModelConfig, ModelRunner};
 use crate::sampling::{ParamCaps, Sampler, SamplingParams};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
@@ -189,7 +189,7 @@ impl Llm {
         self.add_with(prompt_token_ids, params, 0, None)
     }
 
-    /// [`Llm::add`] with a priority (lower is served first, under [`Policy::Priority`]) and a cache salt (prefixes are
+    /// [`Llm::add`] with a priority (lower is served first, under [`crate::engine::Policy::Priority`]) and a cache salt (prefixes are
     /// shared only among requests of one salt).
     ///
     /// # Errors
@@ -226,7 +226,8 @@ impl Llm {
         let request = Request::new(id, prompt_token_ids, request_params, &limits)?;
         // Without a seed of its own a request gets the next of the engine's, so that a whole run can be repeated.
         let seed = params.seed.unwrap_or(self.next_seed);
-        self.active.insert(id, ActiveRequest::new(request.prompt_token_ids(), params, seed, self.tokenizer.as_ref().ok()));
+        self.active
+            .insert(id, ActiveRequest::new(request.prompt_token_ids(), params, seed, self.tokenizer.as_ref().ok()));
         self.scheduler.add(request);
         self.next_seed = self.next_seed.wrapping_add(1);
         self.next_request += 1;
@@ -249,10 +250,7 @@ impl Llm {
     ///
     /// # Errors
     /// The first request that is refused (none is run then), or the device's failure.
-    pub fn generate(
-        &mut self,
-        prompts: Vec<(Vec<TokenId>, SamplingParams)>,
-    ) -> Result<Vec<RequestOutput>, LlmError> {
+    pub fn generate(&mut self, prompts: Vec<(Vec<TokenId>, SamplingParams)>) -> Result<Vec<RequestOutput>, LlmError> {
         let mut outputs: BTreeMap<RequestId, RequestOutput> = BTreeMap::new();
         for (prompt, params) in prompts {
             match self.add(prompt.clone(), params.clone()) {

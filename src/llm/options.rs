@@ -1,9 +1,9 @@
 //! How a model is loaded and run.
 
 use super::LlmError;
+use crate::backend::KvDtype;
 #[cfg(feature = "webgpu")]
 use crate::backend::webgpu::Variant;
-use crate::backend::KvDtype;
 use crate::engine::Policy;
 use crate::model::{Checkpoint, LoadFormat, ModelConfig};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
@@ -79,9 +79,8 @@ impl LlmOptions {
     }
 
     pub(super) fn validate(&self) -> Result<(), LlmError> {
-        let refuse = |option, value: String, allowed: &str| {
-            Err(LlmError::Option { option, value, allowed: allowed.to_owned() })
-        };
+        let refuse =
+            |option, value: String, allowed: &str| Err(LlmError::Option { option, value, allowed: allowed.to_owned() });
         if self.max_num_seqs == 0 || self.max_num_seqs > 65_535 {
             return refuse("--max-num-seqs", self.max_num_seqs.to_string(), "must be 1 to 65535");
         }
@@ -123,8 +122,8 @@ impl LlmOptions {
         match &self.chat_template {
             None => ChatTemplate::from_source(checkpoint.tokenizer_source()),
             Some(path) => {
-                let source = std::fs::read_to_string(path)
-                    .map_err(|source| TextError::Read { path: path.clone(), source })?;
+                let source =
+                    std::fs::read_to_string(path).map_err(|source| TextError::Read { path: path.clone(), source })?;
                 ChatTemplate::new(&source)
             }
         }

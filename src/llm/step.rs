@@ -90,8 +90,7 @@ impl Llm {
                 .or_else(|| self.scheduler.tokens(parent))
                 .expect("a sequence that samples is alive");
             let (prompt, generated) = tokens.split_at(active.prompt_len as usize);
-            let draw =
-                Draw { seed: active.seed, sample_index: sample.seq.index, position: tokens.len() as u32 };
+            let draw = Draw { seed: active.seed, sample_index: sample.seq.index, position: tokens.len() as u32 };
             // A row may be sampled more than once, and the sampler changes what it is given.
             scratch.clear();
             scratch.extend_from_slice(&output.logits[logits(sample.row)]);
@@ -147,11 +146,7 @@ fn logits_rows_to_read(batch: &Batch, active: &BTreeMap<RequestId, ActiveRequest
 }
 
 /// A sequence's logits rows that predict a prompt token, each with that token's position.
-fn prompt_rows<'a>(
-    batch: &'a Batch,
-    seq: &'a ScheduledSeq,
-    prompt_len: u32,
-) -> impl Iterator<Item = (u32, u32)> + 'a {
+fn prompt_rows<'a>(batch: &'a Batch, seq: &'a ScheduledSeq, prompt_len: u32) -> impl Iterator<Item = (u32, u32)> + 'a {
     (seq.first_logits_row..seq.first_logits_row + seq.num_logits_rows)
         .map(|row| (row, batch.positions[batch.logits_indices[row as usize] as usize] + 1))
         .filter(move |&(_, next)| next < prompt_len)

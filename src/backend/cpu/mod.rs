@@ -10,8 +10,8 @@ mod ops;
 use kv_store::KvStore;
 
 use super::{
-    ActId, Backend, BackendError, HostWeight, KvLayout, Program, Rows, StepInput, StepLimits, StepOutput, WeightFormat,
-    WeightId, dequantize_row,
+    ActId, Backend, BackendError, DeviceMemory, HostWeight, KvLayout, Program, Rows, StepInput, StepLimits, StepOutput,
+    WeightFormat, WeightId, dequantize_row,
 };
 
 /// The reference implementation of [`Backend`], on the host.

@@ -14,7 +14,9 @@ mod weights;
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
 
-use super::{ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput, StepLimits};
+use super::{
+    ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput, StepLimits,
+};
 use super::{StepOutput, WeightId};
 use half::f16;
 use kernel::{ARGMAX_CHUNK, AttentionTiling};
