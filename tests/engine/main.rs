@@ -11,6 +11,7 @@ mod preemption;
 mod prefix_caching;
 mod request;
 mod scheduler;
+mod trace;
 
 use bindery::engine::{
     Batch, BlockHash, BlockId, BlockManager, ExtraKeys, Policy, Request, RequestId, RequestParams, SampledToken,
