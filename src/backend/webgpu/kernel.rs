@@ -206,9 +206,18 @@ pub(super) enum MatMulKernel {
     Tiled,
 }
 
-/// Output columns of a lane of `matmul_cpu`, and of a workgroup of `matvec`.
-const CPU_COLS: u32 = 2;
+/// Invocations of a workgroup of `matmul_cpu`, and output columns of a workgroup of `matvec`.
+const CPU_WG: u32 = 16;
 const VECTOR_COLS: u32 = 4;
+
+/// Output columns of a lane of `matmul_cpu`: as many as pay before the registers spill.
+fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
+    match format {
+        DeviceFormat::Q8 => 4,
+        DeviceFormat::Q4 if tile < 8 => 4,
+        _ => 2,
+    }
+}
 
 impl MatMulKernel {
     /// The kernels of a variant, each with the largest number of rows that it is chosen for.
@@ -231,9 +240,9 @@ impl MatMulKernel {
     }
 
     /// Output columns of one workgroup.
-    pub(super) fn group_cols(self) -> u32 {
+    pub(super) fn group_cols(self, format: DeviceFormat) -> u32 {
         match self {
-            Self::Cpu { .. } => 32 * CPU_COLS,
+            Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format),
             Self::Vector { .. } => VECTOR_COLS,
             Self::Tiled => 64,
         }
@@ -255,7 +264,8 @@ impl MatMulKernel {
                 .constant("SUBGROUP_SIZE", subgroup_size)
                 .constant("X_REGISTERS", 8 / subgroup_size)
                 .constant("TILE", tile)
-                .constant("COLS", CPU_COLS),
+                .constant("WG", CPU_WG)
+                .constant("COLS", cpu_cols(tile, format)),
             Self::Vector { tile } => Kernel::new("matvec", wgsl!("matvec.wgsl"), &bindings, bytes)
                 .constant("TILE", tile)
                 .constant("COLS", VECTOR_COLS)
