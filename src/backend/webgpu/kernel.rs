@@ -307,12 +307,23 @@ pub(super) struct AttentionTiling {
     pub(super) heads_per_group: u32,
     /// Query tokens of one prefill work item.
     pub(super) prefill_tokens: u32,
+    /// Keys that prefill stages in workgroup memory at once; divides the block size.
+    pub(super) prefill_keys: u32,
     /// Keys of one decode work item.
     pub(super) split: u32,
 }
 
+/// Workgroup memory that every adapter has, in bytes (WebGPU's least `maxComputeWorkgroupStorageSize`). `wgpu` does not hold
+/// kernels to it.
+pub(super) const WORKGROUP_BYTES: u32 = 16384;
+
+/// Workgroup memory of `attention_prefill`: q, the staged keys and values, and the scores.
+fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
+    4 * rows * head_dim + 2 * keys * head_dim * kv.bytes() as u32 + 4 * rows * keys
+}
+
 impl AttentionTiling {
-    pub(super) fn new(variant: Variant, shape: &AttentionShape) -> Self {
+    pub(super) fn new(variant: Variant, shape: &AttentionShape, kv: KvDtype) -> Self {
         let group = shape.num_heads / shape.num_kv_heads;
         let divisor = |most: u32| (1..=group.min(most).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
         match variant {
@@ -320,13 +331,16 @@ impl AttentionTiling {
             Variant::Cpu => {
                 let heads_per_group = divisor((256 / shape.head_dim).max(1));
                 let rows = (768 / shape.head_dim).max(1);
-                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), split: 64 }
+                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), prefill_keys: 16, split: 64 }
             }
-            // Sixteen rows, fewer for wide heads: q and the staged K and V fit 16 KiB (f16) of workgroup memory.
+            // As many rows and keys as fit.
             Variant::Subgroup | Variant::Plain => {
                 let heads_per_group = [4, 2, 1].into_iter().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
-                let rows = if shape.head_dim <= 128 { 16 } else { 4 };
-                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), split: 256 }
+                let (rows, prefill_keys) = [(16, 16), (16, 8), (8, 8), (4, 8), (4, 4), (4, 2)]
+                    .into_iter()
+                    .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
+                    .unwrap_or((4, 1));
+                Self { heads_per_group, prefill_tokens: rows / heads_per_group, prefill_keys, split: 256 }
             }
         }
     }
@@ -362,7 +376,10 @@ pub(super) fn attention_decode(
         // As many teams of eight lanes as their accumulators leave room for.
         Variant::Subgroup => {
             let bytes_of_team = tiling.heads_per_group * (shape.head_dim * 4 + 8);
-            let teams = (1..=16).rev().find(|&t: &u32| t.is_power_of_two() && t * bytes_of_team <= 16384).unwrap_or(1);
+            let teams = (1..=16)
+                .rev()
+                .find(|&t: &u32| t.is_power_of_two() && t * bytes_of_team <= WORKGROUP_BYTES)
+                .unwrap_or(1);
             build("attention_decode", wgsl!("attention_decode.wgsl")).constant("WG", 8 * teams)
         }
         Variant::Plain => {
@@ -388,6 +405,7 @@ pub(super) fn attention_prefill(
             let bindings = [read(1), read(2), read(3), write(4)];
             attention("attention_prefill", wgsl!("attention_prefill.wgsl"), &bindings, shape, layout, tiling)
                 .constant("TOKENS", tiling.prefill_tokens)
+                .constant("KEYS", tiling.prefill_keys)
         }
     }
 }
