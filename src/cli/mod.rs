@@ -2,10 +2,12 @@
 //!
 //! What a user gets wrong is one line on stderr and exit code 2; what a device gets wrong at run time is exit code 1.
 
+mod batch_line;
 mod engine_args;
 mod exit;
 mod load;
 mod run;
+mod run_batch;
 mod sampling_args;
 mod units;
 
@@ -32,6 +34,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    RunBatch(run_batch::RunBatchArgs),
 }
 
 /// Reads the command line, runs the command, and says how it went.
@@ -42,6 +45,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::RunBatch(args) => run_batch::run(args),
     };
     result.unwrap_or_else(|error| exit::failure(&error))
 }
