@@ -3,12 +3,15 @@
 //! What a user gets wrong is one line on stderr and exit code 2; what a device gets wrong at run time is exit code 1.
 
 mod batch_line;
+mod devices;
 mod engine_args;
 mod exit;
 mod load;
 mod run;
 mod run_batch;
 mod sampling_args;
+mod selftest;
+mod table;
 mod units;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +38,8 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     RunBatch(run_batch::RunBatchArgs),
+    Devices(devices::DevicesArgs),
+    Selftest(selftest::SelftestArgs),
 }
 
 /// Reads the command line, runs the command, and says how it went.
@@ -46,6 +51,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::RunBatch(args) => run_batch::run(args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
     };
     result.unwrap_or_else(|error| exit::failure(&error))
 }
