@@ -7,8 +7,12 @@ mod adapter;
 mod device;
 mod kernel;
 mod plan;
+#[cfg(test)]
+mod reflection;
 mod repack;
 mod step_words;
+#[cfg(test)]
+mod uniformity;
 mod weights;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
@@ -145,7 +149,7 @@ impl Backend for WebGpuBackend {
                 kv.block_size, kv.head_dim
             )));
         }
-        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention);
+        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype);
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));

@@ -21,10 +21,10 @@ pub(super) mod header {
 }
 
 /// Words of a `WorkItem` and of a `ReduceItem`.
-const ITEM_WORDS: usize = 6;
-const REDUCE_WORDS: usize = 3;
+pub(super) const ITEM_WORDS: usize = 6;
+pub(super) const REDUCE_WORDS: usize = 3;
 /// `WorkItem::partial` of an item that writes its output itself.
-const NO_PARTIAL: u32 = u32::MAX;
+pub(super) const NO_PARTIAL: u32 = u32::MAX;
 
 /// How much of each kind of work the step has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
