@@ -4,6 +4,7 @@ use super::request::ActiveRequest;
 use super::{Event, Finish, FinishCause, Llm, LlmError, TokenUpdate};
 use crate::backend::StepOutput;
 use crate::engine::{Batch, RequestId, SampledToken, ScheduledSeq, SeqId};
+use crate::model::WantedRows;
 use crate::sampling::{Draw, History, SampleError, TokenLogprobs, token_logprobs};
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ impl Llm {
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<bool, LlmError> {
         let Some(batch) = self.scheduler.schedule() else { return Ok(false) };
         let rows = logits_rows_to_read(batch, &self.active);
-        let output = self.runner.forward(batch, &rows)?;
+        let output = self.runner.forward(batch, WantedRows::whole(&rows))?;
         let sampled = self.sample(&rows, output, events);
         let mut token_events = Vec::with_capacity(sampled.tokens.len());
         for (request, _) in &sampled.failed {

@@ -31,4 +31,4 @@ pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use dummy::DummyWeights;
 pub use error::LoadError;
 pub use llama::{Llama, LoadProgress, LoadedModel};
-pub use runner::ModelRunner;
+pub use runner::{ModelRunner, WantedRows};
