@@ -142,8 +142,8 @@ impl BeamSearch {
     }
 
     /// The finished hypotheses, best first.
-    pub fn into_hypotheses(self) -> Vec<Hypothesis> {
-        self.finished
+    pub fn hypotheses(&self) -> &[Hypothesis] {
+        &self.finished
     }
 
     /// All candidates of all beams, best first.

@@ -21,7 +21,7 @@ fn pairs(next: &[Continuation]) -> Vec<(usize, TokenId)> {
 
 fn results(search: BeamSearch) -> Vec<(Vec<TokenId>, f64)> {
     assert!(search.is_done());
-    search.into_hypotheses().into_iter().map(|h| (h.token_ids, h.score)).collect()
+    search.hypotheses().iter().map(|h| (h.token_ids.clone(), h.score)).collect()
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn only_the_first_ranks_finish_and_stops_do_not_take_a_live_place() {
 fn with_the_last_token_the_first_ranks_finish_whatever_they_are() {
     let mut search = search(2, 1, |_| ());
     assert!(search.advance(&[row(&[(0, -0.5), (6, -1.0), (7, -1.5), (8, -2.0)])]).is_empty());
-    let hypotheses = search.into_hypotheses();
+    let hypotheses = search.hypotheses();
     assert_eq!(hypotheses.iter().map(|h| (h.token_ids[0], h.stopped)).collect::<Vec<_>>(), [(0, true), (6, false)]);
 }
 
@@ -113,7 +113,7 @@ fn logprobs_follow_their_beam() {
     let mut search = search(2, 2, |p| p.logprobs = Some(1));
     search.advance(&[row(&[(5, -0.5), (7, -1.0), (8, -3.0)])]);
     search.advance(&[row(&[(1, -2.0), (2, -2.5), (3, -4.0)]), row(&[(4, -0.5), (1, -2.0), (2, -2.5)])]);
-    let best = search.into_hypotheses().swap_remove(0);
+    let best = &search.hypotheses()[0];
     assert_eq!(best.token_ids, [7, 4]);
     let chosen: Vec<_> =
         best.logprobs.iter().map(|l| (l.chosen.token, l.chosen.rank, l.top.len(), l.top[0].token)).collect();
