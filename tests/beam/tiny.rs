@@ -43,7 +43,7 @@ fn beams(width: u32, max_tokens: u32) -> SamplingParams {
         n: width.div_ceil(2),
         max_tokens: Some(max_tokens),
         // Enough ends that beams finish at different lengths.
-        stop_token_ids: vec![11, 23, 42],
+        stop_token_ids: vec![26, 38, 92],
         ..SamplingParams::default()
     }
 }
@@ -93,7 +93,7 @@ fn every_way_to_stop_equals_the_plain_search() {
     for early_stopping in [EarlyStopping::Heuristic, EarlyStopping::Immediate, EarlyStopping::Never] {
         for length_penalty in [-1.0, 0.0, 1.0, 2.5] {
             for (min_tokens, ignore_eos, stop_token_ids) in
-                [(0, false, vec![11, 23]), (5, true, vec![11]), (0, true, vec![])]
+                [(0, false, (0..97).step_by(3).collect()), (5, true, (0..97).step_by(5).collect()), (0, true, vec![])]
             {
                 let params = SamplingParams {
                     early_stopping,
@@ -196,7 +196,7 @@ fn a_beam_search_tells_all_at_its_end() {
         let cause = &completion.finish.as_ref().expect("it has ended").cause;
         let expected = match completion.token_ids.last() {
             Some(2) => FinishCause::Eos,
-            Some(&token @ (11 | 23 | 42)) => FinishCause::StopToken(token),
+            Some(&token @ (26 | 38 | 92)) => FinishCause::StopToken(token),
             _ => FinishCause::Length,
         };
         assert_eq!(*cause, expected);
