@@ -67,12 +67,12 @@ impl Llm {
     pub fn load(options: &LlmOptions, progress: &mut dyn FnMut(LoadProgress<'_>)) -> Result<Self, LlmError> {
         use crate::backend::webgpu::{GpuDevice, WebGpuBackend};
         // The checkpoint first: what is wrong with it shows before any device is touched.
-        let checkpoint = Checkpoint::open(&options.model, options.load_format)?;
+        let checkpoint = options.open_checkpoint()?;
         let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
         Self::with_backend(&checkpoint, Box::new(WebGpuBackend::new(gpu)), options, progress)
     }
 
-    /// Loads a checkpoint onto a given backend.
+    /// Loads a checkpoint ([`LlmOptions::open_checkpoint`]) onto a given backend.
     ///
     /// # Errors
     /// As [`Llm::load`].
