@@ -292,7 +292,9 @@ impl LlmOptions {
             max_tokens: self.max_num_batched_tokens,
             max_seqs: self.max_num_seqs,
             max_logits_rows: self.max_num_seqs,
-            max_block_table_entries: self.max_num_seqs * max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE),
+            max_block_table_entries: self
+                .max_num_seqs
+                .saturating_mul(max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE)),
             max_block_copies: self.max_num_seqs,
         }
     }
