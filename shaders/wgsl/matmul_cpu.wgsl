@@ -35,7 +35,7 @@ fn matmul_cpu(
         var scale: array<vec2<f32>, COLS>;
         var raw: array<RawBlock, COLS>;
         for (var i = 0u; i < COLS; i++) {
-            let at = min(first_col + i * WG, params.cols - 1u) * params.blocks + block;
+            let at = block_index(min(first_col + i * WG, params.cols - 1u), block, params.blocks);
             scale[i] = block_scale(at);
             raw[i] = raw_block(at);
         }

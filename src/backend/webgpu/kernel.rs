@@ -45,6 +45,15 @@ impl DeviceFormat {
     }
 }
 
+/// Rows of a weight whose blocks lie next to each other, so that the lanes of a software adapter, a row each, read one
+/// stream; elsewhere the lanes share a row.
+pub(super) fn weight_group(variant: Variant) -> usize {
+    match variant {
+        Variant::Cpu => 16,
+        Variant::Subgroup | Variant::Plain => 1,
+    }
+}
+
 /// One storage buffer of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Binding {
@@ -97,12 +106,14 @@ impl Kernel {
         self
     }
 
-    fn weight(mut self, format: DeviceFormat) -> Self {
+    fn weight(mut self, format: DeviceFormat, variant: Variant) -> Self {
         self.bindings.insert(1, read(1));
         if format.has_scales() {
             self.bindings.insert(2, read(2));
         }
-        self.include(format.file())
+        self.constant("WEIGHT_GROUP", weight_group(variant) as u32)
+            .include(wgsl!("include/weight_layout.wgsl"))
+            .include(format.file())
     }
 
     fn reduce(self, variant: Variant, subgroup_size: u32) -> Self {
@@ -143,8 +154,8 @@ pub(super) struct EmbedParams {
     pub(super) num_rows: u32,
 }
 
-pub(super) fn embed(format: DeviceFormat) -> Kernel {
-    Kernel::new("embed", wgsl!("embed.wgsl"), &[write(3)], size_of::<EmbedParams>()).weight(format)
+pub(super) fn embed(format: DeviceFormat, variant: Variant) -> Kernel {
+    Kernel::new("embed", wgsl!("embed.wgsl"), &[write(3)], size_of::<EmbedParams>()).weight(format, variant)
 }
 
 /// Parameters of `rms_norm`.
@@ -272,7 +283,7 @@ impl MatMulKernel {
                 .reduce(variant, subgroup_size),
             Self::Tiled => Kernel::new("matmul", wgsl!("matmul.wgsl"), &bindings, bytes),
         }
-        .weight(format)
+        .weight(format, variant)
     }
 }
 

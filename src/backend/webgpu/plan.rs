@@ -260,7 +260,7 @@ impl<'a> Planner<'a> {
             let mut buffers = part.buffers();
             buffers.push(self.activation(out));
             let grid = Grid::Columns { x: octets.div_ceil(32), rows: Rows::Tokens, each: 1 };
-            let kernel = kernel::embed(part.format);
+            let kernel = kernel::embed(part.format, self.gpu.variant);
             self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
         }
         Ok(())
