@@ -3,11 +3,12 @@
 //! [`Llm`] owns the model, the scheduler and the text side of every running request. [`Llm::step`] is the whole engine in
 //! three calls: schedule, forward, update. [`Llm::generate`] drives it to the end for a list of prompts:
 //!
-//! ```no_run
+//! ```
 //! use bindery::llm::{Llm, LlmOptions};
 //! use bindery::sampling::SamplingParams;
 //!
-//! let options = LlmOptions::new("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+//! let mut options = LlmOptions::new("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+//! options.max_model_len = Some(256);
 //! let mut llm = Llm::load(&options, &mut |_| {})?;
 //! let mut prompts = Vec::new();
 //! for text in ["The capital of France is", "Rust is"] {
