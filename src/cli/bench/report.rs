@@ -111,7 +111,7 @@ impl Bench {
             row("preemptions", format!("{preemptions} in all iterations"));
         }
         row("copy bandwidth", format!("{:.2} GB/s, read and written", self.copy_bandwidth / 1e9));
-        if medians.bandwidth_share.is_finite() {
+        if medians.decode_step_bytes.is_finite() {
             row(
                 "share of it in decode",
                 format!("{:.1} %, {:.1} MB a step", 100.0 * medians.bandwidth_share, medians.decode_step_bytes / 1e6),
