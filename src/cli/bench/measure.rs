@@ -1,7 +1,7 @@
 //! One iteration of a benchmark.
 
 use anyhow::Result;
-use bindery::engine::{RequestId, TokenId};
+use bindery::engine::{DEFAULT_BLOCK_SIZE, RequestId, TokenId};
 use bindery::llm::{Event, Llm};
 use bindery::sampling::SamplingParams;
 use std::collections::BTreeMap;
@@ -30,6 +30,10 @@ pub(super) struct Iteration {
     pub(super) peak_blocks: u32,
     /// Slots in them that held no token then.
     pub(super) peak_unused_slots: u64,
+    /// Slots of all blocks in use, summed over the steps.
+    slot_steps: u64,
+    /// Those that held no token, summed over the steps.
+    unused_slot_steps: u64,
     pub(super) steps: u64,
     pub(super) preemptions: u64,
 }
@@ -43,6 +47,11 @@ impl Iteration {
     /// Tokens per second after that; NaN when there were none.
     pub(super) fn decode_rate(&self) -> f64 {
         self.decode_tokens as f64 / self.decode_s()
+    }
+
+    /// Share of the slots in use that held no token, over all steps, 0 to 1.
+    pub(super) fn unused_share(&self) -> f64 {
+        self.unused_slot_steps as f64 / self.slot_steps as f64
     }
 
     /// Seconds after every request had its first token.
@@ -96,6 +105,8 @@ pub(super) fn run_iteration(
             }
         }
         let stats = llm.stats();
+        result.slot_steps += u64::from(stats.used_blocks) * u64::from(DEFAULT_BLOCK_SIZE);
+        result.unused_slot_steps += stats.unused_slots;
         if stats.used_blocks > result.peak_blocks {
             (result.peak_blocks, result.peak_unused_slots) = (stats.used_blocks, stats.unused_slots);
         }

@@ -21,6 +21,8 @@ struct Medians {
     itl_p99_s: f64,
     peak_blocks: u32,
     peak_unused_slots: u64,
+    /// Share of the slots in use that held no token, over all steps, 0 to 1.
+    unused_share: f64,
     /// Bytes that a decode step must read.
     decode_step_bytes: f64,
     /// Share of the copy bandwidth that decode steps reach, 0 to 1.
@@ -44,6 +46,7 @@ impl Bench {
             itl_p99_s: percentile(all(|i| &i.itl_s), 99.0),
             peak_blocks: peak.peak_blocks,
             peak_unused_slots: peak.peak_unused_slots,
+            unused_share: of(&Iteration::unused_share),
             decode_step_bytes: of(&|i| moved(i) / i.decode_steps as f64),
             bandwidth_share: of(&|i| moved(i) / i.decode_s()) / self.copy_bandwidth,
         }
@@ -98,23 +101,17 @@ impl Bench {
         if self.output_len > 1 {
             row("ITL", format!("{:.1} ms, p99 {:.1} ms", 1e3 * medians.itl_s, 1e3 * medians.itl_p99_s));
         }
-        let slots = f64::from(medians.peak_blocks * DEFAULT_BLOCK_SIZE);
+        row("KV blocks", format!("{} of {} in use at the peak", medians.peak_blocks, kv.num_blocks));
         row(
-            "KV blocks at peak",
-            format!(
-                "{} of {}, {} of their slots unused ({:.1} %)",
-                medians.peak_blocks,
-                kv.num_blocks,
-                medians.peak_unused_slots,
-                100.0 * medians.peak_unused_slots as f64 / slots
-            ),
+            "KV slots without a token",
+            format!("{:.1} % over all steps, {} at the peak", 100.0 * medians.unused_share, medians.peak_unused_slots),
         );
         let preemptions: u64 = iterations.iter().map(|i| i.preemptions).sum();
         if preemptions > 0 {
             row("preemptions", format!("{preemptions} in all iterations"));
         }
         row("copy bandwidth", format!("{:.2} GB/s, read and written", self.copy_bandwidth / 1e9));
-        if medians.bandwidth_share.is_finite() {
+        if medians.decode_step_bytes.is_finite() {
             row(
                 "share of it in decode",
                 format!("{:.1} %, {:.1} MB a step", 100.0 * medians.bandwidth_share, medians.decode_step_bytes / 1e6),
@@ -154,6 +151,7 @@ impl Bench {
                 median(iterations.iter().map(|i| (i.prompt_tokens + i.completion_tokens) as f64 / i.elapsed_s)),
             "kv_blocks_peak": medians.peak_blocks,
             "kv_unused_slots_at_peak": medians.peak_unused_slots,
+            "kv_unused_slot_share": medians.unused_share,
             "kv_blocks": kv.num_blocks,
             "kv_block_bytes": kv.block_bytes,
             "weight_bytes": self.weight_bytes,
@@ -213,6 +211,7 @@ fn iteration_json(iteration: &Iteration) -> Value {
         "itls": iteration.itl_s,
         "kv_blocks_peak": iteration.peak_blocks,
         "kv_unused_slots_at_peak": iteration.peak_unused_slots,
+        "kv_unused_slot_share": iteration.unused_share(),
         "steps": iteration.steps,
         "preemptions": iteration.preemptions,
     })
