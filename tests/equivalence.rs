@@ -111,7 +111,7 @@ fn parallel_samples_share_their_prompt_and_do_not_depend_on_neighbours() {
     let accounting = alone.accounting.expect("it is done");
     assert_eq!((accounting.blocks_shared, accounting.blocks_copied), (3 * 4, 3), "{accounting:?}");
 
-    let mut batch: Vec<_> = prompts().into_iter().map(|prompt| (prompt, greedy(TOKENS))).collect();
+    let mut batch: Vec<_> = prompts()[1..].iter().map(|prompt| (prompt.clone(), greedy(TOKENS))).collect();
     batch.insert(3, (prompt, sampled));
     let outputs = llm.generate(batch).expect("generation succeeds");
     assert_eq!(tokens(&outputs[3]), tokens(&alone));
@@ -128,9 +128,9 @@ fn swiftshader_runs_smollm2() {
         options.num_gpu_blocks_override = Some(4);
     });
     let golden = golden("short");
-    let output = llm.generate(vec![(ids(&golden["ids"]), greedy(8))]).expect("generation succeeds").remove(0);
+    let output = llm.generate(vec![(ids(&golden["ids"]), greedy(4))]).expect("generation succeeds").remove(0);
     // The oracle's margins are all above 0.5 here.
-    assert_eq!(output.completions[0].token_ids, ids(&golden["greedy48_ids_ignore_eos"])[..8]);
+    assert_eq!(output.completions[0].token_ids, ids(&golden["greedy48_ids_ignore_eos"])[..4]);
 }
 
 const VOCAB: u32 = 97;
@@ -212,42 +212,34 @@ fn serve(llm: &mut Llm, traffic: &[(Vec<u32>, u32)], seed: u64) -> BTreeMap<usiz
     outputs
 }
 
-fn tiny_model_agrees_with_the_reference(format: WeightFormat) {
+/// Reference and WebGPU in every shape, against the reference with each request alone.
+fn tiny_model_agrees_with_the_reference(
+    format: WeightFormat,
+    devices: &[(&str, Variant)],
+    shapes: &[Shape],
+    seed: u64,
+) {
     let folder = tiny(&format!("{format:?}"));
-    let shapes: [Shape; 4] = [(64, 128, 16, false), (7, 5, 3, true), (9, 33, 6, false), (12, 16, 8, true)];
-    let references: BTreeMap<u64, Vec<Reference>> = (1..=2)
-        .map(|seed| {
-            let mut llm = load_tiny(&folder, format, Box::new(CpuBackend::new()), shapes[0]);
-            let mut alone = |(prompt, tokens): (Vec<u32>, u32)| {
-                let params = SamplingParams { logprobs: Some(2), ..greedy(tokens) };
-                let output = llm.generate(vec![(prompt, params)]).expect("generation succeeds").remove(0);
-                Reference::new(&output.completions[0].token_ids, &output.completions[0].logprobs)
-            };
-            (seed, traffic(seed).into_iter().map(&mut alone).collect())
-        })
-        .collect();
-    let backends = [
-        ("reference", Variant::Cpu),
-        ("llvmpipe", Variant::Cpu),
-        ("llvmpipe", Variant::Subgroup),
-        ("llvmpipe", Variant::Plain),
-        ("SwiftShader", Variant::Cpu),
-        ("SwiftShader", Variant::Plain),
-    ];
+    let mut llm = load_tiny(&folder, format, Box::new(CpuBackend::new()), (64, 128, 1, false));
+    let alone = |(prompt, tokens): (Vec<u32>, u32)| {
+        let params = SamplingParams { logprobs: Some(2), ..greedy(tokens) };
+        let output = llm.generate(vec![(prompt, params)]).expect("generation succeeds").remove(0);
+        Reference::new(&output.completions[0].token_ids, &output.completions[0].logprobs)
+    };
+    let references: Vec<Reference> = traffic(seed).into_iter().map(alone).collect();
     let mut ties = NearTies::default();
     let (mut preemptions, mut hits) = (0, 0);
-    for (device, variant) in backends {
-        for shape in shapes {
+    let devices = devices.iter().map(|device| Some(*device));
+    for device in std::iter::once(None).chain(devices) {
+        for &shape in shapes {
             let backend: Box<dyn Backend> = match device {
-                "reference" => Box::new(CpuBackend::new()),
-                _ => Box::new(WebGpuBackend::new(gpu(device, variant))),
+                None => Box::new(CpuBackend::new()),
+                Some((name, variant)) => Box::new(WebGpuBackend::new(gpu(name, variant))),
             };
+            let what = format!("{}, {shape:?}", backend.description());
             let mut llm = load_tiny(&folder, format, backend, shape);
-            for (&seed, references) in &references {
-                for (number, got) in serve(&mut llm, &traffic(seed), seed) {
-                    let what = format!("{device}, {variant} kernels, {shape:?}, seed {seed}, request {number}");
-                    ties.compare(&what, &got, &references[number], NEAR_TIE_F32);
-                }
+            for (number, got) in serve(&mut llm, &traffic(seed), seed) {
+                ties.compare(&format!("{what}, request {number}"), &got, &references[number], NEAR_TIE_F32);
             }
             preemptions += llm.stats().preemptions;
             hits += llm.stats().prefix_hit_tokens;
@@ -260,10 +252,19 @@ fn tiny_model_agrees_with_the_reference(format: WeightFormat) {
 
 #[test]
 fn tiny_model_in_f32_agrees_with_the_reference() {
-    tiny_model_agrees_with_the_reference(WeightFormat::F32);
+    let devices = [
+        ("llvmpipe", Variant::Cpu),
+        ("llvmpipe", Variant::Subgroup),
+        ("llvmpipe", Variant::Plain),
+        ("SwiftShader", Variant::Cpu),
+        ("SwiftShader", Variant::Plain),
+    ];
+    // Roomy; and so tight that requests are preempted and prompts cut into chunks of 5.
+    tiny_model_agrees_with_the_reference(WeightFormat::F32, &devices, &[(64, 128, 16, false), (7, 5, 3, true)], 1);
 }
 
 #[test]
 fn tiny_model_in_q8_0_agrees_with_the_reference() {
-    tiny_model_agrees_with_the_reference(WeightFormat::Q8_0);
+    let devices = [("llvmpipe", Variant::Cpu), ("llvmpipe", Variant::Subgroup)];
+    tiny_model_agrees_with_the_reference(WeightFormat::Q8_0, &devices, &[(9, 33, 6, false), (9, 16, 8, true)], 2);
 }
