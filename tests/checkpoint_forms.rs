@@ -20,8 +20,11 @@ fn gguf(writer: &GgufWriter) -> Result<Checkpoint, LoadError> {
 }
 
 fn hf(model: &TinyLlama, dtype: &'static str) -> Checkpoint {
-    let config = model.hf_config().to_string();
-    let config = ModelConfig::from_hf_json(Path::new("tiny/config.json"), &config, None).unwrap();
+    hf_with(model, dtype, &model.hf_config())
+}
+
+fn hf_with(model: &TinyLlama, dtype: &'static str, config: &serde_json::Value) -> Checkpoint {
+    let config = ModelConfig::from_hf_json(Path::new("tiny/config.json"), &config.to_string(), None).unwrap();
     let bytes = safetensors(&model.hf_tensors(dtype));
     let files = SafetensorsFiles::from_bytes(Path::new("tiny/model.safetensors"), bytes).unwrap();
     Checkpoint::from_safetensors(Path::new("tiny"), config, files).unwrap()
@@ -54,6 +57,30 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     assert!(a.iter().chain(b).all(|x| x.is_finite()));
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Logits from `tests/golden/make_tiny_llama.py`.
+fn golden(name: &str) -> Vec<f32> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    bytes.as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect()
+}
+
+#[test]
+fn logits_agree_with_a_forward_pass_in_numpy() {
+    let llama = TinyLlama { qkv_bias: false, tied: false };
+    let mut config = llama.hf_config();
+    config["rope_scaling"] = serde_json::json!({
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    });
+    let difference = largest_difference(&golden("tiny_llama3.f32"), &logits(&hf_with(&llama, "F32", &config)));
+    assert!(difference < 1e-5, "llama with llama3 scaling: {difference}");
+    let without = largest_difference(&golden("tiny_llama3.f32"), &logits(&hf(&llama, "F32")));
+    assert!(without > 1e-2, "the scaling makes no difference: {without}");
+    let qwen = TinyLlama { qkv_bias: true, tied: true };
+    let difference = largest_difference(&golden("tiny_qwen2.f32"), &logits(&hf(&qwen, "F32")));
+    assert!(difference < 1e-5, "qwen2: {difference}");
 }
 
 /// Interleaved and half-split rotation, fused biases, tied and untied heads: one model, the same logits.

@@ -23,7 +23,7 @@ pub struct ScheduledSeq {
     pub query_len: u32,
     /// First row of this sequence in [`Batch::logits_indices`].
     pub first_logits_row: u32,
-    /// Rows of this sequence in [`Batch::logits_indices`].
+    /// Rows of this sequence in [`Batch::logits_indices`]: those of its last so many tokens of the step.
     pub num_logits_rows: u32,
     /// Whether the last of those rows yields the sequence's next token.
     pub samples: bool,

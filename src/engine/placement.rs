@@ -3,7 +3,7 @@
 use super::batch::SeqEntry;
 use super::planted::planted;
 use super::request_state::{Order, RequestState};
-use super::{BlockId, RequestId, SampleRow, Scheduler, SchedulerConfig, SeqId};
+use super::{BlockId, BlockManager, RequestId, SampleRow, Scheduler, SchedulerConfig, SeqId};
 
 /// What became of one sequence in this step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,7 +261,7 @@ fn find_prefix(
     state: &mut RequestState,
     at: usize,
     config: &SchedulerConfig,
-    blocks: &super::BlockManager,
+    blocks: &BlockManager,
     hits: &mut Vec<BlockId>,
 ) {
     hits.clear();

@@ -40,48 +40,46 @@ impl DummyWeights {
         if role.is_norm() {
             return 1f32.to_le_bytes().repeat(cols);
         }
-        let mut random = SplitMix64::named(self.seed, name);
         let mut data = vec![0; bytes];
-        random.fill(&mut data);
-        let scale = (cols as f32).sqrt().recip();
-        for block in data.chunks_exact_mut(format.block_bytes()) {
-            shape_block(format, block, scale);
-        }
+        noise(format, (cols as f32).sqrt().recip(), SplitMix64::named(self.seed, name), &mut data);
         data
     }
 }
 
-/// Turns random bytes into one block of weights with a root mean square of about `scale`.
-fn shape_block(format: WeightFormat, block: &mut [u8], scale: f32) {
-    let bits = |block: &[u8]| u16::from_le_bytes([block[0], block[1]]);
-    match format {
-        WeightFormat::F32 => {
-            let exponent = (scale / 1.5).to_bits() & 0x7f80_0000;
-            let noise = u32::from_le_bytes([block[0], block[1], block[2], block[3]]);
-            block.copy_from_slice(&(noise & 0x807f_ffff | exponent).to_le_bytes());
-        }
-        WeightFormat::F16 => {
-            let exponent = f16::from_f32(scale / 1.5).to_bits() & 0x7c00;
-            block.copy_from_slice(&(bits(block) & 0x83ff | exponent).to_le_bytes());
-        }
-        WeightFormat::Bf16 => {
-            let exponent = bf16::from_f32(scale / 1.5).to_bits() & 0x7f80;
-            block.copy_from_slice(&(bits(block) & 0x807f | exponent).to_le_bytes());
-        }
-        // The quants stay random; each block gets its own d within a factor of 2. 74 and 4.6 are the root mean squares
-        // of a uniform i8 and nibble.
-        WeightFormat::Q8_0 => {
-            let d = scale / 74.0 * (0.7 + f32::from(block[0]) / 400.0);
-            block[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
-        }
-        WeightFormat::Q4_0 | WeightFormat::Q4_1 => {
-            let d = f16::from_f32(scale / 4.6 * (0.7 + f32::from(block[0]) / 400.0));
-            block[..2].copy_from_slice(&d.to_le_bytes());
-            if format == WeightFormat::Q4_1 {
-                block[2..4].copy_from_slice(&f16::from_f32(d.to_f32() * -7.5).to_le_bytes());
-            }
+/// Fills `data` with blocks of weights around 0 whose root mean square is about `scale`.
+fn noise(format: WeightFormat, scale: f32, mut random: SplitMix64, data: &mut [u8]) {
+    // Floats: sign and mantissa stay random, the exponent is fixed, so magnitudes are within a factor of 2.
+    let (keep, exponent) = match format {
+        WeightFormat::F32 => (0x807f_ffff_807f_ffff, repeat_u32((scale / 1.5).to_bits() & 0x7f80_0000)),
+        WeightFormat::F16 => (0x83ff_83ff_83ff_83ff, repeat_u16(f16::from_f32(scale / 1.5).to_bits() & 0x7c00)),
+        WeightFormat::Bf16 => (0x807f_807f_807f_807f, repeat_u16(bf16::from_f32(scale / 1.5).to_bits() & 0x7f80)),
+        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => (u64::MAX, 0),
+    };
+    for chunk in data.chunks_mut(8) {
+        chunk.copy_from_slice(&(random.next() & keep | exponent).to_le_bytes()[..chunk.len()]);
+    }
+    // Quants stay random; each block gets its own d within a factor of 2. 74 and 4.6 are the root mean squares of a
+    // uniform i8 and of a uniform nibble.
+    let unit = match format {
+        WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => return,
+        WeightFormat::Q8_0 => scale / 74.0,
+        WeightFormat::Q4_0 | WeightFormat::Q4_1 => scale / 4.6,
+    };
+    for block in data.chunks_exact_mut(format.block_bytes()) {
+        let d = f16::from_f32(unit * (0.7 + f32::from(block[0]) / 400.0));
+        block[..2].copy_from_slice(&d.to_le_bytes());
+        if format == WeightFormat::Q4_1 {
+            block[2..4].copy_from_slice(&f16::from_f32(d.to_f32() * -7.5).to_le_bytes());
         }
     }
+}
+
+fn repeat_u32(bits: u32) -> u64 {
+    u64::from(bits) << 32 | u64::from(bits)
+}
+
+fn repeat_u16(bits: u16) -> u64 {
+    repeat_u32(u32::from(bits) << 16 | u32::from(bits))
 }
 
 /// Steele et al. 2014, "Fast splittable pseudorandom number generators".
@@ -103,12 +101,6 @@ impl SplitMix64 {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -121,10 +113,7 @@ mod tests {
         use WeightFormat::{Bf16, F16, F32, Q4_0, Q4_1, Q8_0};
         for format in [F32, F16, Bf16, Q8_0, Q4_0, Q4_1] {
             let mut bytes = vec![0; format.row_bytes(8192).unwrap()];
-            SplitMix64::named(7, "w").fill(&mut bytes);
-            for block in bytes.chunks_exact_mut(format.block_bytes()) {
-                shape_block(format, block, 0.02);
-            }
+            noise(format, 0.02, SplitMix64::named(7, "w"), &mut bytes);
             let mut row = vec![0.0; 8192];
             dequantize_row(format, &bytes, &mut row);
             let rms = (row.iter().map(|w| w * w).sum::<f32>() / 8192.0).sqrt();

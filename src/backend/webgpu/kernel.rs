@@ -45,6 +45,15 @@ impl DeviceFormat {
     }
 }
 
+/// Rows of a weight whose blocks lie next to each other, so that the lanes of a software adapter, a row each, read one
+/// stream; elsewhere the lanes share a row.
+pub(super) fn weight_group(variant: Variant) -> usize {
+    match variant {
+        Variant::Cpu => 16,
+        Variant::Subgroup | Variant::Plain => 1,
+    }
+}
+
 /// One storage buffer of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Binding {
@@ -97,12 +106,14 @@ impl Kernel {
         self
     }
 
-    fn weight(mut self, format: DeviceFormat) -> Self {
+    fn weight(mut self, format: DeviceFormat, variant: Variant) -> Self {
         self.bindings.insert(1, read(1));
         if format.has_scales() {
             self.bindings.insert(2, read(2));
         }
-        self.include(format.file())
+        self.constant("WEIGHT_GROUP", weight_group(variant) as u32)
+            .include(wgsl!("include/weight_layout.wgsl"))
+            .include(format.file())
     }
 
     fn reduce(self, variant: Variant, subgroup_size: u32) -> Self {
@@ -143,8 +154,8 @@ pub(super) struct EmbedParams {
     pub(super) num_rows: u32,
 }
 
-pub(super) fn embed(format: DeviceFormat) -> Kernel {
-    Kernel::new("embed", wgsl!("embed.wgsl"), &[write(3)], size_of::<EmbedParams>()).weight(format)
+pub(super) fn embed(format: DeviceFormat, variant: Variant) -> Kernel {
+    Kernel::new("embed", wgsl!("embed.wgsl"), &[write(3)], size_of::<EmbedParams>()).weight(format, variant)
 }
 
 /// Parameters of `rms_norm`.
@@ -206,9 +217,18 @@ pub(super) enum MatMulKernel {
     Tiled,
 }
 
-/// Output columns of a lane of `matmul_cpu`, and of a workgroup of `matvec`.
-const CPU_COLS: u32 = 2;
+/// Invocations of a workgroup of `matmul_cpu`, and output columns of a workgroup of `matvec`.
+const CPU_WG: u32 = 16;
 const VECTOR_COLS: u32 = 4;
+
+/// Output columns of a lane of `matmul_cpu`: as many as pay before the registers spill.
+fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
+    match format {
+        DeviceFormat::Q8 => 4,
+        DeviceFormat::Q4 if tile < 8 => 4,
+        _ => 2,
+    }
+}
 
 impl MatMulKernel {
     /// The kernels of a variant, each with the largest number of rows that it is chosen for.
@@ -231,9 +251,9 @@ impl MatMulKernel {
     }
 
     /// Output columns of one workgroup.
-    pub(super) fn group_cols(self) -> u32 {
+    pub(super) fn group_cols(self, format: DeviceFormat) -> u32 {
         match self {
-            Self::Cpu { .. } => 32 * CPU_COLS,
+            Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format),
             Self::Vector { .. } => VECTOR_COLS,
             Self::Tiled => 64,
         }
@@ -255,14 +275,15 @@ impl MatMulKernel {
                 .constant("SUBGROUP_SIZE", subgroup_size)
                 .constant("X_REGISTERS", 8 / subgroup_size)
                 .constant("TILE", tile)
-                .constant("COLS", CPU_COLS),
+                .constant("WG", CPU_WG)
+                .constant("COLS", cpu_cols(tile, format)),
             Self::Vector { tile } => Kernel::new("matvec", wgsl!("matvec.wgsl"), &bindings, bytes)
                 .constant("TILE", tile)
                 .constant("COLS", VECTOR_COLS)
                 .reduce(variant, subgroup_size),
             Self::Tiled => Kernel::new("matmul", wgsl!("matmul.wgsl"), &bindings, bytes),
         }
-        .weight(format)
+        .weight(format, variant)
     }
 }
 
@@ -321,7 +342,7 @@ impl AttentionTiling {
             Variant::Cpu => {
                 let heads_per_group = divisor((256 / shape.head_dim).max(1));
                 let rows = (768 / shape.head_dim).max(1);
-                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), prefill_keys: 16, split: 64 }
+                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), prefill_keys: 16, split: 256 }
             }
             // As many rows and keys as fit.
             Variant::Subgroup | Variant::Plain => {

@@ -4,6 +4,7 @@
 //! metadata upload, one submit and one read-back of token ids.
 
 mod adapter;
+mod bandwidth;
 mod device;
 mod kernel;
 mod plan;

@@ -260,7 +260,7 @@ impl<'a> Planner<'a> {
             let mut buffers = part.buffers();
             buffers.push(self.activation(out));
             let grid = Grid::Columns { x: octets.div_ceil(32), rows: Rows::Tokens, each: 1 };
-            let kernel = kernel::embed(part.format);
+            let kernel = kernel::embed(part.format, self.gpu.variant);
             self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
         }
         Ok(())
@@ -296,7 +296,7 @@ impl<'a> Planner<'a> {
             for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant) {
                 let kernel = choice.kernel(part.format, self.gpu.variant, self.gpu.subgroup_size());
                 let pipeline = self.gpu.pipeline(&kernel)?;
-                let groups = (part.rows as u32).div_ceil(choice.group_cols());
+                let groups = (part.rows as u32).div_ceil(choice.group_cols(part.format));
                 let max_groups = self.gpu.device.limits().max_compute_workgroups_per_dimension;
                 let grid = match choice {
                     MatMulKernel::Vector { .. } => {

@@ -77,7 +77,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
     ];
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
-        all.push((label.clone(), kernel::embed(format), fields!(EmbedParams: octets, first_row, num_rows)));
+        all.push((label.clone(), kernel::embed(format, variant), fields!(EmbedParams: octets, first_row, num_rows)));
         for (_, choice) in MatMulKernel::choices(variant) {
             let fields =
                 fields!(MatMulParams: blocks, cols, out_stride, out_offset, rows, accumulate, has_bias, grid_width);

@@ -20,7 +20,7 @@ impl Rng {
 
     /// A number in `0..end`; the bias is irrelevant here.
     pub fn below(&mut self, end: u32) -> u32 {
-        ((self.next_u64() >> 32) * u64::from(end) >> 32) as u32
+        (((self.next_u64() >> 32) * u64::from(end)) >> 32) as u32
     }
 
     /// A number in `low..=high`.

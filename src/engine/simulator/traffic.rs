@@ -29,9 +29,9 @@ pub(super) fn random_config(rng: &mut Rng) -> SchedulerConfig {
     SchedulerConfig {
         num_blocks,
         block_size,
-        max_num_seqs: rng.between(1, 6),
+        max_num_seqs: rng.pick(&[1, 2, 4, 4, 6, 8]),
         max_num_batched_tokens: rng.pick(&[1, 2, 3, 5, 8, 16, 64]),
-        max_model_len: rng.between(2, (slots + 2).min(50)),
+        max_model_len: rng.between((slots / 2).clamp(2, 20), (slots + 2).min(60)),
         max_num_logits_rows: rng.between(1, 8),
         enable_prefix_caching: rng.chance(650),
         long_prefill_token_threshold: rng.pick(&[0, 0, 1, 3]),
@@ -47,8 +47,8 @@ impl Traffic {
         let prefixes = (0..3).map(|_| (0..max_prompt_len).map(|_| rng.below(vocab_size)).collect()).collect();
         Traffic {
             vocab_size,
-            max_alive: rng.between(1, 8),
-            arrival_rate: rng.pick(&[100, 400, 1000]),
+            max_alive: rng.between(2, 10),
+            arrival_rate: rng.pick(&[200, 500, 1000]),
             abort_rate: rng.pick(&[0, 0, 20, 100]),
             finish_rate: rng.pick(&[0, 0, 30]),
             fork_rate: rng.pick(&[0, 200, 500]),
@@ -69,20 +69,20 @@ impl Traffic {
 
     /// What a request asks for; some of it may be refused.
     pub fn params(&self, rng: &mut Rng) -> RequestParams {
-        let max_tokens = rng.chance(800).then(|| rng.between(1, 12));
-        let beams = rng.chance(200);
-        let num_samples = if beams || rng.chance(600) { 1 } else { rng.between(2, 4) };
+        let max_tokens = rng.chance(800).then(|| rng.between(1, 16));
+        let beams = rng.chance(150);
+        let num_samples = if beams || rng.chance(700) { 1 } else { rng.between(2, 4) };
         // A vocabulary of 2 would stop at once if half of the tokens did.
-        let stop_token_ids = if rng.chance(300) { vec![rng.below(self.vocab_size + 1)] } else { Vec::new() };
+        let stop_token_ids = if rng.chance(200) { vec![rng.below(self.vocab_size + 1)] } else { Vec::new() };
         RequestParams {
             max_tokens,
             min_tokens: if rng.chance(300) { rng.below(max_tokens.unwrap_or(4) + 1) } else { 0 },
             stop_token_ids,
             num_samples,
             max_sequences: if beams { rng.between(2, 4) } else { 0 },
-            prompt_logits: rng.chance(150),
+            prompt_logits: rng.chance(120),
             priority: rng.below(3) as i32,
-            cache_salt: rng.chance(250).then(|| vec![rng.below(2) as u8]),
+            cache_salt: rng.chance(200).then(|| vec![rng.below(2) as u8]),
             adapter: rng.chance(100).then(|| vec![0]),
         }
     }
