@@ -28,3 +28,6 @@ pub mod openai;
 pub mod sampling;
 #[cfg(feature = "runtime")]
 pub mod text;
+
+#[cfg(feature = "runtime")]
+pub use llm::Llm;

@@ -6,7 +6,7 @@ use bindery::backend::KvDtype;
 use bindery::backend::webgpu::Variant;
 use bindery::engine::{DEFAULT_BLOCK_SIZE, Policy};
 use bindery::llm::LlmOptions;
-use bindery::model::LoadFormat;
+use bindery::model::{Dtype, LoadFormat};
 use clap::{ArgAction, Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,10 @@ pub(super) struct EngineArgs {
     /// What PATH is: auto, gguf, safetensors, or dummy (weights made up from a config.json, for benchmarks)
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     load_format: LoadFormat,
+
+    /// Element type of weights that are not quantised; auto is the file's
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    dtype: WeightDtype,
 
     /// Folder with a tokenizer.json, instead of the model's own tokenizer
     #[arg(long, value_name = "DIR")]
@@ -74,7 +78,7 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "FRACTION", default_value_t = defaults().gpu_memory_utilization)]
     gpu_memory_utilization: f64,
 
-    /// Element type of the KV pool
+    /// Element type of the KV pool; auto is f16
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     kv_cache_dtype: KvCacheDtype,
 
@@ -103,10 +107,21 @@ pub(super) struct EngineArgs {
     max_logprobs: u32,
 }
 
+/// Element type of unquantised weights, by vLLM's names.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WeightDtype {
+    Auto,
+    #[value(alias = "half", alias = "f16")]
+    Float16,
+    #[value(alias = "bf16")]
+    Bfloat16,
+    #[value(alias = "float", alias = "f32")]
+    Float32,
+}
+
 /// Element type of the KV pool, by vLLM's names.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum KvCacheDtype {
-    /// f16
     Auto,
     #[value(alias = "float16", alias = "half")]
     F16,
@@ -134,6 +149,12 @@ impl EngineArgs {
         }
         Ok(LlmOptions {
             load_format: self.load_format,
+            dtype: match self.dtype {
+                WeightDtype::Auto => Dtype::Auto,
+                WeightDtype::Float16 => Dtype::F16,
+                WeightDtype::Bfloat16 => Dtype::Bf16,
+                WeightDtype::Float32 => Dtype::F32,
+            },
             tokenizer: self.tokenizer.clone(),
             chat_template: self.chat_template.clone(),
             device: self.device.clone(),

@@ -31,9 +31,7 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(if asks.contains(&error.kind()) { 0 } else { MISTAKE });
     }
-    let text = error.to_string();
-    let told = text.split("\n\nUsage:").next().unwrap_or_default().split("\n\nFor more information").next();
-    let line = one_line(told.unwrap_or_default().trim_start_matches("error:"));
+    let line = usage_line(&error.to_string());
     eprintln!("error: {line}; `bindery help` lists commands, `bindery COMMAND --help` their flags");
     ExitCode::from(MISTAKE)
 }
@@ -43,7 +41,7 @@ pub(super) fn failure(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {}", one_line(&format!("{error:#}")));
+    eprintln!("error: {}", one_line(&causes(error)));
     ExitCode::from(if is_failure(error) { FAILED } else { MISTAKE })
 }
 
@@ -65,6 +63,51 @@ fn is_failure(error: &anyhow::Error) -> bool {
     })
 }
 
+/// clap's message without usage and pointers; of its tips only what a mistyped name may have meant.
+fn usage_line(text: &str) -> String {
+    let mut paragraphs = text.split("\n\n").map(str::trim);
+    let mut line = one_line(paragraphs.next().unwrap_or_default().trim_start_matches("error:"));
+    for tip in paragraphs.filter(|paragraph| paragraph.starts_with("tip:") && paragraph.contains("similar")) {
+        line += &one_line(tip).replacen("tip:", ";", 1);
+    }
+    line
+}
+
+/// The error and its causes; many of ours tell their cause themselves, and it is not told twice.
+fn causes(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
+}
+
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_of_clap() {
+        let text =
+            "error: unexpected argument '--seeed' found\n\n  tip: a similar argument exists: '--seed'\n\nUsage: x\n";
+        assert_eq!(usage_line(text), "unexpected argument '--seeed' found; a similar argument exists: '--seed'");
+        let text = "error: unexpected argument '-1' found\n\n  tip: to pass '-1' as a value, use '-- -1'\n\nUsage: x\n";
+        assert_eq!(usage_line(text), "unexpected argument '-1' found");
+        let text = "error: the following required arguments were not provided:\n  --a <A>\n  --b <B>\n\nUsage: x\n";
+        assert_eq!(usage_line(text), "the following required arguments were not provided: --a <A> --b <B>");
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = anyhow::anyhow!("no such file").context("a.gguf: no such file").context("loading");
+        assert_eq!(causes(&error), "loading: a.gguf: no such file");
+    }
 }

@@ -3,6 +3,7 @@
 //! What a user gets wrong is one line on stderr and exit code 2; what a device gets wrong at run time is exit code 1.
 
 mod batch_line;
+mod bench;
 mod devices;
 mod engine_args;
 mod exit;
@@ -40,6 +41,7 @@ enum Command {
     RunBatch(run_batch::RunBatchArgs),
     Devices(devices::DevicesArgs),
     Selftest(selftest::SelftestArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Reads the command line, runs the command, and says how it went.
@@ -53,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::RunBatch(args) => run_batch::run(args),
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),
+        Command::Bench(args) => bench::run(args),
     };
     result.unwrap_or_else(|error| exit::failure(&error))
 }

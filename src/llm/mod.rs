@@ -3,11 +3,12 @@
 //! [`Llm`] owns the model, the scheduler and the text side of every running request. [`Llm::step`] is the whole engine in
 //! three calls: schedule, forward, update. [`Llm::generate`] drives it to the end for a list of prompts:
 //!
-//! ```no_run
+//! ```
 //! use bindery::llm::{Llm, LlmOptions};
 //! use bindery::sampling::SamplingParams;
 //!
-//! let options = LlmOptions::new("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+//! let mut options = LlmOptions::new("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+//! options.max_model_len = Some(256);
 //! let mut llm = Llm::load(&options, &mut |_| {})?;
 //! let mut prompts = Vec::new();
 //! for text in ["The capital of France is", "Rust is"] {
@@ -69,12 +70,12 @@ impl Llm {
     pub fn load(options: &LlmOptions, progress: &mut dyn FnMut(LoadProgress<'_>)) -> Result<Self, LlmError> {
         use crate::backend::webgpu::{GpuDevice, WebGpuBackend};
         // The checkpoint first: what is wrong with it shows before any device is touched.
-        let checkpoint = Checkpoint::open(&options.model, options.load_format)?;
+        let checkpoint = options.open_checkpoint()?;
         let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
         Self::with_backend(&checkpoint, Box::new(WebGpuBackend::new(gpu)), options, progress)
     }
 
-    /// Loads a checkpoint onto a given backend.
+    /// Loads a checkpoint ([`LlmOptions::open_checkpoint`]) onto a given backend.
     ///
     /// # Errors
     /// As [`Llm::load`].
@@ -304,7 +305,9 @@ impl LlmOptions {
             max_tokens: self.max_num_batched_tokens,
             max_seqs: self.max_num_seqs,
             max_logits_rows: self.max_num_seqs,
-            max_block_table_entries: self.max_num_seqs * max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE),
+            max_block_table_entries: self
+                .max_num_seqs
+                .saturating_mul(max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE)),
             max_block_copies: self.max_num_seqs,
         }
     }

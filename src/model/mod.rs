@@ -15,6 +15,7 @@ mod error;
 mod file_bytes;
 mod identity;
 mod locate;
+mod upload;
 
 pub mod checkpoint;
 pub mod config;
@@ -32,3 +33,4 @@ pub use dummy::DummyWeights;
 pub use error::LoadError;
 pub use llama::{Llama, LoadProgress, LoadedModel};
 pub use runner::{ModelRunner, WantedRows};
+pub use upload::Dtype;

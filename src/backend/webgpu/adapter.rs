@@ -109,6 +109,7 @@ pub(super) fn choose(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterSu
             .map(|(index, _)| index),
         Some(wanted) => match wanted.parse::<usize>() {
             Ok(index) => (index < all.len()).then_some(index),
+            Err(_) if wanted.is_empty() => None,
             Err(_) => all.iter().position(|(_, s)| s.name.to_lowercase().contains(&wanted.to_lowercase())),
         },
     };

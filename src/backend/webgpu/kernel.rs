@@ -349,7 +349,7 @@ impl AttentionTiling {
             Variant::Cpu => {
                 let heads_per_group = divisor((256 / shape.head_dim).max(1));
                 let rows = (768 / shape.head_dim).max(1);
-                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), prefill_keys: 16, split: 64 }
+                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), prefill_keys: 16, split: 256 }
             }
             // As many rows and keys as fit.
             Variant::Subgroup | Variant::Plain => {

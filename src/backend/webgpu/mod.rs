@@ -4,6 +4,7 @@
 //! metadata upload, one submit and one read-back of token ids.
 
 mod adapter;
+mod bandwidth;
 mod device;
 mod kernel;
 mod plan;
@@ -175,6 +176,10 @@ impl Backend for WebGpuBackend {
     fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
         let prepared = self.prepared.as_ref().expect("prepare() comes before forward()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
+        let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
+        if rope_rows > 0 {
+            assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
+        }
         self.words.build(input, &prepared.tiling);
         let gpu = &self.gpu;
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
