@@ -99,3 +99,14 @@ fn truncation_keeps_the_end() {
     assert_eq!(cut(-1).unwrap(), [2, 3, 4, 5]);
     assert!(cut(0).is_err() && cut(-2).is_err());
 }
+
+#[test]
+fn beam_search_is_asked_for_by_vllm_s_and_hugging_face_s_names() {
+    let extra =
+        json!({"use_beam_search": true, "beam_width": 4, "n": 2, "length_penalty": 0.6, "early_stopping": "never"});
+    let params = completion(extra).unwrap().common.params;
+    assert_eq!((params.beam_width(), params.n, params.length_penalty), (Some(4), 2, 0.6));
+    assert_eq!(params.early_stopping, crate::sampling::EarlyStopping::Never);
+    let error = completion(json!({"use_beam_search": true, "early_stopping": "soon"})).unwrap_err();
+    assert!(error.to_string().contains("early_stopping"), "{error}");
+}

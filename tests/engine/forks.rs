@@ -117,6 +117,44 @@ fn beams_fork_during_a_step_and_share_blocks() {
 }
 
 #[test]
+fn a_beam_waits_for_the_logits_of_its_siblings() {
+    let mut driver = Driver::new(SchedulerConfig { block_size: 4, max_num_batched_tokens: 2, ..config() });
+    driver.add(0, vec![9, 8], RequestParams { max_sequences: 3, ..max_tokens(10) });
+    driver.schedule();
+    driver.scheduler.fork(nth(0), 1);
+    driver.scheduler.fork(nth(0), 2);
+    let tokens = |first: u32| [0, 1, 2].map(|index| SampledToken { seq: nth(index), token: first + index });
+    let mut events = Vec::new();
+    driver.scheduler.update(&tokens(50), &mut events);
+
+    // The budget is for two of the three; they get no token until the third has its logits.
+    let (batch, _) = driver.schedule();
+    assert_eq!(batch.sample_rows.iter().map(|sample| sample.seq).collect::<Vec<_>>(), [nth(0), nth(1)]);
+    driver.scheduler.update(&[], &mut events);
+    driver.scheduler.check_invariants();
+    let (batch, _) = driver.schedule();
+    assert_eq!(batch.sample_rows.iter().map(|sample| sample.seq).collect::<Vec<_>>(), [nth(2)]);
+    // A beam that has waited may fork, and be dropped, like any other.
+    driver.scheduler.fork(nth(1), 3);
+    driver.scheduler.drop_seq(nth(0));
+    events.clear();
+    let tokens = [1, 2, 3].map(|index| SampledToken { seq: nth(index), token: 60 + index });
+    driver.scheduler.update(&tokens, &mut events);
+    driver.scheduler.check_invariants();
+    assert_eq!(events.len(), 3);
+    assert_eq!(driver.scheduler.tokens(nth(3)), Some(&[9, 8, 51, 63][..]));
+}
+
+#[test]
+#[should_panic(expected = "got no token")]
+fn beams_that_all_wait_are_a_bug() {
+    let mut driver = Driver::new(config());
+    driver.add(0, vec![0; 4], RequestParams { max_sequences: 2, ..max_tokens(10) });
+    driver.schedule();
+    driver.scheduler.update(&[], &mut Vec::new());
+}
+
+#[test]
 #[should_panic(expected = "more than the 2 it was granted")]
 fn more_beams_than_granted_are_a_bug() {
     let mut driver = Driver::new(config());

@@ -57,10 +57,10 @@ fn rope_data(rng: &mut SplitMix64, heads: AttentionShape, pairing: RopePairing, 
     CaseData { weights: Vec::new(), program, kv: kv_layout(&heads, 2, num_blocks, dtype), steps: steps.into() }
 }
 
-/// Copies between random blocks of three layers, one source twice; then a step with none.
+/// Copies between random blocks of five layers (more than one dispatch may copy together), one source twice; then a step with none.
 fn copy_data(rng: &mut SplitMix64, heads: AttentionShape, dtype: KvDtype) -> CaseData {
     let num_blocks = 11;
-    let kv = kv_layout(&heads, 3, num_blocks, dtype);
+    let kv = kv_layout(&heads, 5, num_blocks, dtype);
     let program = Program {
         activations: Vec::new(),
         ops: Vec::new(),

@@ -198,6 +198,12 @@ pub(super) fn copy_blocks() -> Kernel {
     Kernel::new("copy_blocks", wgsl!("copy_blocks.wgsl"), &[write(1), write(2)], size_of::<QuadsParams>())
 }
 
+pub(super) fn copy_blocks_of_three() -> Kernel {
+    let bindings = [1, 2, 3, 4, 5, 6].map(write);
+    let file = wgsl!("copy_blocks_of_three.wgsl");
+    Kernel::new("copy_blocks_of_three", file, &bindings, size_of::<QuadsParams>())
+}
+
 /// Parameters of the matrix products; `matvec` alone reads `grid_width`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]

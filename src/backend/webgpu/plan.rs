@@ -160,8 +160,8 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     /// Turns every op into dispatches, block copies before them and the argmax and the likeliest tokens after them.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
-        for layer in 0..self.kv.num_layers as usize {
-            self.copy_blocks(layer)?;
+        for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
+            self.copy_blocks(layers)?;
         }
         for op in &self.program.ops {
             self.op(op)?;
@@ -264,12 +264,17 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn copy_blocks(&mut self, layer: usize) -> Result<(), BackendError> {
+    /// Three layers in one dispatch, or fewer in one each.
+    fn copy_blocks(&mut self, layers: &[usize]) -> Result<(), BackendError> {
         let block_bytes = self.kv.layer_bytes() / u64::from(self.kv.num_blocks);
         let params = kernel::QuadsParams { quads: (block_bytes / 16) as u32 };
         let grid = Grid::BlockCopies { x: params.quads.div_ceil(64) };
-        let buffers = [&self.buffers.k_pool[layer], &self.buffers.v_pool[layer]];
-        self.single(&kernel::copy_blocks(), Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)
+        let b = self.buffers;
+        let pools: Vec<&wgpu::Buffer> = layers.iter().flat_map(|&layer| [&b.k_pool[layer], &b.v_pool[layer]]).collect();
+        let kernel = if layers.len() == 3 { kernel::copy_blocks_of_three() } else { kernel::copy_blocks() };
+        pools
+            .chunks(kernel.bindings.len() - 1)
+            .try_for_each(|pools| self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), pools))
     }
 
     fn embed(&mut self, table: WeightId, out: ActId) -> Result<(), BackendError> {

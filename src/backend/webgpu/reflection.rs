@@ -72,6 +72,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
         (label.clone(), kernel::select_logits_rows(), quads()),
         (label.clone(), kernel::silu_mul(), quads()),
         (label.clone(), kernel::copy_blocks(), quads()),
+        (label.clone(), kernel::copy_blocks_of_three(), quads()),
         (label.clone(), kernel::argmax_chunks(variant, subgroup_size), fields!(ArgmaxChunksParams: vocab, chunks)),
         (label.clone(), kernel::argmax_rows(), fields!(ArgmaxRowsParams: chunks)),
         (label.clone(), kernel::top_k_chunks(variant, subgroup_size), fields!(TopKChunksParams: vocab, chunks)),
