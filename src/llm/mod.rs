@@ -20,6 +20,7 @@
 //! # Ok::<(), bindery::llm::LlmError>(())
 //! ```
 
+mod beam;
 mod error;
 mod event;
 mod memory;
@@ -39,6 +40,7 @@ use crate::engine::{Request, RequestId, RequestParams, Scheduler, SchedulerConfi
 use crate::model::{Checkpoint, Llama, LoadFormat, LoadProgress, ModelConfig, ModelRunner};
 use crate::sampling::{ParamCaps, Sampler, SamplingParams};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
+use beam::Beams;
 use request::ActiveRequest;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -213,11 +215,20 @@ impl Llm {
         if !params.ignore_eos {
             stop_token_ids.extend(&self.eos_token_ids);
         }
+        // The beams of a beam search are ended by the search, and by nobody else.
+        let beam_width = params.beam_width();
+        if beam_width.is_some() {
+            stop_token_ids.sort_unstable();
+            stop_token_ids.dedup();
+            beam::check_candidates(&params, stop_token_ids.len(), vocab_size)?;
+        }
+        let beam_stop_token_ids = if beam_width.is_some() { std::mem::take(&mut stop_token_ids) } else { Vec::new() };
         let request_params = RequestParams {
             max_tokens: params.max_tokens,
             min_tokens: params.min_tokens,
             stop_token_ids,
-            num_samples: params.num_sequences(),
+            num_samples: if beam_width.is_some() { 1 } else { params.num_sequences() },
+            max_sequences: beam_width.unwrap_or(0),
             prompt_logits: params.prompt_logprobs.is_some(),
             priority,
             cache_salt,
@@ -227,8 +238,9 @@ impl Llm {
         let request = Request::new(id, prompt_token_ids, request_params, &limits)?;
         // Without a seed of its own a request gets the next of the engine's, so that a whole run can be repeated.
         let seed = params.seed.unwrap_or(self.next_seed);
-        self.active
-            .insert(id, ActiveRequest::new(request.prompt_token_ids(), params, seed, self.tokenizer.as_ref().ok()));
+        let beams = beam_width.map(|_| Beams::new(&params, request.max_tokens(), beam_stop_token_ids, vocab_size));
+        let tokenizer = self.tokenizer.as_ref().ok();
+        self.active.insert(id, ActiveRequest::new(request.prompt_token_ids(), params, seed, tokenizer, beams));
         self.scheduler.add(request);
         self.next_seed = self.next_seed.wrapping_add(1);
         self.next_request += 1;

@@ -32,5 +32,5 @@ pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use dummy::DummyWeights;
 pub use error::LoadError;
 pub use llama::{Llama, LoadProgress, LoadedModel};
-pub use runner::ModelRunner;
+pub use runner::{ModelRunner, WantedRows};
 pub use upload::Dtype;

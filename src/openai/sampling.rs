@@ -28,9 +28,8 @@ pub struct CommonFields {
 }
 
 /// Fields of OpenAI's or vLLM's that would change the answer.
-const UNSUPPORTED: [&str; 19] = [
+const UNSUPPORTED: [&str; 18] = [
     "suffix",
-    "use_beam_search",
     "bad_words",
     "response_format",
     "structured_outputs",
@@ -87,6 +86,10 @@ impl CommonFields {
             logprobs: None,
             prompt_logprobs: fields.take("prompt_logprobs")?,
             include_stop_str_in_output: fields.or("include_stop_str_in_output", default.include_stop_str_in_output)?,
+            use_beam_search: fields.or("use_beam_search", default.use_beam_search)?,
+            beam_width: fields.take("beam_width")?,
+            length_penalty: fields.or("length_penalty", default.length_penalty)?,
+            early_stopping: fields.or("early_stopping", default.early_stopping)?,
             skip_special_tokens: fields.or("skip_special_tokens", default.skip_special_tokens)?,
             detokenize: fields.or("detokenize", default.detokenize)?,
         };

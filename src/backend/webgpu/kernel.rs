@@ -7,6 +7,13 @@ use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
 use super::Variant;
 use std::fmt::Write;
 
+mod logits;
+
+pub(super) use logits::{
+    ArgmaxChunksParams, ArgmaxRowsParams, LOGITS_CHUNK, TopKChunksParams, TopKRowsParams, argmax_chunks, argmax_rows,
+    top_k_chunks, top_k_rows,
+};
+
 macro_rules! wgsl {
     ($path:literal) => {
         include_str!(concat!("../../../shaders/wgsl/", $path))
@@ -423,33 +430,4 @@ pub(super) fn attention_prefill(
 
 pub(super) fn attention_reduce(shape: &AttentionShape, layout: &KvLayout) -> Kernel {
     Kernel::new("attention_reduce", wgsl!("attention_reduce.wgsl"), &[read(1), read(2), write(3)], 0).kv(shape, layout)
-}
-
-/// Columns that one workgroup of `argmax_chunks` looks at.
-pub(super) const ARGMAX_CHUNK: u32 = 4096;
-
-/// Parameters of `argmax_chunks`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct ArgmaxChunksParams {
-    pub(super) vocab: u32,
-    pub(super) chunks: u32,
-}
-
-pub(super) fn argmax_chunks(variant: Variant, subgroup_size: u32) -> Kernel {
-    let bytes = size_of::<ArgmaxChunksParams>();
-    Kernel::new("argmax_chunks", wgsl!("argmax_chunks.wgsl"), &[read(1), write(2)], bytes)
-        .reduce(variant, subgroup_size)
-        .constant("CHUNK", ARGMAX_CHUNK)
-}
-
-/// Parameters of `argmax_rows`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct ArgmaxRowsParams {
-    pub(super) chunks: u32,
-}
-
-pub(super) fn argmax_rows() -> Kernel {
-    Kernel::new("argmax_rows", wgsl!("argmax_rows.wgsl"), &[read(1), write(2)], size_of::<ArgmaxRowsParams>())
 }

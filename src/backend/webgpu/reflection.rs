@@ -74,6 +74,8 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
         (label.clone(), kernel::copy_blocks(), quads()),
         (label.clone(), kernel::argmax_chunks(variant, subgroup_size), fields!(ArgmaxChunksParams: vocab, chunks)),
         (label.clone(), kernel::argmax_rows(), fields!(ArgmaxRowsParams: chunks)),
+        (label.clone(), kernel::top_k_chunks(variant, subgroup_size), fields!(TopKChunksParams: vocab, chunks)),
+        (label.clone(), kernel::top_k_rows(variant, subgroup_size), fields!(TopKRowsParams: chunks)),
     ];
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
@@ -217,6 +219,9 @@ fn step_metadata_is_that_of_the_host() {
         ("DECODE_ITEMS_AT", header::DECODE_ITEMS_AT),
         ("PREFILL_ITEMS_AT", header::PREFILL_ITEMS_AT),
         ("REDUCE_ITEMS_AT", header::REDUCE_ITEMS_AT),
+        ("NUM_TOP_K_ROWS", header::NUM_TOP_K_ROWS),
+        ("TOP_K", header::TOP_K),
+        ("TOP_K_ROWS_AT", header::TOP_K_ROWS_AT),
     ];
     assert_eq!(header.len(), header::WORDS);
     let others = [
