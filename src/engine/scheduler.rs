@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::request_state::{Order, RequestState};
+use super::requests::Requests;
 use super::{
     Batch, BlockId, BlockManager, EndedRequest, Request, RequestAccounting, RequestId, SampledToken, SchedulerConfig,
     SeqId, Stats, TokenEvent, TokenId,
@@ -21,7 +22,7 @@ use super::{
 pub struct Scheduler {
     pub(super) config: SchedulerConfig,
     pub(super) blocks: BlockManager,
-    pub(super) requests: BTreeMap<RequestId, Box<RequestState>>,
+    pub(super) requests: Requests,
     /// In order of service.
     pub(super) running: Vec<(Order, RequestId)>,
     /// In order of service; preempted requests return to where they belong, which is the head.
@@ -47,7 +48,7 @@ impl Scheduler {
         config.assert_valid();
         Scheduler {
             blocks: BlockManager::new(config.num_blocks, config.block_size, config.enable_prefix_caching),
-            requests: BTreeMap::new(),
+            requests: Requests::default(),
             running: Vec::new(),
             waiting: BTreeMap::new(),
             batch: Batch::default(),
@@ -77,8 +78,8 @@ impl Scheduler {
         let state = RequestState::new(request, self.config.policy, self.next_arrival, &self.model_identity);
         self.next_arrival += 1;
         self.waiting.insert(state.order, id);
-        let before = self.requests.insert(id, Box::new(state));
-        assert!(before.is_none(), "request {id} is already alive");
+        let is_new = self.requests.insert(id, Box::new(state));
+        assert!(is_new, "request {id} is already alive");
     }
 
     /// Decides on the next step. `None` when there is nothing to do; otherwise the batch holds at least one token.
