@@ -10,6 +10,7 @@
 //! | [`sampling`] | [`sampling::SamplingParams`], the host sampler, logprobs |
 //! | [`text`] | tokenizer, chat template, incremental detokenizer, stop strings |
 //! | [`llm`] | the step loop and the embedding API |
+//! | [`openai`] | OpenAI's request and response bodies, with vLLM's extra fields |
 //!
 //! Data flows one way: text → [`engine::Scheduler`] → [`engine::Batch`] → model → backend → token ids → text.
 
@@ -22,6 +23,11 @@ pub mod llm;
 #[cfg(feature = "runtime")]
 pub mod model;
 #[cfg(feature = "runtime")]
+pub mod openai;
+#[cfg(feature = "runtime")]
 pub mod sampling;
 #[cfg(feature = "runtime")]
 pub mod text;
+
+#[cfg(feature = "runtime")]
+pub use llm::Llm;

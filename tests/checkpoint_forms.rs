@@ -49,6 +49,8 @@ fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
         logits_indices: &rows,
         block_copies: &[],
         read_logits_rows: &rows,
+        top_k_rows: &[],
+        top_k: 0,
     });
     output.unwrap().logits
 }

@@ -41,6 +41,12 @@ enum Fault {
     NoCopies,
     /// Argmax takes the last of equal logits.
     LastOfTies,
+    /// The last of the likeliest tokens is off by this much in its log probability.
+    LogProb(f64),
+    /// The last two of the likeliest tokens stand the wrong way round.
+    TopKSwapped,
+    /// The likeliest tokens are those of the neighbouring rows.
+    TopKRow,
 }
 
 /// The reference with a fault.
@@ -110,6 +116,7 @@ impl Backend for Faulty {
         let logits_indices = next(input.logits_indices, input.token_ids.len() as u32);
         let slots = next(input.slot_mapping, kv.num_blocks * kv.block_size);
         let blocks = next(input.block_tables, kv.num_blocks);
+        let top_k_rows: Vec<u32> = input.top_k_rows.iter().map(|row| row.saturating_sub(1)).collect();
         let positions: Vec<u32> = input.positions.iter().map(|position| position.saturating_sub(1)).collect();
         let mut input = *input;
         match self.fault {
@@ -119,12 +126,22 @@ impl Backend for Faulty {
             Fault::BlockTable => input.block_tables = &blocks,
             Fault::Position => input.positions = &positions,
             Fault::NoCopies => input.block_copies = &[],
+            Fault::TopKRow => input.top_k_rows = &top_k_rows,
             _ => {}
         }
         let mut output = self.inner.forward(&input)?;
         match self.fault {
             Fault::LastOfTies => output.argmax = self.last_of_ties(output.argmax.len())?,
             Fault::Logits(error) => nudge_last_finite(&mut output.logits, error),
+            Fault::LogProb(error) => {
+                let last = output.top_k.last_mut().expect("some are asked for");
+                last.logprob = nudged(last.logprob, error);
+            }
+            Fault::TopKSwapped => {
+                let len = output.top_k.len();
+                let (a, b) = (output.top_k[len - 2].token, output.top_k[len - 1].token);
+                (output.top_k[len - 2].token, output.top_k[len - 1].token) = (b, a);
+            }
             _ => {}
         }
         Ok(output)
@@ -220,6 +237,11 @@ fn select_logits_rows_cases_notice_faults() {
 #[test]
 fn argmax_cases_notice_faults() {
     assert_notices("argmax", |_| vec![Fault::LastOfTies, Fault::Logits(0.0)]);
+}
+
+#[test]
+fn top_k_cases_notice_faults() {
+    assert_notices("top_k", |case| vec![Fault::LogProb(beyond(case.tolerance)), Fault::TopKSwapped, Fault::TopKRow]);
 }
 
 #[test]

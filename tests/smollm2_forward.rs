@@ -7,7 +7,7 @@ use std::path::Path;
 use bindery::backend::cpu::CpuBackend;
 use bindery::backend::{Backend, KvDtype, StepLimits, StepOutput};
 use bindery::engine::Batch;
-use bindery::model::{Checkpoint, Llama, LoadFormat, ModelRunner};
+use bindery::model::{Checkpoint, Llama, LoadFormat, ModelRunner, WantedRows};
 
 #[path = "support/models.rs"]
 mod models;
@@ -82,10 +82,10 @@ fn check(output: &StepOutput, tolerance: f64) {
 #[test]
 fn first_token_agrees_with_transformers_and_chunking_changes_nothing() {
     let mut runner = runner(&models::smollm2_gguf());
-    let whole = runner.forward(&batch(&PROMPT, 0), &[0]).unwrap();
+    let whole = runner.forward(&batch(&PROMPT, 0), WantedRows::whole(&[0])).unwrap();
     check(&whole, 1e-4);
-    runner.forward(&batch(&PROMPT[..3], 0), &[]).unwrap();
-    let chunked = runner.forward(&batch(&PROMPT[3..], 3), &[0]).unwrap();
+    runner.forward(&batch(&PROMPT[..3], 0), WantedRows::whole(&[])).unwrap();
+    let chunked = runner.forward(&batch(&PROMPT[3..], 3), WantedRows::whole(&[0])).unwrap();
     let largest = whole.logits.iter().zip(&chunked.logits).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
     assert!(largest < 1e-4, "chunking moved a logit by {largest}");
 }
@@ -94,6 +94,6 @@ fn first_token_agrees_with_transformers_and_chunking_changes_nothing() {
 /// and k rows in the other order.
 #[test]
 fn first_token_of_the_hugging_face_folder_agrees_as_well() {
-    let output = runner(&models::smollm2_hf()).forward(&batch(&PROMPT, 0), &[0]).unwrap();
+    let output = runner(&models::smollm2_hf()).forward(&batch(&PROMPT, 0), WantedRows::whole(&[0])).unwrap();
     check(&output, 0.04);
 }

@@ -1,6 +1,6 @@
 // Paged attention (Kwon et al. 2023) for prefill and chunked prefill, without subgroup operations: flash tiles (Dao et al.
 // 2022, arXiv:2205.14135). A workgroup takes TOKENS query tokens times HEADS_PER_GROUP heads of one KV head, and walks the
-// keys one KV block at a time, K and V staged in workgroup memory.
+// keys KEYS at a time (a whole KV block, or an even part of one), K and V staged in workgroup memory.
 struct Params {
     scale: f32,
     items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
@@ -18,9 +18,9 @@ const QUADS = HEAD_DIM / 4u;
 const REGISTERS = (QUADS + LANES - 1u) / LANES;
 const LOWEST = -3.0e38;
 var<workgroup> q_rows: array<vec4<f32>, ROWS * QUADS>;
-var<workgroup> k_rows: array<KvOctet, BLOCK_SIZE * (HEAD_DIM / 8u)>;
-var<workgroup> v_rows: array<KvOctet, BLOCK_SIZE * (HEAD_DIM / 8u)>;
-var<workgroup> scores: array<f32, ROWS * BLOCK_SIZE>;
+var<workgroup> k_rows: array<KvOctet, KEYS * (HEAD_DIM / 8u)>;
+var<workgroup> v_rows: array<KvOctet, KEYS * (HEAD_DIM / 8u)>;
+var<workgroup> scores: array<f32, ROWS * KEYS>;
 
 @compute @workgroup_size(WG)
 fn attention_prefill(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) li: u32) {
@@ -40,20 +40,21 @@ fn attention_prefill(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invoca
     for (var i = 0u; i < REGISTERS; i++) { acc[i] = vec4<f32>(0.0); }
     var row_max = LOWEST;
     var row_sum = 0.0;
-    for (var first_key = item.key_begin; first_key < item.key_end; first_key += BLOCK_SIZE) {
-        let page = (block_of(item.block_table, first_key) * KV_HEADS + kv_head) * BLOCK_SIZE * (HEAD_DIM / 8u);
-        let num_keys = min(BLOCK_SIZE, item.key_end - first_key);
+    for (var first_key = item.key_begin; first_key < item.key_end; first_key += KEYS) {
+        let page = (block_of(item.block_table, first_key) * KV_HEADS + kv_head) * BLOCK_SIZE;
+        let staged_at = (page + first_key % BLOCK_SIZE) * (HEAD_DIM / 8u);
+        let num_keys = min(KEYS, item.key_end - first_key);
         workgroupBarrier();
-        for (var i = li; i < BLOCK_SIZE * (HEAD_DIM / 8u); i += WG) {
+        for (var i = li; i < KEYS * (HEAD_DIM / 8u); i += WG) {
             // Slots past the end may hold NaN: stage a valid one instead.
-            let at = page + min(i, num_keys * (HEAD_DIM / 8u) - 1u);
+            let at = staged_at + min(i, num_keys * (HEAD_DIM / 8u) - 1u);
             k_rows[i] = k_pool[at];
             v_rows[i] = v_pool[at];
         }
         workgroupBarrier();
-        for (var i = li; i < ROWS * BLOCK_SIZE; i += WG) {
-            let r = i / BLOCK_SIZE;
-            let j = i % BLOCK_SIZE;
+        for (var i = li; i < ROWS * KEYS; i += WG) {
+            let r = i / KEYS;
+            let j = i % KEYS;
             var s = 0.0;
             for (var octet = 0u; octet < HEAD_DIM / 8u; octet++) {
                 let k = unpack_octet(k_rows[j * (HEAD_DIM / 8u) + octet]);
@@ -65,13 +66,13 @@ fn attention_prefill(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invoca
         workgroupBarrier();
         // Every invocation of a row computes the same running maximum and sum.
         var new_max = row_max;
-        for (var j = 0u; j < BLOCK_SIZE; j++) { new_max = max(new_max, scores[row * BLOCK_SIZE + j]); }
+        for (var j = 0u; j < KEYS; j++) { new_max = max(new_max, scores[row * KEYS + j]); }
         let rescale = exp(row_max - new_max);
         row_max = new_max;
         row_sum *= rescale;
         for (var i = 0u; i < REGISTERS; i++) { acc[i] *= rescale; }
-        for (var j = 0u; j < BLOCK_SIZE; j++) {
-            let score = scores[row * BLOCK_SIZE + j];
+        for (var j = 0u; j < KEYS; j++) {
+            let score = scores[row * KEYS + j];
             let p = select(0.0, exp(score - new_max), score > LOWEST);
             row_sum += p;
             for (var i = 0u; i < REGISTERS; i++) {

@@ -15,8 +15,8 @@ fn embed(@builtin(global_invocation_id) id: vec3<u32>) {
     if (octet >= params.octets) { return; }
     let row = token_id(token) - params.first_row; // wraps when below
     if (row >= params.num_rows) { return; }
-    let at = row * params.octets + octet;
-    let w = weights8(at, block_scale(at / 4u));
+    let block = block_index(row, octet / 4u, params.octets / 4u);
+    let w = weights8(block * 4u + octet % 4u, block_scale(block));
     let out_at = 2u * (token * params.octets + octet);
     out[out_at] = w.lo;
     out[out_at + 1u] = w.hi;

@@ -37,7 +37,7 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
     for (var j = 0u; j < 4u; j++) { acc[j] = vec4<f32>(0.0); }
     for (var block = 0u; block < params.blocks; block++) {
         let x_at = (x_row * params.blocks + block) * 8u + stage_octet * 2u;
-        let w_at = w_row * params.blocks + block;
+        let w_at = block_index(w_row, block, params.blocks);
         let w = weights8(w_at * 4u + stage_octet, block_scale(w_at));
         workgroupBarrier();
         tile_x[(stage_octet * 2u) * 64u + stage_row] = x[x_at];

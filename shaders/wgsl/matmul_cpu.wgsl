@@ -1,8 +1,9 @@
 // out = x W^T for software adapters: a lane computes COLS output columns for TILE rows of x.
 //
-// Such adapters run a subgroup as one vector register, where a load by lane is slow and a shuffle by a constant is one
-// instruction. So a subgroup loads eight consecutive x at once, a lane each, and shuffles them to all lanes; no workgroup
-// memory, no barrier. Every lane stays active to the end, or the shuffles would read undefined values.
+// Such adapters run a subgroup as one vector register, where loads by lane are slow (less so when they are wide) and a
+// shuffle is one instruction. So a subgroup loads a block of 32 x at once, a quad in each lane, and shuffles single
+// elements to all lanes; no workgroup memory, no barrier. Every lane stays active to the end, or the shuffles would read
+// undefined values.
 struct Params {
     blocks: u32,     // columns of x / 32
     cols: u32,       // rows of the weight in this binding
@@ -14,11 +15,10 @@ struct Params {
     grid_width: u32, // read by matvec only
 }
 var<immediate> params: Params;
-@group(0) @binding(3) var<storage, read> x: array<f32>;          // [R][blocks * 32]
+@group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;    // [R][blocks * 8]
 @group(0) @binding(4) var<storage, read> bias: array<f32>;       // [out_stride]
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;  // [R][out_stride]
 
-const WG = 32u;
 
 @compute @workgroup_size(WG)
 fn matmul_cpu(
@@ -32,30 +32,31 @@ fn matmul_cpu(
     var acc: array<f32, TILE * COLS>;
     for (var i = 0u; i < TILE * COLS; i++) { acc[i] = 0.0; }
     for (var block = 0u; block < params.blocks; block++) {
-        var block_at: array<u32, COLS>;
         var scale: array<vec2<f32>, COLS>;
+        var raw: array<RawBlock, COLS>;
         for (var i = 0u; i < COLS; i++) {
-            block_at[i] = min(first_col + i * WG, params.cols - 1u) * params.blocks + block;
-            scale[i] = block_scale(block_at[i]);
+            let at = block_index(min(first_col + i * WG, params.cols - 1u), block, params.blocks);
+            scale[i] = block_scale(at);
+            raw[i] = raw_block(at);
+        }
+        // Quad q of row j is in lane q % SUBGROUP_SIZE of xs[q / SUBGROUP_SIZE * TILE + j].
+        var xs: array<vec4<f32>, TILE * X_REGISTERS>;
+        for (var j = 0u; j < TILE; j++) {
+            let at = (min(first_row + j, rows - 1u) * params.blocks + block) * 8u + lane;
+            for (var h = 0u; h < X_REGISTERS; h++) { xs[h * TILE + j] = x[at + h * SUBGROUP_SIZE]; }
         }
         for (var octet = 0u; octet < 4u; octet++) {
-            var w: array<Vec8, COLS>;
-            for (var i = 0u; i < COLS; i++) { w[i] = weights8(block_at[i] * 4u + octet, scale[i]); }
-            // xs[h][j] of lane l is x[row j][octet * 8 + h * SUBGROUP_SIZE + l]
-            var xs: array<f32, TILE * X_REGISTERS>;
-            for (var j = 0u; j < TILE; j++) {
-                let row = min(first_row + j, rows - 1u);
-                let at = (row * params.blocks + block) * 32u + octet * 8u + (lane & 7u);
-                for (var h = 0u; h < X_REGISTERS; h++) { xs[h * TILE + j] = x[at + h * SUBGROUP_SIZE]; }
-            }
             for (var e = 0u; e < 8u; e++) {
+                var w: array<f32, COLS>;
+                for (var i = 0u; i < COLS; i++) { w[i] = raw_weight(raw[i], e, scale[i]); }
+                let quad = 2u * octet + e / 4u;
+                let half = min(quad / SUBGROUP_SIZE, X_REGISTERS - 1u); // constant where there is one register
                 for (var j = 0u; j < TILE; j++) {
-                    let xe = subgroupShuffle(xs[(e / SUBGROUP_SIZE) * TILE + j], e % SUBGROUP_SIZE);
-                    for (var i = 0u; i < COLS; i++) {
-                        acc[j * COLS + i] = fma(element(w[i], e), xe, acc[j * COLS + i]);
-                    }
+                    let xe = subgroupShuffle(xs[half * TILE + j][e % 4u], quad % SUBGROUP_SIZE);
+                    for (var i = 0u; i < COLS; i++) { acc[j * COLS + i] = fma(w[i], xe, acc[j * COLS + i]); }
                 }
             }
+            for (var i = 0u; i < COLS; i++) { raw[i] = next_octet(raw[i]); }
         }
     }
     for (var j = 0u; j < TILE; j++) {

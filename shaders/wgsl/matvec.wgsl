@@ -25,8 +25,8 @@ fn matvec(inv: Invocation) {
     for (var octet = inv.index; octet < octets; octet += REDUCE_WG) {
         var w: array<Vec8, COLS>;
         for (var i = 0u; i < COLS; i++) {
-            let at = min(first_col + i, params.cols - 1u) * octets + octet;
-            w[i] = weights8(at, block_scale(at / 4u));
+            let block = block_index(min(first_col + i, params.cols - 1u), octet / 4u, params.blocks);
+            w[i] = weights8(block * 4u + octet % 4u, block_scale(block));
         }
         for (var j = 0u; j < TILE; j++) {
             let at = 2u * (min(j, rows - 1u) * octets + octet);

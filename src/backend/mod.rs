@@ -18,7 +18,7 @@ pub mod webgpu;
 
 pub use dequant::{dequantize_row, quantize_row};
 pub use program::{ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable, Rows};
-pub use step::{StepInput, StepLimits, StepOutput};
+pub use step::{MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenScore};
 pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};
 
 /// What the outside world did to a backend.
@@ -72,7 +72,8 @@ pub trait Backend {
     /// The KV pool's contents are zero at first.
     fn prepare(&mut self, program: Program, kv: KvLayout, limits: StepLimits) -> Result<(), BackendError>;
 
-    /// Runs the program once: block copies, then every op in order, then the argmax of each logits row.
+    /// Runs the program once: block copies, then every op in order, then the argmax of each logits row
+    /// and the likeliest tokens of those that ask for them.
     ///
     /// # Panics
     /// If `input` is inconsistent (see [`StepInput::check`]): that is a bug of the caller, never of a client.

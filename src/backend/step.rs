@@ -38,6 +38,23 @@ pub struct StepInput<'a> {
     pub block_copies: &'a [(u32, u32)],
     /// Rows of the logits (indices below `L`, ascending) that come back whole, beside the argmax of every row.
     pub read_logits_rows: &'a [u32],
+    /// Rows of the logits (indices below `L`, ascending) whose likeliest tokens come back.
+    pub top_k_rows: &'a [u32],
+    /// How many of them, at most [`MAX_TOP_K`] and the vocabulary; 0 without such rows.
+    pub top_k: u32,
+}
+
+/// Most tokens of one row in [`StepOutput::top_k`].
+pub const MAX_TOP_K: u32 = 64;
+
+/// A token that may come next.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct TokenScore {
+    /// The token.
+    pub token: u32,
+    /// Natural logarithm of its probability: `logit - ln(sum(exp(logits)))`.
+    pub logprob: f32,
 }
 
 /// What one step gave.
@@ -47,6 +64,10 @@ pub struct StepOutput {
     pub argmax: Vec<u32>,
     /// The rows asked for by `read_logits_rows`, `[rows][vocab]` f32.
     pub logits: Vec<f32>,
+    /// The likeliest tokens of each row in `top_k_rows`, likeliest first, equals by the lower id: `[rows][top_k]`.
+    /// Unspecified for a row that holds a logit which is not finite, apart from its log probabilities, which are not
+    /// finite either.
+    pub top_k: Vec<TokenScore>,
 }
 
 impl StepInput<'_> {
@@ -79,7 +100,14 @@ impl StepInput<'_> {
         assert!(self.slot_mapping.iter().all(|&slot| slot < num_blocks * block_size), "slot beyond the pool");
         assert!(self.logits_indices.iter().all(|&token| (token as usize) < tokens), "logits index beyond the step");
         assert!(self.block_copies.iter().all(|&(src, dst)| src < num_blocks && dst < num_blocks && src != dst));
-        assert!(self.read_logits_rows.is_sorted_by(|a, b| a < b), "read_logits_rows not ascending");
-        assert!(self.read_logits_rows.last().is_none_or(|&row| (row as usize) < self.logits_indices.len()));
+        for (name, rows) in [("read_logits_rows", self.read_logits_rows), ("top_k_rows", self.top_k_rows)] {
+            assert!(rows.is_sorted_by(|a, b| a < b), "{name} not ascending");
+            assert!(
+                rows.last().is_none_or(|&row| (row as usize) < self.logits_indices.len()),
+                "{name} beyond the step"
+            );
+        }
+        assert!(self.top_k <= MAX_TOP_K, "{} tokens of each row", self.top_k);
+        assert_eq!(self.top_k_rows.is_empty(), self.top_k == 0, "top_k without rows, or rows without top_k");
     }
 }

@@ -8,7 +8,7 @@ use super::{BlockId, BlockManager, RequestId, SampleRow, Scheduler, SchedulerCon
 /// What became of one sequence in this step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Placement {
-    /// It computes at least one token.
+    /// It computes at least one token, or has nothing left to compute.
     Scheduled,
     /// The budgets are used up: nothing was reserved.
     NoBudget,
@@ -117,6 +117,10 @@ impl Scheduler {
         let budget = self.budget(logits_rows_promised);
         let block_size = self.config.block_size;
         let state = self.requests.get_mut(&id).expect("scheduled requests are alive");
+        if state.seqs[at].samples {
+            // All is computed; its token comes with those of its siblings.
+            return Placement::Scheduled;
+        }
         let starts = state.seqs[at].table.is_empty();
         self.hits.clear();
         if starts {

@@ -55,13 +55,18 @@ impl RequestState {
     /// samples never come back.
     pub fn seats(&self) -> u32 {
         let params = &self.request.params;
-        if params.max_sequences > params.num_samples {
+        if self.is_beam_search() {
             params.max_sequences
         } else if self.forked {
             self.seqs.len() as u32
         } else {
             params.num_samples
         }
+    }
+
+    /// Whether its sequences are forked and dropped from outside, which may take several steps to decide.
+    pub fn is_beam_search(&self) -> bool {
+        self.request.params.max_sequences > self.request.params.num_samples
     }
 
     pub fn prompt_len(&self) -> u32 {

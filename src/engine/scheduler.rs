@@ -112,6 +112,10 @@ impl Scheduler {
     /// what came of them. Tokens of sequences that ended meanwhile are ignored. Sequences forked during the step need a
     /// token of their own.
     ///
+    /// The sequences of a beam search (more [`super::RequestParams::max_sequences`] than samples) may get theirs in a later
+    /// step, as long as one of them has something left to compute: whoever chooses among the beams waits until all of
+    /// them have logits, which a small token budget or a preemption can spread over several steps.
+    ///
     /// # Panics
     /// When no step is in flight, or when a live sequence lacks its token or gets one that it did not ask for.
     pub fn update(&mut self, sampled: &[SampledToken], events: &mut Vec<TokenEvent>) {

@@ -14,7 +14,8 @@ pub struct Sequence {
     pub num_computed_tokens: u32,
     /// Tokens that the step in flight computes.
     pub num_scheduled_tokens: u32,
-    /// Whether the step in flight yields the next token.
+    /// Whether the step in flight yields the next token, or an earlier one has, and [`super::Scheduler::update`] is yet to
+    /// bring it: so for a beam whose siblings have not come as far.
     pub samples: bool,
     /// Its blocks.
     pub table: BlockTable,

@@ -23,6 +23,8 @@ pub enum FinishCause {
 pub struct Finish {
     /// Why.
     pub cause: FinishCause,
+    /// Of a beam search: sum of the log probabilities / (tokens ^ `length_penalty`).
+    pub score: Option<f64>,
 }
 
 impl Finish {
@@ -65,7 +67,8 @@ pub enum Event {
         /// One for each token.
         logprobs: Vec<TokenLogprobs>,
     },
-    /// A token, or the end of a sequence.
+    /// A token, or the end of a sequence. A beam search is silent until it ends; then come all tokens of the best
+    /// completion, of the second best, and so on.
     Token(TokenUpdate),
     /// The request's last sequence has ended, and its blocks are back.
     Done {

@@ -71,7 +71,17 @@ pub(super) fn plan(
     let layout = |num_blocks| config.kv_layout(num_blocks, DEFAULT_BLOCK_SIZE, options.kv_cache_dtype);
     let block_bytes = layout(1).block_bytes();
     let memory = backend.memory();
+    check_activations(program, limits, memory.max_buffer_bytes)?;
+    // One layer's K (or V) is one binding.
+    let most_blocks = (memory.max_buffer_bytes / layout(1).layer_bytes()).min(u64::from(u32::MAX / 32));
     let num_blocks = match (options.num_gpu_blocks_override, options.kv_cache_memory_bytes) {
+        (Some(blocks), _) if u64::from(blocks) > most_blocks => {
+            return Err(LlmError::Option {
+                option: "--num-gpu-blocks-override",
+                value: blocks.to_string(),
+                allowed: format!("at most {most_blocks} on this device: one layer's keys must fit one binding"),
+            });
+        }
         (Some(blocks), _) => u64::from(blocks),
         (None, Some(bytes)) => bytes / block_bytes,
         (None, None) => {
@@ -87,8 +97,7 @@ pub(super) fn plan(
             (bytes / block_bytes).min(useful)
         }
     };
-    // One layer's K (or V) is one binding.
-    let num_blocks = num_blocks.min(memory.max_buffer_bytes / layout(1).layer_bytes()).min(u64::from(u32::MAX / 32));
+    let num_blocks = num_blocks.min(most_blocks);
     if num_blocks == 0 {
         return Err(LlmError::KvMemory(format!(
             "no memory is left for the KV pool: one block takes {block_bytes} bytes; use a smaller model, raise \
@@ -96,6 +105,22 @@ pub(super) fn plan(
         )));
     }
     Ok(layout(num_blocks as u32))
+}
+
+/// Whether every activation fits one binding.
+fn check_activations(program: &Program, limits: &StepLimits, max_buffer_bytes: u64) -> Result<(), LlmError> {
+    for activation in &program.activations {
+        let most = max_buffer_bytes / (4 * u64::from(activation.cols));
+        let (option, rows) = match activation.rows {
+            Rows::Tokens => ("--max-num-batched-tokens", limits.max_tokens),
+            Rows::Logits => ("--max-num-seqs", limits.max_logits_rows),
+        };
+        if u64::from(rows) > most {
+            let allowed = format!("at most {most} on this device: activations of this model must fit one binding");
+            return Err(LlmError::Option { option, value: rows.to_string(), allowed });
+        }
+    }
+    Ok(())
 }
 
 fn activation_bytes(program: &Program, limits: &StepLimits) -> u64 {

@@ -3,11 +3,12 @@
 //! [`Llm`] owns the model, the scheduler and the text side of every running request. [`Llm::step`] is the whole engine in
 //! three calls: schedule, forward, update. [`Llm::generate`] drives it to the end for a list of prompts:
 //!
-//! ```no_run
+//! ```
 //! use bindery::llm::{Llm, LlmOptions};
 //! use bindery::sampling::SamplingParams;
 //!
-//! let options = LlmOptions::new("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+//! let mut options = LlmOptions::new("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+//! options.max_model_len = Some(256);
 //! let mut llm = Llm::load(&options, &mut |_| {})?;
 //! let mut prompts = Vec::new();
 //! for text in ["The capital of France is", "Rust is"] {
@@ -19,6 +20,7 @@
 //! # Ok::<(), bindery::llm::LlmError>(())
 //! ```
 
+mod beam;
 mod error;
 mod event;
 mod memory;
@@ -38,6 +40,7 @@ use crate::engine::{Request, RequestId, RequestParams, Scheduler, SchedulerConfi
 use crate::model::{Checkpoint, Llama, LoadFormat, LoadProgress, ModelConfig, ModelRunner};
 use crate::sampling::{ParamCaps, Sampler, SamplingParams};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
+use beam::Beams;
 use request::ActiveRequest;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,12 +70,12 @@ impl Llm {
     pub fn load(options: &LlmOptions, progress: &mut dyn FnMut(LoadProgress<'_>)) -> Result<Self, LlmError> {
         use crate::backend::webgpu::{GpuDevice, WebGpuBackend};
         // The checkpoint first: what is wrong with it shows before any device is touched.
-        let checkpoint = Checkpoint::open(&options.model, options.load_format)?;
+        let checkpoint = options.open_checkpoint()?;
         let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
         Self::with_backend(&checkpoint, Box::new(WebGpuBackend::new(gpu)), options, progress)
     }
 
-    /// Loads a checkpoint onto a given backend.
+    /// Loads a checkpoint ([`LlmOptions::open_checkpoint`]) onto a given backend.
     ///
     /// # Errors
     /// As [`Llm::load`].
@@ -212,11 +215,20 @@ impl Llm {
         if !params.ignore_eos {
             stop_token_ids.extend(&self.eos_token_ids);
         }
+        // The beams of a beam search are ended by the search, and by nobody else.
+        let beam_width = params.beam_width();
+        if beam_width.is_some() {
+            stop_token_ids.sort_unstable();
+            stop_token_ids.dedup();
+            beam::check_candidates(&params, stop_token_ids.len(), vocab_size)?;
+        }
+        let beam_stop_token_ids = if beam_width.is_some() { std::mem::take(&mut stop_token_ids) } else { Vec::new() };
         let request_params = RequestParams {
             max_tokens: params.max_tokens,
             min_tokens: params.min_tokens,
             stop_token_ids,
-            num_samples: params.num_sequences(),
+            num_samples: if beam_width.is_some() { 1 } else { params.num_sequences() },
+            max_sequences: beam_width.unwrap_or(0),
             prompt_logits: params.prompt_logprobs.is_some(),
             priority,
             cache_salt,
@@ -226,8 +238,9 @@ impl Llm {
         let request = Request::new(id, prompt_token_ids, request_params, &limits)?;
         // Without a seed of its own a request gets the next of the engine's, so that a whole run can be repeated.
         let seed = params.seed.unwrap_or(self.next_seed);
-        self.active
-            .insert(id, ActiveRequest::new(request.prompt_token_ids(), params, seed, self.tokenizer.as_ref().ok()));
+        let beams = beam_width.map(|_| Beams::new(&params, request.max_tokens(), beam_stop_token_ids, vocab_size));
+        let tokenizer = self.tokenizer.as_ref().ok();
+        self.active.insert(id, ActiveRequest::new(request.prompt_token_ids(), params, seed, tokenizer, beams));
         self.scheduler.add(request);
         self.next_seed = self.next_seed.wrapping_add(1);
         self.next_request += 1;
@@ -292,7 +305,9 @@ impl LlmOptions {
             max_tokens: self.max_num_batched_tokens,
             max_seqs: self.max_num_seqs,
             max_logits_rows: self.max_num_seqs,
-            max_block_table_entries: self.max_num_seqs * max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE),
+            max_block_table_entries: self
+                .max_num_seqs
+                .saturating_mul(max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE)),
             max_block_copies: self.max_num_seqs,
         }
     }

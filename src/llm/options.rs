@@ -5,7 +5,7 @@ use crate::backend::KvDtype;
 #[cfg(feature = "webgpu")]
 use crate::backend::webgpu::Variant;
 use crate::engine::Policy;
-use crate::model::{Checkpoint, LoadFormat, ModelConfig};
+use crate::model::{Checkpoint, Dtype, LoadError, LoadFormat, ModelConfig};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub struct LlmOptions {
     pub model: PathBuf,
     /// What `model` is.
     pub load_format: LoadFormat,
+    /// Element type of matrices that are not quantised.
+    pub dtype: Dtype,
     /// Folder with `tokenizer.json`, instead of the model's own tokenizer.
     pub tokenizer: Option<PathBuf>,
     /// File with a Jinja chat template, instead of the model's own.
@@ -58,6 +60,7 @@ impl LlmOptions {
         Self {
             model: model.into(),
             load_format: LoadFormat::Auto,
+            dtype: Dtype::Auto,
             tokenizer: None,
             chat_template: None,
             device: None,
@@ -76,6 +79,14 @@ impl LlmOptions {
             max_logprobs: 20,
             seed: 0,
         }
+    }
+
+    /// Opens the checkpoint that these options name, for [`Llm::with_backend`](super::Llm::with_backend).
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_checkpoint(&self) -> Result<Checkpoint, LoadError> {
+        Ok(Checkpoint::open(&self.model, self.load_format)?.with_dtype(self.dtype))
     }
 
     pub(super) fn validate(&self) -> Result<(), LlmError> {

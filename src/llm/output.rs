@@ -15,11 +15,16 @@ pub struct Completion {
     pub token_ids: Vec<TokenId>,
     /// Log probabilities of each token, if asked for.
     pub logprobs: Vec<TokenLogprobs>,
-    /// Why it ended.
+    /// Why it ended; of a beam search, with its score.
     pub finish: Option<Finish>,
 }
 
 impl Completion {
+    /// Of a beam search: sum of the log probabilities / (tokens ^ `length_penalty`).
+    pub fn score(&self) -> Option<f64> {
+        self.finish.as_ref()?.score
+    }
+
     /// Sum of the log probabilities of the tokens; 0 unless they were asked for.
     pub fn cumulative_logprob(&self) -> f64 {
         self.logprobs.iter().map(|l| f64::from(l.chosen.logprob)).sum()
@@ -35,7 +40,8 @@ pub struct RequestOutput {
     pub prompt_token_ids: Vec<TokenId>,
     /// Log probabilities of the prompt's tokens but the first, if asked for.
     pub prompt_logprobs: Vec<TokenLogprobs>,
-    /// Its completions: by index, or with `best_of` the `n` likeliest, likeliest first.
+    /// Its completions: by index, or with `best_of` the `n` likeliest, likeliest first. A beam search numbers its own
+    /// from the best.
     pub completions: Vec<Completion>,
     /// What it has cost; `None` until it is done.
     pub accounting: Option<RequestAccounting>,

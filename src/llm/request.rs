@@ -1,5 +1,6 @@
 //! The text side of a running request.
 
+use super::beam::Beams;
 use super::{Event, Finish, FinishCause, TokenUpdate};
 use crate::engine::{FinishReason, TokenEvent, TokenId};
 use crate::sampling::{SamplingParams, TokenLogprobs};
@@ -18,6 +19,8 @@ pub(super) struct ActiveRequest {
     pub(super) params: SamplingParams,
     pub(super) seed: u64,
     pub(super) prompt_len: u32,
+    /// Of a beam search; `sequences` are its completions then.
+    pub(super) beams: Option<Beams>,
     sequences: Vec<ActiveSequence>,
 }
 
@@ -27,6 +30,7 @@ impl ActiveRequest {
         params: SamplingParams,
         seed: u64,
         tokenizer: Option<&Arc<Tokenizer>>,
+        beams: Option<Beams>,
     ) -> Self {
         let tokenizer = tokenizer.filter(|_| params.detokenize);
         let sequence = || ActiveSequence {
@@ -35,7 +39,7 @@ impl ActiveRequest {
             num_tokens: 0,
         };
         let sequences = (0..params.num_sequences()).map(|_| sequence()).collect();
-        Self { params, seed, prompt_len: prompt.len() as u32, sequences }
+        Self { params, seed, prompt_len: prompt.len() as u32, beams, sequences }
     }
 
     /// Turns a new token into text, looks for stop strings, and says whether one ended the sequence: then the scheduler
@@ -85,7 +89,7 @@ impl ActiveRequest {
             token: Some(event.token),
             logprobs,
             text,
-            finish: cause.map(|cause| Finish { cause }),
+            finish: cause.map(|cause| Finish { cause, score: None }),
         };
         Ok((Event::Token(update), ended_by_string && event.finish.is_none()))
     }

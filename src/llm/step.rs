@@ -1,18 +1,33 @@
 //! One step: schedule, forward, sample, update.
 
+use super::beam::candidate_rows;
 use super::request::ActiveRequest;
 use super::{Event, Finish, FinishCause, Llm, LlmError, TokenUpdate};
 use crate::backend::StepOutput;
 use crate::engine::{Batch, RequestId, SampledToken, ScheduledSeq, SeqId};
+use crate::model::WantedRows;
 use crate::sampling::{Draw, History, SampleError, TokenLogprobs, token_logprobs};
 use std::collections::BTreeMap;
 
 /// What sampling a batch gave.
 #[derive(Default)]
-struct Sampled {
-    tokens: Vec<SampledToken>,
+pub(super) struct Sampled {
+    pub(super) tokens: Vec<SampledToken>,
     logprobs: BTreeMap<SeqId, TokenLogprobs>,
     failed: Vec<(RequestId, SampleError)>,
+}
+
+impl Sampled {
+    /// Notes that a request cannot go on.
+    pub(super) fn fail(&mut self, request: RequestId, error: SampleError) {
+        if !self.has_failed(request) {
+            self.failed.push((request, error));
+        }
+    }
+
+    fn has_failed(&self, request: RequestId) -> bool {
+        self.failed.iter().any(|(failed, _)| *failed == request)
+    }
 }
 
 impl Llm {
@@ -24,8 +39,10 @@ impl Llm {
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<bool, LlmError> {
         let Some(batch) = self.scheduler.schedule() else { return Ok(false) };
         let rows = logits_rows_to_read(batch, &self.active);
-        let output = self.runner.forward(batch, &rows)?;
-        let sampled = self.sample(&rows, output, events);
+        let (top_k_rows, top_k) = candidate_rows(batch, &self.active);
+        let output = self.runner.forward(batch, WantedRows { whole: &rows, top_k_rows: &top_k_rows, top_k })?;
+        let mut sampled = self.sample(&rows, &output, events);
+        self.advance_beams(&top_k_rows, &output.top_k, &mut sampled, events)?;
         let mut token_events = Vec::with_capacity(sampled.tokens.len());
         for (request, _) in &sampled.failed {
             self.scheduler.abort(*request);
@@ -34,7 +51,8 @@ impl Llm {
         self.fail(sampled.failed, events);
         let mut logprobs = sampled.logprobs;
         for event in &token_events {
-            let Some(request) = self.active.get_mut(&event.seq.request) else { continue };
+            let request = self.active.get_mut(&event.seq.request).filter(|request| request.beams.is_none());
+            let Some(request) = request else { continue };
             let (update, ended) = request.push(event, logprobs.remove(&event.seq), &self.eos_token_ids)?;
             events.push(update);
             if ended {
@@ -50,7 +68,7 @@ impl Llm {
     }
 
     /// Draws the tokens of the batch in flight, and prompt logprobs on the way.
-    fn sample(&mut self, rows: &[u32], mut output: StepOutput, events: &mut Vec<Event>) -> Sampled {
+    fn sample(&mut self, rows: &[u32], output: &StepOutput, events: &mut Vec<Event>) -> Sampled {
         let vocab_size = self.runner.config().vocab_size as usize;
         let batch = self.scheduler.batch();
         let logits = |row: u32| {
@@ -74,7 +92,7 @@ impl Llm {
         let mut scratch = Vec::new();
         for sample in &batch.sample_rows {
             let Some(active) = self.active.get(&sample.seq.request) else { continue };
-            if sampled.failed.iter().any(|(request, _)| *request == sample.seq.request) {
+            if active.beams.is_some() || sampled.has_failed(sample.seq.request) {
                 continue;
             }
             if !active.params.needs_logits() {
@@ -101,10 +119,9 @@ impl Llm {
                         sampled.logprobs.insert(sample.seq, logprobs);
                     }
                 }
-                Err(error) => sampled.failed.push((sample.seq.request, error)),
+                Err(error) => sampled.fail(sample.seq.request, error),
             }
         }
-        output.logits.clear();
         sampled
     }
 
@@ -118,7 +135,7 @@ impl Llm {
                     token: None,
                     logprobs: None,
                     text: String::new(),
-                    finish: Some(Finish { cause: FinishCause::Error(error.to_string()) }),
+                    finish: Some(Finish { cause: FinishCause::Error(error.to_string()), score: None }),
                 }));
             }
         }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::LoadError;
@@ -13,7 +12,8 @@ use super::identity::IdentityHasher;
 use super::locate::{Located, locate};
 use super::roles::{Naming, TensorRole, is_derived};
 use super::safetensors::SafetensorsFiles;
-use crate::backend::{HostWeight, WeightFormat, WeightPart, dequantize_row};
+use super::upload::Dtype;
+use crate::backend::WeightFormat;
 
 /// How the path of a checkpoint is to be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,9 +73,9 @@ enum Source {
 }
 
 /// A tensor that the model needs, with its shape and format checked.
-struct Found<'a> {
-    format: WeightFormat,
-    data: Cow<'a, [u8]>,
+pub(super) struct Found<'a> {
+    pub(super) format: WeightFormat,
+    pub(super) data: Cow<'a, [u8]>,
 }
 
 /// An open checkpoint. Everything that the model needs is there, of the right shape and in a format that the kernels
@@ -85,9 +85,10 @@ pub struct Checkpoint {
     path: PathBuf,
     /// Folder that `config.json` is in; the file's own folder for GGUF.
     folder: PathBuf,
-    config: ModelConfig,
+    pub(super) config: ModelConfig,
     source: Source,
-    identity: [u8; 32],
+    pub(super) dtype: Dtype,
+    pub(super) identity: [u8; 32],
 }
 
 impl Checkpoint {
@@ -125,7 +126,7 @@ impl Checkpoint {
     }
 
     fn new(path: PathBuf, folder: PathBuf, config: ModelConfig, source: Source) -> Result<Self, LoadError> {
-        let mut checkpoint = Self { path, folder, config, source, identity: [0; 32] };
+        let mut checkpoint = Self { path, folder, config, source, dtype: Dtype::Auto, identity: [0; 32] };
         checkpoint.check_tensors()?;
         checkpoint.identity = checkpoint.compute_identity();
         Ok(checkpoint)
@@ -192,57 +193,6 @@ impl Checkpoint {
         }
     }
 
-    /// Bytes of all weights as they are uploaded: matrices in their file formats, vectors in F32.
-    pub fn weight_bytes(&self) -> u64 {
-        let bytes = |role: TensorRole| {
-            let (rows, cols) = role.shape(&self.config);
-            let format = if role.is_vector() { Some(WeightFormat::F32) } else { self.stored_format(role) };
-            format.and_then(|format| format.row_bytes(cols)).expect("checked at open") as u64 * rows as u64
-        };
-        TensorRole::all(&self.config).into_iter().map(bytes).sum()
-    }
-
-    /// Tensors stacked by rows into one matrix, each part in its file format.
-    ///
-    /// # Panics
-    /// If a role is not one of [`TensorRole::all`], or the columns differ: a bug of the model builder.
-    pub fn matrix(&self, name: impl fmt::Display, roles: &[TensorRole]) -> HostWeight<'_> {
-        let cols = roles[0].shape(&self.config).1;
-        let parts = roles.iter().map(|&role| {
-            let shape = role.shape(&self.config);
-            assert_eq!(shape.1, cols, "columns of {role:?}");
-            let found = self.find(role).expect("checked at open");
-            WeightPart { format: found.format, rows: shape.0, data: found.data }
-        });
-        HostWeight { name: name.to_string(), cols, parts: parts.collect() }
-    }
-
-    /// Vectors (norm weights, biases) put one after the other and converted to F32.
-    ///
-    /// # Panics
-    /// If a role is not one of [`TensorRole::all`]: a bug of the model builder.
-    pub fn vector(&self, name: impl fmt::Display, roles: &[TensorRole]) -> HostWeight<'_> {
-        let mut data = Cow::Borrowed([].as_slice());
-        for &role in roles {
-            let found = self.find(role).expect("checked at open");
-            let part = match found.format {
-                WeightFormat::F32 => found.data,
-                format => {
-                    let mut row = vec![0f32; role.shape(&self.config).1];
-                    dequantize_row(format, &found.data, &mut row);
-                    Cow::Owned(row.iter().flat_map(|x| x.to_le_bytes()).collect())
-                }
-            };
-            if data.is_empty() {
-                data = part;
-            } else {
-                data.to_mut().extend_from_slice(&part);
-            }
-        }
-        let part = WeightPart { format: WeightFormat::F32, rows: 1, data };
-        HostWeight { name: name.to_string(), cols: part.data.len() / 4, parts: vec![part] }
-    }
-
     fn naming(&self) -> Naming {
         match self.source {
             Source::Gguf(_) => Naming::Gguf,
@@ -250,7 +200,7 @@ impl Checkpoint {
         }
     }
 
-    fn stored_format(&self, role: TensorRole) -> Option<WeightFormat> {
+    pub(super) fn stored_format(&self, role: TensorRole) -> Option<WeightFormat> {
         let name = role.name(self.naming());
         match &self.source {
             Source::Gguf(file) => file.tensor(&name)?.ggml_type.weight_format(),
@@ -260,7 +210,7 @@ impl Checkpoint {
     }
 
     /// Finds the tensor of a role and holds it against the configuration.
-    fn find(&self, role: TensorRole) -> Result<Found<'_>, LoadError> {
+    pub(super) fn find(&self, role: TensorRole) -> Result<Found<'_>, LoadError> {
         let name = role.name(self.naming());
         let missing = || LoadError::MissingTensor { path: self.path.clone(), tensor: name.clone() };
         match &self.source {

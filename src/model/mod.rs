@@ -15,6 +15,7 @@ mod error;
 mod file_bytes;
 mod identity;
 mod locate;
+mod upload;
 
 pub mod checkpoint;
 pub mod config;
@@ -31,4 +32,5 @@ pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use dummy::DummyWeights;
 pub use error::LoadError;
 pub use llama::{Llama, LoadProgress, LoadedModel};
-pub use runner::ModelRunner;
+pub use runner::{ModelRunner, WantedRows};
+pub use upload::Dtype;

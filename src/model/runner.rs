@@ -4,6 +4,24 @@ use super::config::ModelConfig;
 use crate::backend::{Backend, BackendError, StepInput, StepOutput};
 use crate::engine::Batch;
 
+/// What is to come back of some logits rows, see [`StepInput`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WantedRows<'a> {
+    /// Rows that come back whole.
+    pub whole: &'a [u32],
+    /// Rows whose likeliest tokens come back.
+    pub top_k_rows: &'a [u32],
+    /// How many of them.
+    pub top_k: u32,
+}
+
+impl<'a> WantedRows<'a> {
+    /// Whole rows only.
+    pub fn whole(rows: &'a [u32]) -> Self {
+        Self { whole: rows, ..Self::default() }
+    }
+}
+
 /// A model on a device: takes the scheduler's batches.
 pub struct ModelRunner {
     backend: Box<dyn Backend>,
@@ -38,15 +56,15 @@ impl ModelRunner {
         &mut *self.backend
     }
 
-    /// Runs one step: the argmax of every logits row, and whole the rows in `read_logits_rows` (ascending indices
-    /// into the batch's `logits_indices`).
+    /// Runs one step: the argmax of every logits row, and of some rows (ascending indices into the batch's
+    /// `logits_indices`) more, as `wanted` says.
     ///
     /// # Errors
     /// [`BackendError`] when the device fails.
     ///
     /// # Panics
     /// If the batch is inconsistent: a bug of the scheduler.
-    pub fn forward(&mut self, batch: &Batch, read_logits_rows: &[u32]) -> Result<StepOutput, BackendError> {
+    pub fn forward(&mut self, batch: &Batch, wanted: WantedRows<'_>) -> Result<StepOutput, BackendError> {
         self.block_copies.clear();
         self.block_copies.extend(batch.block_copies.iter().map(|copy| (copy.src.0, copy.dst.0)));
         self.backend.forward(&StepInput {
@@ -59,7 +77,9 @@ impl ModelRunner {
             block_table_start: &batch.block_table_start,
             logits_indices: &batch.logits_indices,
             block_copies: &self.block_copies,
-            read_logits_rows,
+            read_logits_rows: wanted.whole,
+            top_k_rows: wanted.top_k_rows,
+            top_k: wanted.top_k,
         })
     }
 }

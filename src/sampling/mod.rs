@@ -4,11 +4,14 @@
 //! - [`Sampler`]: one row of logits to one token; the order of processing is that of vLLM's v1 sampler.
 //! - [`uniform`]: random numbers as a function of (seed, sample index, position), so that a token depends on nothing
 //!   else (invariant I12).
+//! - [`BeamSearch`]: candidates of every beam to the beams of the next step.
 //! - [`token_logprobs`]: log probabilities of the raw logits, for sampled and for prompt tokens.
 //!
 //! A greedy request that asks for nothing else needs no logits on the host at all: see
 //! [`SamplingParams::needs_logits`].
 
+mod beam;
+mod beam_params;
 mod logprobs;
 mod params;
 mod processors;
@@ -16,6 +19,8 @@ mod rng;
 mod sampler;
 mod validate;
 
+pub use beam::{BeamSearch, Continuation, Hypothesis};
+pub use beam_params::EarlyStopping;
 pub use logprobs::{TokenLogprob, TokenLogprobs, token_logprobs};
 pub use params::SamplingParams;
 pub use rng::{philox4x32, uniform};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::EarlyStopping;
 use crate::engine::TokenId;
 
 /// Below this temperature a request is greedy (vLLM's `_SAMPLING_EPS`).
@@ -55,6 +56,14 @@ pub struct SamplingParams {
     pub logprobs: Option<u32>,
     /// The same for every prompt token but the first.
     pub prompt_logprobs: Option<u32>,
+    /// Search for the likeliest completions instead of sampling; they come at the end, all at once.
+    pub use_beam_search: bool,
+    /// Beams kept from step to step, at least `n`; `n` if absent.
+    pub beam_width: Option<u32>,
+    /// A finished beam's score is the sum of its log probabilities / (its tokens ^ this); above 0 favours longer ones.
+    pub length_penalty: f64,
+    /// When a beam search ends.
+    pub early_stopping: EarlyStopping,
     /// Keep the stop string at the end of the completion.
     pub include_stop_str_in_output: bool,
     /// Leave special tokens out of the text.
@@ -85,6 +94,10 @@ impl Default for SamplingParams {
             ignore_eos: false,
             logprobs: None,
             prompt_logprobs: None,
+            use_beam_search: false,
+            beam_width: None,
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::default(),
             include_stop_str_in_output: false,
             skip_special_tokens: true,
             detokenize: true,
@@ -111,18 +124,19 @@ impl SamplingParams {
     /// Whether the sampler must see the logits; if not, the argmax of the raw logits is the answer.
     ///
     /// `min_tokens` counts only while it is not reached, but a request's answer never changes: the route is picked
-    /// once.
+    /// once. A beam search takes the device's candidates.
     pub fn needs_logits(&self) -> bool {
-        !self.is_greedy()
-            || self.has_penalties()
-            || !self.logit_bias.is_empty()
-            || self.allowed_token_ids.is_some()
-            || self.min_tokens > 0
-            || self.logprobs.is_some()
-            || self.num_sequences() > self.n
+        !self.use_beam_search
+            && (!self.is_greedy()
+                || self.has_penalties()
+                || !self.logit_bias.is_empty()
+                || self.allowed_token_ids.is_some()
+                || self.min_tokens > 0
+                || self.logprobs.is_some()
+                || self.num_sequences() > self.n)
     }
 
-    /// How many sequences the request runs: `best_of`, or `n` without it.
+    /// How many sequences have events: `best_of`, or `n` without it. (The beams of a beam search have none.)
     pub fn num_sequences(&self) -> u32 {
         self.best_of.map_or(self.n, |best_of| best_of.max(self.n))
     }
@@ -170,6 +184,7 @@ mod tests {
         assert!(SamplingParams { logprobs: Some(0), ..greedy.clone() }.needs_logits());
         assert!(SamplingParams { repetition_penalty: 1.1, ..greedy.clone() }.needs_logits());
         assert!(SamplingParams { allowed_token_ids: Some(vec![1]), ..greedy.clone() }.needs_logits());
+        assert!(!SamplingParams { use_beam_search: true, ..SamplingParams::default() }.needs_logits());
         assert!(!SamplingParams { top_p: 0.5, top_k: 3, min_p: 0.1, ..greedy }.needs_logits());
     }
 }

@@ -48,6 +48,12 @@ pub enum SampleError {
         /// Its logit.
         value: f32,
     },
+    /// The row has a logit that is NaN or infinite.
+    #[error(
+        "the log probabilities of the next tokens are not finite: the model's output is broken; if it happens with other \
+         prompts too, check the weights and report the device"
+    )]
+    NonFiniteLogprobs,
     /// Every token is excluded.
     #[error("no token can be sampled: every one is excluded; allow more in `allowed_token_ids`, or lower `min_tokens`")]
     NothingLeft,

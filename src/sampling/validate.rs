@@ -8,6 +8,8 @@ use crate::engine::TokenId;
 pub struct ParamCaps {
     /// Largest `n` and `best_of` (sequences).
     pub max_n: u32,
+    /// Largest `beam_width` (sequences).
+    pub max_beam_width: u32,
     /// Most stop strings.
     pub max_stop_strings: usize,
     /// Longest stop string, in bytes.
@@ -20,7 +22,14 @@ pub struct ParamCaps {
 
 impl Default for ParamCaps {
     fn default() -> Self {
-        Self { max_n: 16384, max_stop_strings: 4, max_stop_bytes: 1024, max_token_list: 1024, max_logprobs: 20 }
+        Self {
+            max_n: 16384,
+            max_beam_width: 32,
+            max_stop_strings: 4,
+            max_stop_bytes: 1024,
+            max_token_list: 1024,
+            max_logprobs: 20,
+        }
     }
 }
 
@@ -72,7 +81,12 @@ impl ParamError {
     }
 }
 
-fn check(ok: bool, field: &'static str, value: impl ToString, allowed: impl Into<String>) -> Result<(), ParamError> {
+pub(super) fn check(
+    ok: bool,
+    field: &'static str,
+    value: impl ToString,
+    allowed: impl Into<String>,
+) -> Result<(), ParamError> {
     if ok { Ok(()) } else { Err(ParamError::Range { field, value: value.to_string(), allowed: allowed.into() }) }
 }
 
@@ -85,10 +99,11 @@ impl SamplingParams {
         self.validate_counts(caps)?;
         self.validate_floats()?;
         self.validate_lists(vocab_size, caps)?;
+        self.validate_beams(vocab_size, caps)?;
         if !self.detokenize && !self.stop.is_empty() {
             return Err(ParamError::Conflict("`stop` needs text: set `detokenize` to true or send `stop_token_ids`"));
         }
-        if self.is_greedy() && self.num_sequences() > 1 {
+        if self.is_greedy() && self.num_sequences() > 1 && !self.use_beam_search {
             return Err(ParamError::Conflict(
                 "`n` and `best_of` must be 1 at temperature 0: all sequences would be the same",
             ));

@@ -13,6 +13,9 @@ const BLOCK_COPIES_AT = 8u;
 const DECODE_ITEMS_AT = 9u;
 const PREFILL_ITEMS_AT = 10u;
 const REDUCE_ITEMS_AT = 11u;
+const NUM_TOP_K_ROWS = 12u;
+const TOP_K = 13u;
+const TOP_K_ROWS_AT = 14u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 const ROWS_TOKENS = 0u;
@@ -23,6 +26,7 @@ fn token_id(token: u32) -> u32 { return step[step[TOKEN_IDS_AT] + token]; }
 fn position(token: u32) -> u32 { return step[step[POSITIONS_AT] + token]; }
 fn slot(token: u32) -> u32 { return step[step[SLOT_MAPPING_AT] + token]; }
 fn logits_index(row: u32) -> u32 { return step[step[LOGITS_INDICES_AT] + row]; }
+fn top_k_row(i: u32) -> u32 { return step[step[TOP_K_ROWS_AT] + i]; }
 fn block_copy(i: u32) -> vec2<u32> { let at = step[BLOCK_COPIES_AT] + 2u * i; return vec2<u32>(step[at], step[at + 1u]); }
 
 // One attention work item: some query tokens of one sequence over a range of its keys.

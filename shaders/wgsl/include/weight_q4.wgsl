@@ -1,6 +1,6 @@
-// Weights in Q4_1 (and Q4_0, whose minimum is -8 d exactly), repacked: a plane of nibbles [rows][cols / 8], eight
-// consecutive ones in a u32 from the lowest bits up, and a plane of f16 pairs (d, m) [rows][cols / 32]. w = d * q + m.
-@group(0) @binding(1) var<storage, read> weights: array<u32>;
+// Weights in Q4_1 (and Q4_0, whose minimum is -8 d exactly), repacked: a plane of nibbles [rows][cols / 32], 32
+// consecutive ones in a vec4 from its lowest bits up, and a plane of f16 pairs (d, m) [rows][cols / 32]. w = d * q + m.
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
 
 fn block_scale(block: u32) -> vec2<f32> { return unpack2x16float(scales[block]); }
@@ -10,6 +10,15 @@ fn nibbles4(w: u32, scale: vec2<f32>) -> vec4<f32> {
     return fma(vec4<f32>(q), vec4<f32>(scale.x), vec4<f32>(scale.y));
 }
 fn weights8(at: u32, scale: vec2<f32>) -> Vec8 {
-    let w = weights[at];
+    let w = weights[at / 4u][at % 4u];
     return Vec8(nibbles4(w, scale), nibbles4(w >> 16u, scale));
 }
+
+// A whole block of 32, one of the eight weights of its first octet, and the block with the next octet first: for kernels
+// that unroll over the octet and load as much as they can at once.
+alias RawBlock = vec4<u32>;
+fn raw_block(block: u32) -> RawBlock { return weights[block]; }
+fn raw_weight(raw: RawBlock, e: u32, scale: vec2<f32>) -> f32 {
+    return fma(f32(i32((raw.x >> (4u * e)) & 15u)), scale.x, scale.y);
+}
+fn next_octet(raw: RawBlock) -> RawBlock { return raw.yzwx; }

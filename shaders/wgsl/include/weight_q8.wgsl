@@ -1,6 +1,6 @@
-// Weights in Q8_0, repacked: a plane of signed bytes [rows][cols / 8] and a plane of f16 scales [rows * cols / 32], two in
+// Weights in Q8_0, repacked: a plane of signed bytes [rows][cols / 16] and a plane of f16 scales [rows * cols / 32], two in
 // a u32. w = d * q.
-@group(0) @binding(1) var<storage, read> weights: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
 
 fn block_scale(block: u32) -> vec2<f32> {
@@ -12,6 +12,18 @@ fn bytes4(w: u32) -> vec4<f32> {
     return vec4<f32>((vec4<i32>(bitcast<i32>(w)) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u));
 }
 fn weights8(at: u32, scale: vec2<f32>) -> Vec8 {
-    let w = weights[at];
+    let pair = weights[at / 2u];
+    let w = select(pair.xy, pair.zw, (at & 1u) == 1u);
     return Vec8(bytes4(w.x) * scale.x, bytes4(w.y) * scale.x);
+}
+
+// A whole block of 32, one of the eight weights of its first octet, and the block with the next octet first: for kernels
+// that unroll over the octet and load as much as they can at once.
+alias RawBlock = array<vec4<u32>, 2>;
+fn raw_block(block: u32) -> RawBlock { return RawBlock(weights[2u * block], weights[2u * block + 1u]); }
+fn raw_weight(raw: RawBlock, e: u32, scale: vec2<f32>) -> f32 {
+    return f32((bitcast<i32>(raw[0][e / 4u]) << (24u - 8u * (e % 4u))) >> 24u) * scale.x;
+}
+fn next_octet(raw: RawBlock) -> RawBlock {
+    return RawBlock(vec4<u32>(raw[0].zw, raw[1].xy), vec4<u32>(raw[1].zw, raw[0].xy));
 }

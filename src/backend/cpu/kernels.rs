@@ -2,7 +2,8 @@
 //!
 //! Shapes are row-major slices; the row counts follow from the slices' lengths.
 
-use crate::backend::{AttentionShape, RopePairing};
+use crate::backend::{AttentionShape, RopePairing, TokenScore};
+use std::cmp::Ordering;
 
 /// `out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`; `x`, `out` `[R][n]`, `weight` `[n]`.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
@@ -125,6 +126,20 @@ pub fn argmax(values: &[f32]) -> u32 {
     best
 }
 
+/// The `k` likeliest tokens of a row of finite logits, likeliest first, ties to the lowest index, with
+/// `logprob[i] = logits[i] - ln(sum_j exp(logits[j]))`.
+pub fn top_k(logits: &[f32], k: u32) -> Vec<TokenScore> {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let log_sum = max + logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum::<f64>().ln();
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    order.sort_by(|&a, &b| {
+        logits[b as usize].partial_cmp(&logits[a as usize]).unwrap_or(Ordering::Equal).then(a.cmp(&b))
+    });
+    order.truncate(k as usize);
+    let score = |token: u32| TokenScore { token, logprob: (f64::from(logits[token as usize]) - log_sum) as f32 };
+    order.into_iter().map(score).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +195,16 @@ mod tests {
         assert_eq!(argmax(&[f32::NEG_INFINITY, -1e30, f32::NAN, -1e30]), 1);
         assert_eq!(argmax(&[f32::NEG_INFINITY; 3]), 0);
         assert_eq!(argmax(&[f32::NAN, f32::INFINITY]), 1);
+    }
+
+    #[test]
+    fn top_k_ranks_by_logit_then_index() {
+        let top = top_k(&[1.0, 3.0, -2.0, 3.0, 0.0], 4);
+        assert_eq!(top.iter().map(|score| score.token).collect::<Vec<_>>(), [1, 3, 0, 4]);
+        let total: f64 = [1.0f64, 3.0, -2.0, 3.0, 0.0].iter().map(|x| x.exp()).sum();
+        assert!((f64::from(top[2].logprob) - (1.0 - total.ln())).abs() < 1e-6);
+        let all: f64 = top_k(&[5.0; 8], 8).iter().map(|score| f64::from(score.logprob).exp()).sum();
+        assert!((all - 1.0).abs() < 1e-6);
     }
 
     #[test]

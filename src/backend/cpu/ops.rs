@@ -23,7 +23,7 @@ impl Model {
         }
     }
 
-    /// The argmax of every logits row, and the rows that the step asks for.
+    /// The argmax of every logits row, and the rows and likeliest tokens that the step asks for.
     pub(super) fn output(&self, input: &StepInput<'_>) -> StepOutput {
         let Some(logits) = self.program.logits else { return StepOutput::default() };
         assert_eq!(self.rows_kind(logits), Rows::Logits, "rows of the logits");
@@ -32,6 +32,7 @@ impl Model {
         StepOutput {
             argmax: rows.iter().map(|row| kernels::argmax(row)).collect(),
             logits: input.read_logits_rows.iter().flat_map(|&row| rows[row as usize]).copied().collect(),
+            top_k: input.top_k_rows.iter().flat_map(|&row| kernels::top_k(rows[row as usize], input.top_k)).collect(),
         }
     }
 

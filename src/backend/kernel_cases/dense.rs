@@ -1,4 +1,4 @@
-//! Cases of the kernels that know no KV pool: embed, rms_norm, silu_mul, row selection and argmax.
+//! Cases of the kernels that know no KV pool: embed, rms_norm, silu_mul, row selection, argmax and the likeliest tokens.
 
 use super::{
     CaseData, CaseStep, FORMATS, KernelCase, OUT, SplitMix64, StepData, X, dense_program, logits_by, matrix, tokens_by,
@@ -7,7 +7,7 @@ use super::{
 use crate::backend::{Op, WeightFormat, WeightId};
 
 pub(super) fn cases() -> Vec<KernelCase> {
-    [embed(), rms_norm(), silu_mul(), select_logits_rows(), argmax()].into_iter().flatten().collect()
+    [embed(), rms_norm(), silu_mul(), select_logits_rows(), argmax(), top_k()].into_iter().flatten().collect()
 }
 
 fn embed() -> Vec<KernelCase> {
@@ -117,6 +117,27 @@ fn argmax() -> Vec<KernelCase> {
         KernelCase::new("argmax", vocab.to_string(), 0.0, build).quick_if(true)
     };
     [131, 1024, 49_152].map(case).into()
+}
+
+/// The likeliest tokens of some of the rows.
+fn top_k() -> Vec<KernelCase> {
+    let case = |(vocab, k): (u32, u32)| {
+        let build = move |rng: &mut SplitMix64| {
+            let (mut program, kv) = dense_program(vec![logits_by("logits", vocab)], None);
+            program.logits = Some(X);
+            // Without the rows that are masked.
+            let steps = [vec![0], vec![6, 1, 2, 3, 6]].map(|kinds: Vec<u32>| {
+                let logits: Vec<f32> = kinds.iter().flat_map(|&kind| logits_row(rng, vocab, kind)).collect();
+                let rows = kinds.len() as u32;
+                let top_k_rows = (0..rows).filter(|row| row % 4 != 1).collect();
+                let data = StepData::of_tokens(rows).with_logits((0..rows).collect());
+                CaseStep::new(StepData { read_logits_rows: Vec::new(), top_k_rows, top_k: k, ..data }).input(X, logits)
+            });
+            CaseData { weights: Vec::new(), program, kv, steps: steps.into() }
+        };
+        KernelCase::new("top_k", format!("{k} of {vocab}"), 1e-5, build).quick_if(k < 64)
+    };
+    [(131, 2), (131, 64), (4097, 9), (49_152, 17), (49_152, 64)].map(case).into()
 }
 
 /// Rows of different difficulty.

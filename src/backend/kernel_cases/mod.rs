@@ -11,14 +11,15 @@
 //! |---|---|---|
 //! | copies, argmax, row selection | 0 | nothing is computed |
 //! | embed | 1e-6 | `d * q + m` may be one fused operation or two |
+//! | likeliest tokens | 0, their log probabilities 1e-5 | f32 sums of the vocabulary, `exp` and `log` |
 //! | rms_norm, silu_mul, rope | 1e-5 | f32 sums of a few thousand terms, `exp` and `inverseSqrt` to a few ulp |
 //! | matmul | 1e-5 * max(1, sqrt(cols / 256)) | rounding errors of f32 sums grow like a random walk |
-//! | paged_attention | 2e-5 | `exp` is good to `3 + 2 abs(x)` ulp in WGSL, sums of up to 5000 weights |
+//! | paged_attention | 1e-5 | `exp` is good to `3 + 2 abs(x)` ulp in WGSL, sums of up to 5000 weights |
 //! | paged_attention, peaked | 2e-4 | scores of order 100 carry errors of 1e-5, which `exp` makes relative ones |
 //! | values in an f16 pool | 1e-3 | one ulp of f16: a last-bit difference in f32 may round the other way |
 //! | the tiny model | 1e-4, 2e-3 with an f16 pool | the above through two layers |
 //!
-//! Plain sequential f32 sums reach at most a quarter of these bounds in every case of matmul, rms_norm, silu_mul and
+//! Plain sequential f32 sums reach at most half of these bounds in every case of matmul, rms_norm, silu_mul and
 //! paged_attention, so a kernel that fails has a bug, or computes in less than f32.
 
 mod attention;

@@ -48,6 +48,7 @@ pub fn run_case(
             None => Vec::new(),
         };
         comparison.argmax(&label, &got.step, &want.step, &logits, case.tolerance);
+        comparison.top_k(&label, &got.step, &want.step, step.data.top_k, case.tolerance);
     }
     Ok(comparison.report)
 }
@@ -194,6 +195,18 @@ impl Comparison {
         }
     }
 
+    /// Compares the likeliest tokens, exactly, and their log probabilities.
+    fn top_k(&mut self, label: &str, got: &StepOutput, want: &StepOutput, k: u32, tolerance: f64) {
+        if k == 0 {
+            return;
+        }
+        let tokens = |output: &StepOutput| output.top_k.iter().map(|score| score.token as f32).collect::<Vec<f32>>();
+        let logprobs = |output: &StepOutput| output.top_k.iter().map(|score| score.logprob).collect::<Vec<f32>>();
+        self.values(&format!("{label}, likeliest tokens"), &tokens(got), &tokens(want), k as usize, 0.0);
+        let label = format!("{label}, log probabilities");
+        self.values(&label, &logprobs(got), &logprobs(want), k as usize, tolerance);
+    }
+
     fn error(&mut self, abs: f64, rel: f64, tolerance: f64, worst: impl FnOnce() -> String) {
         self.report.max_abs_error = self.report.max_abs_error.max(abs);
         self.report.max_rel_error = self.report.max_rel_error.max(rel);
@@ -242,7 +255,7 @@ mod tests {
     fn argmax_may_differ_only_between_logits_within_the_tolerance() {
         let passes = |got: u32, want: u32, tolerance| {
             let mut comparison = Comparison::new();
-            let output = |token| StepOutput { argmax: vec![token], logits: Vec::new() };
+            let output = |token| StepOutput { argmax: vec![token], ..StepOutput::default() };
             comparison.argmax("x", &output(got), &output(want), &[0.5, 0.75, 0.75, -1.0], tolerance);
             comparison.report.passed
         };

@@ -29,6 +29,10 @@ pub struct StepData {
     pub block_copies: Vec<(u32, u32)>,
     /// Ascending rows of the logits.
     pub read_logits_rows: Vec<u32>,
+    /// Ascending rows of the logits.
+    pub top_k_rows: Vec<u32>,
+    /// Likeliest tokens of each.
+    pub top_k: u32,
 }
 
 /// One sequence of a step.
@@ -94,6 +98,8 @@ impl StepData {
             logits_indices: &self.logits_indices,
             block_copies: &self.block_copies,
             read_logits_rows: &self.read_logits_rows,
+            top_k_rows: &self.top_k_rows,
+            top_k: self.top_k,
         }
     }
 }

@@ -109,6 +109,7 @@ pub(super) fn choose(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterSu
             .map(|(index, _)| index),
         Some(wanted) => match wanted.parse::<usize>() {
             Ok(index) => (index < all.len()).then_some(index),
+            Err(_) if wanted.is_empty() => None,
             Err(_) => all.iter().position(|(_, s)| s.name.to_lowercase().contains(&wanted.to_lowercase())),
         },
     };
@@ -183,19 +184,20 @@ fn unusable(features: &wgpu::Features, limits: &wgpu::Limits) -> Option<String> 
     None
 }
 
-/// Size of the largest device-local heap, through the API below `wgpu`.
+/// Size of the largest memory heap, through the API below `wgpu`.
+#[cfg(any(target_os = "linux", target_os = "windows", target_os = "android"))]
 fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
-    #[cfg(any(target_os = "linux", target_os = "windows", target_os = "android"))]
     // SAFETY: the handles are only used for a query while `adapter` is alive.
     unsafe {
         let hal = adapter.as_hal::<wgpu::hal::api::Vulkan>()?;
-        let properties =
-            hal.shared_instance().raw_instance().get_physical_device_memory_properties(hal.raw_physical_device());
-        return properties.memory_heaps_as_slice().iter().map(|heap| heap.size).max();
+        let instance = hal.shared_instance().raw_instance();
+        let properties = instance.get_physical_device_memory_properties(hal.raw_physical_device());
+        properties.memory_heaps_as_slice().iter().map(|heap| heap.size).max()
     }
-    #[cfg(not(any(target_os = "linux", target_os = "windows", target_os = "android")))]
-    {
-        let _ = adapter;
-        None
-    }
+}
+
+/// Not known on this system.
+#[cfg(not(any(target_os = "linux", target_os = "windows", target_os = "android")))]
+fn memory_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
+    None
 }

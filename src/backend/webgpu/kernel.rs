@@ -7,6 +7,13 @@ use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
 use super::Variant;
 use std::fmt::Write;
 
+mod logits;
+
+pub(super) use logits::{
+    ArgmaxChunksParams, ArgmaxRowsParams, LOGITS_CHUNK, TopKChunksParams, TopKRowsParams, argmax_chunks, argmax_rows,
+    top_k_chunks, top_k_rows,
+};
+
 macro_rules! wgsl {
     ($path:literal) => {
         include_str!(concat!("../../../shaders/wgsl/", $path))
@@ -42,6 +49,15 @@ impl DeviceFormat {
     /// Whether there is a second plane, of scales.
     pub(super) fn has_scales(self) -> bool {
         matches!(self, Self::Q8 | Self::Q4)
+    }
+}
+
+/// Rows of a weight whose blocks lie next to each other, so that the lanes of a software adapter, a row each, read one
+/// stream; elsewhere the lanes share a row.
+pub(super) fn weight_group(variant: Variant) -> usize {
+    match variant {
+        Variant::Cpu => 16,
+        Variant::Subgroup | Variant::Plain => 1,
     }
 }
 
@@ -97,12 +113,14 @@ impl Kernel {
         self
     }
 
-    fn weight(mut self, format: DeviceFormat) -> Self {
+    fn weight(mut self, format: DeviceFormat, variant: Variant) -> Self {
         self.bindings.insert(1, read(1));
         if format.has_scales() {
             self.bindings.insert(2, read(2));
         }
-        self.include(format.file())
+        self.constant("WEIGHT_GROUP", weight_group(variant) as u32)
+            .include(wgsl!("include/weight_layout.wgsl"))
+            .include(format.file())
     }
 
     fn reduce(self, variant: Variant, subgroup_size: u32) -> Self {
@@ -143,8 +161,8 @@ pub(super) struct EmbedParams {
     pub(super) num_rows: u32,
 }
 
-pub(super) fn embed(format: DeviceFormat) -> Kernel {
-    Kernel::new("embed", wgsl!("embed.wgsl"), &[write(3)], size_of::<EmbedParams>()).weight(format)
+pub(super) fn embed(format: DeviceFormat, variant: Variant) -> Kernel {
+    Kernel::new("embed", wgsl!("embed.wgsl"), &[write(3)], size_of::<EmbedParams>()).weight(format, variant)
 }
 
 /// Parameters of `rms_norm`.
@@ -206,9 +224,18 @@ pub(super) enum MatMulKernel {
     Tiled,
 }
 
-/// Output columns of a lane of `matmul_cpu`, and of a workgroup of `matvec`.
-const CPU_COLS: u32 = 2;
+/// Invocations of a workgroup of `matmul_cpu`, and output columns of a workgroup of `matvec`.
+const CPU_WG: u32 = 16;
 const VECTOR_COLS: u32 = 4;
+
+/// Output columns of a lane of `matmul_cpu`: as many as pay before the registers spill.
+fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
+    match format {
+        DeviceFormat::Q8 => 4,
+        DeviceFormat::Q4 if tile < 8 => 4,
+        _ => 2,
+    }
+}
 
 impl MatMulKernel {
     /// The kernels of a variant, each with the largest number of rows that it is chosen for.
@@ -231,9 +258,9 @@ impl MatMulKernel {
     }
 
     /// Output columns of one workgroup.
-    pub(super) fn group_cols(self) -> u32 {
+    pub(super) fn group_cols(self, format: DeviceFormat) -> u32 {
         match self {
-            Self::Cpu { .. } => 32 * CPU_COLS,
+            Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format),
             Self::Vector { .. } => VECTOR_COLS,
             Self::Tiled => 64,
         }
@@ -255,14 +282,15 @@ impl MatMulKernel {
                 .constant("SUBGROUP_SIZE", subgroup_size)
                 .constant("X_REGISTERS", 8 / subgroup_size)
                 .constant("TILE", tile)
-                .constant("COLS", CPU_COLS),
+                .constant("WG", CPU_WG)
+                .constant("COLS", cpu_cols(tile, format)),
             Self::Vector { tile } => Kernel::new("matvec", wgsl!("matvec.wgsl"), &bindings, bytes)
                 .constant("TILE", tile)
                 .constant("COLS", VECTOR_COLS)
                 .reduce(variant, subgroup_size),
             Self::Tiled => Kernel::new("matmul", wgsl!("matmul.wgsl"), &bindings, bytes),
         }
-        .weight(format)
+        .weight(format, variant)
     }
 }
 
@@ -297,12 +325,23 @@ pub(super) struct AttentionTiling {
     pub(super) heads_per_group: u32,
     /// Query tokens of one prefill work item.
     pub(super) prefill_tokens: u32,
+    /// Keys that prefill stages in workgroup memory at once; divides the block size.
+    pub(super) prefill_keys: u32,
     /// Keys of one decode work item.
     pub(super) split: u32,
 }
 
+/// Workgroup memory that every adapter has, in bytes (WebGPU's least `maxComputeWorkgroupStorageSize`). `wgpu` does not hold
+/// kernels to it.
+pub(super) const WORKGROUP_BYTES: u32 = 16384;
+
+/// Workgroup memory of `attention_prefill`: q, the staged keys and values, and the scores.
+fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
+    4 * rows * head_dim + 2 * keys * head_dim * kv.bytes() as u32 + 4 * rows * keys
+}
+
 impl AttentionTiling {
-    pub(super) fn new(variant: Variant, shape: &AttentionShape) -> Self {
+    pub(super) fn new(variant: Variant, shape: &AttentionShape, kv: KvDtype) -> Self {
         let group = shape.num_heads / shape.num_kv_heads;
         let divisor = |most: u32| (1..=group.min(most).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
         match variant {
@@ -310,13 +349,16 @@ impl AttentionTiling {
             Variant::Cpu => {
                 let heads_per_group = divisor((256 / shape.head_dim).max(1));
                 let rows = (768 / shape.head_dim).max(1);
-                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), split: 64 }
+                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), prefill_keys: 16, split: 256 }
             }
-            // Sixteen rows, fewer for wide heads: q and the staged K and V fit 16 KiB (f16) of workgroup memory.
+            // As many rows and keys as fit.
             Variant::Subgroup | Variant::Plain => {
                 let heads_per_group = [4, 2, 1].into_iter().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
-                let rows = if shape.head_dim <= 128 { 16 } else { 4 };
-                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), split: 256 }
+                let (rows, prefill_keys) = [(16, 16), (16, 8), (8, 8), (4, 8), (4, 4), (4, 2)]
+                    .into_iter()
+                    .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
+                    .unwrap_or((4, 1));
+                Self { heads_per_group, prefill_tokens: rows / heads_per_group, prefill_keys, split: 256 }
             }
         }
     }
@@ -352,7 +394,10 @@ pub(super) fn attention_decode(
         // As many teams of eight lanes as their accumulators leave room for.
         Variant::Subgroup => {
             let bytes_of_team = tiling.heads_per_group * (shape.head_dim * 4 + 8);
-            let teams = (1..=16).rev().find(|&t: &u32| t.is_power_of_two() && t * bytes_of_team <= 16384).unwrap_or(1);
+            let teams = (1..=16)
+                .rev()
+                .find(|&t: &u32| t.is_power_of_two() && t * bytes_of_team <= WORKGROUP_BYTES)
+                .unwrap_or(1);
             build("attention_decode", wgsl!("attention_decode.wgsl")).constant("WG", 8 * teams)
         }
         Variant::Plain => {
@@ -378,39 +423,11 @@ pub(super) fn attention_prefill(
             let bindings = [read(1), read(2), read(3), write(4)];
             attention("attention_prefill", wgsl!("attention_prefill.wgsl"), &bindings, shape, layout, tiling)
                 .constant("TOKENS", tiling.prefill_tokens)
+                .constant("KEYS", tiling.prefill_keys)
         }
     }
 }
 
 pub(super) fn attention_reduce(shape: &AttentionShape, layout: &KvLayout) -> Kernel {
     Kernel::new("attention_reduce", wgsl!("attention_reduce.wgsl"), &[read(1), read(2), write(3)], 0).kv(shape, layout)
-}
-
-/// Columns that one workgroup of `argmax_chunks` looks at.
-pub(super) const ARGMAX_CHUNK: u32 = 4096;
-
-/// Parameters of `argmax_chunks`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct ArgmaxChunksParams {
-    pub(super) vocab: u32,
-    pub(super) chunks: u32,
-}
-
-pub(super) fn argmax_chunks(variant: Variant, subgroup_size: u32) -> Kernel {
-    let bytes = size_of::<ArgmaxChunksParams>();
-    Kernel::new("argmax_chunks", wgsl!("argmax_chunks.wgsl"), &[read(1), write(2)], bytes)
-        .reduce(variant, subgroup_size)
-        .constant("CHUNK", ARGMAX_CHUNK)
-}
-
-/// Parameters of `argmax_rows`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct ArgmaxRowsParams {
-    pub(super) chunks: u32,
-}
-
-pub(super) fn argmax_rows() -> Kernel {
-    Kernel::new("argmax_rows", wgsl!("argmax_rows.wgsl"), &[read(1), write(2)], size_of::<ArgmaxRowsParams>())
 }

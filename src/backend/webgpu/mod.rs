@@ -4,11 +4,16 @@
 //! metadata upload, one submit and one read-back of token ids.
 
 mod adapter;
+mod bandwidth;
 mod device;
 mod kernel;
 mod plan;
+#[cfg(test)]
+mod reflection;
 mod repack;
 mod step_words;
+#[cfg(test)]
+mod uniformity;
 mod weights;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
@@ -17,10 +22,10 @@ pub use device::GpuDevice;
 use super::{
     ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput, StepLimits,
 };
-use super::{StepOutput, WeightId};
+use super::{MAX_TOP_K, StepOutput, WeightId};
 use half::f16;
-use kernel::{ARGMAX_CHUNK, AttentionTiling};
-use plan::{Buffers, Plan, Planner};
+use kernel::{AttentionTiling, LOGITS_CHUNK};
+use plan::{Buffers, Plan, Planner, TopKBuffers};
 use std::sync::Arc;
 use step_words::StepWords;
 use weights::GpuWeight;
@@ -81,7 +86,7 @@ impl WebGpuBackend {
         let shape = &program.attention;
         let partials = u64::from(step_words::max_partials(limits, kv.block_size, tiling)) * u64::from(shape.num_heads);
         let words = step_words::max_words(limits, kv.block_size, tiling);
-        let chunks = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols.div_ceil(ARGMAX_CHUNK));
+        let chunks = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols.div_ceil(LOGITS_CHUNK));
         let rows = u64::from(limits.max_logits_rows.max(1));
         Ok(Buffers {
             step: buffer("step", 4 * words as u64)?,
@@ -93,6 +98,11 @@ impl WebGpuBackend {
             partial_stats: buffer("partial attention", 8 * partials)?,
             chunk_max: buffer("argmax", 8 * rows * u64::from(chunks))?,
             ids: buffer("ids", 4 * rows)?,
+            top_k: TopKBuffers {
+                chunk_sums: buffer("likeliest tokens", 4 * rows * u64::from(chunks))?,
+                chunk_top: buffer("likeliest tokens", 8 * rows * u64::from(chunks * MAX_TOP_K))?,
+                scores: buffer("likeliest tokens", 8 * rows * u64::from(MAX_TOP_K))?,
+            },
             unused: buffer("unused", 16)?,
         })
     }
@@ -145,7 +155,7 @@ impl Backend for WebGpuBackend {
                 kv.block_size, kv.head_dim
             )));
         }
-        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention);
+        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype);
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
@@ -166,6 +176,10 @@ impl Backend for WebGpuBackend {
     fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
         let prepared = self.prepared.as_ref().expect("prepare() comes before forward()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
+        let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
+        if rope_rows > 0 {
+            assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
+        }
         self.words.build(input, &prepared.tiling);
         let gpu = &self.gpu;
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
@@ -183,12 +197,21 @@ impl Backend for WebGpuBackend {
         let row_bytes = 4 * u64::from(prepared.program.activations[logits.0 as usize].cols);
         let logits = &prepared.buffers.activations[logits.0 as usize];
         let mut ranges = vec![(&prepared.buffers.ids, 0, 4 * rows as u64)];
+        let top_k_bytes = 8 * input.top_k_rows.len() as u64 * u64::from(input.top_k);
+        if top_k_bytes > 0 {
+            ranges.push((&prepared.buffers.top_k.scores, 0, top_k_bytes));
+        }
         ranges.extend(input.read_logits_rows.iter().map(|&row| (logits, u64::from(row) * row_bytes, row_bytes)));
         let staging = gpu.encode_read(&mut encoder, &ranges);
         gpu.queue.submit([encoder.finish()]);
         let bytes = gpu.finish_read(&staging)?;
-        let (ids, logits) = bytes.split_at(4 * rows);
-        Ok(StepOutput { argmax: bytemuck::pod_collect_to_vec(ids), logits: bytemuck::pod_collect_to_vec(logits) })
+        let (ids, rest) = bytes.split_at(4 * rows);
+        let (top_k, logits) = rest.split_at(top_k_bytes as usize);
+        Ok(StepOutput {
+            argmax: bytemuck::pod_collect_to_vec(ids),
+            logits: bytemuck::pod_collect_to_vec(logits),
+            top_k: bytemuck::pod_collect_to_vec(top_k),
+        })
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {

@@ -8,6 +8,8 @@ use super::step_words::{StepCounts, header};
 use super::weights::GpuWeight;
 use std::sync::Arc;
 
+mod logits;
+
 /// Workgroups of a dispatch, from the step's counts.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Grid {
@@ -41,6 +43,12 @@ pub(super) enum Grid {
     BlockCopies {
         x: u32,
     },
+    /// `(x, rows whose likeliest tokens are wanted)`.
+    TopKColumns {
+        x: u32,
+    },
+    /// `(rows whose likeliest tokens are wanted, 1)`.
+    TopKRows,
 }
 
 fn count(rows: Rows, counts: &StepCounts) -> u32 {
@@ -60,6 +68,8 @@ impl Grid {
             Self::PrefillItems { y } => (counts.prefill_items, y),
             Self::ReduceItems { y } => (counts.reduce_items, y),
             Self::BlockCopies { x } => (x, counts.block_copies),
+            Self::TopKColumns { x } => (x, counts.top_k_rows),
+            Self::TopKRows => (counts.top_k_rows, 1),
         }
     }
 }
@@ -92,8 +102,16 @@ pub(super) struct Buffers {
     pub(super) partial_stats: wgpu::Buffer,
     pub(super) chunk_max: wgpu::Buffer,
     pub(super) ids: wgpu::Buffer,
+    pub(super) top_k: TopKBuffers,
     /// Bound where a kernel has an input that this op does not use.
     pub(super) unused: wgpu::Buffer,
+}
+
+/// Those of the likeliest tokens.
+pub(super) struct TopKBuffers {
+    pub(super) chunk_sums: wgpu::Buffer,
+    pub(super) chunk_top: wgpu::Buffer,
+    pub(super) scores: wgpu::Buffer,
 }
 
 /// Everything a step dispatches, in order.
@@ -140,7 +158,7 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Turns every op into dispatches, block copies before them and the argmax after them.
+    /// Turns every op into dispatches, block copies before them and the argmax and the likeliest tokens after them.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
         for layer in 0..self.kv.num_layers as usize {
             self.copy_blocks(layer)?;
@@ -150,6 +168,7 @@ impl<'a> Planner<'a> {
         }
         if let Some(logits) = self.program.logits {
             self.argmax(logits)?;
+            self.top_k(logits)?;
         }
         Ok(Plan { nodes: self.nodes })
     }
@@ -260,7 +279,7 @@ impl<'a> Planner<'a> {
             let mut buffers = part.buffers();
             buffers.push(self.activation(out));
             let grid = Grid::Columns { x: octets.div_ceil(32), rows: Rows::Tokens, each: 1 };
-            let kernel = kernel::embed(part.format);
+            let kernel = kernel::embed(part.format, self.gpu.variant);
             self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
         }
         Ok(())
@@ -296,7 +315,7 @@ impl<'a> Planner<'a> {
             for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant) {
                 let kernel = choice.kernel(part.format, self.gpu.variant, self.gpu.subgroup_size());
                 let pipeline = self.gpu.pipeline(&kernel)?;
-                let groups = (part.rows as u32).div_ceil(choice.group_cols());
+                let groups = (part.rows as u32).div_ceil(choice.group_cols(part.format));
                 let max_groups = self.gpu.device.limits().max_compute_workgroups_per_dimension;
                 let grid = match choice {
                     MatMulKernel::Vector { .. } => {
@@ -350,19 +369,5 @@ impl<'a> Planner<'a> {
         let buffers = [&b.partial_out, &b.partial_stats, self.activation(out)];
         let grid = Grid::ReduceItems { y: shape.num_heads };
         self.single(&kernel::attention_reduce(&shape, self.kv), Rows::Tokens, grid, &[], &buffers)
-    }
-
-    fn argmax(&mut self, logits: ActId) -> Result<(), BackendError> {
-        let vocab = self.cols(logits);
-        let chunks = vocab.div_ceil(kernel::ARGMAX_CHUNK);
-        let params = kernel::ArgmaxChunksParams { vocab, chunks };
-        let kernel = kernel::argmax_chunks(self.gpu.variant, self.gpu.subgroup_size());
-        let grid = Grid::Columns { x: chunks, rows: Rows::Logits, each: 1 };
-        let buffers = [self.activation(logits), &self.buffers.chunk_max];
-        self.single(&kernel, Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)?;
-        let params = kernel::ArgmaxRowsParams { chunks };
-        let grid = Grid::RowGroups { rows: Rows::Logits, each: 32 };
-        let buffers = [&self.buffers.chunk_max, &self.buffers.ids];
-        self.single(&kernel::argmax_rows(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)
     }
 }

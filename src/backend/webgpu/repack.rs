@@ -57,6 +57,25 @@ pub(super) fn repack(format: WeightFormat, data: &[u8], values: &mut Vec<u8>, sc
     }
 }
 
+/// Reorders a row-major plane of blocks so that `group` rows are interleaved block by block (`block_index` in the WGSL),
+/// the last group filled up with zeros.
+pub(super) fn interleave(plane: Vec<u8>, blocks_per_row: usize, block_bytes: usize, group: usize) -> Vec<u8> {
+    let row_bytes = blocks_per_row * block_bytes;
+    if group == 1 || row_bytes == 0 {
+        return plane;
+    }
+    let rows = plane.len() / row_bytes;
+    let mut out = vec![0; rows.next_multiple_of(group) * row_bytes];
+    for (row, data) in plane.chunks_exact(row_bytes).enumerate() {
+        let base = row / group * group * row_bytes + row % group * block_bytes;
+        for (block, data) in data.chunks_exact(block_bytes).enumerate() {
+            let at = base + block * group * block_bytes;
+            out[at..at + block_bytes].copy_from_slice(data);
+        }
+    }
+    out
+}
+
 /// ggml keeps element j in the low nibble of byte j and element j + 16 in the high one; here element 2 j is in the low
 /// nibble of byte j and element 2 j + 1 in the high one.
 fn consecutive_nibbles(block: &[u8]) -> [u8; 16] {
@@ -75,6 +94,14 @@ mod tests {
         let packed = consecutive_nibbles(&block);
         assert_eq!(packed[..3], [0x10, 0x32, 0x54]);
         assert_eq!(packed[8..11], [0x10, 0x32, 0x54]);
+    }
+
+    #[test]
+    fn rows_of_a_group_are_interleaved() {
+        // Three rows of two blocks of one byte, in groups of two.
+        let plane = vec![10, 11, 20, 21, 30, 31];
+        assert_eq!(interleave(plane.clone(), 2, 1, 2), [10, 20, 11, 21, 30, 0, 31, 0]);
+        assert_eq!(interleave(plane.clone(), 2, 1, 1), plane);
     }
 
     #[test]

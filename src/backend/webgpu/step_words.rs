@@ -17,14 +17,17 @@ pub(super) mod header {
     pub(in super::super) const DECODE_ITEMS_AT: usize = 9;
     pub(in super::super) const PREFILL_ITEMS_AT: usize = 10;
     pub(in super::super) const REDUCE_ITEMS_AT: usize = 11;
-    pub(in super::super) const WORDS: usize = 12;
+    pub(in super::super) const NUM_TOP_K_ROWS: usize = 12;
+    pub(in super::super) const TOP_K: usize = 13;
+    pub(in super::super) const TOP_K_ROWS_AT: usize = 14;
+    pub(in super::super) const WORDS: usize = 15;
 }
 
 /// Words of a `WorkItem` and of a `ReduceItem`.
-const ITEM_WORDS: usize = 6;
-const REDUCE_WORDS: usize = 3;
+pub(super) const ITEM_WORDS: usize = 6;
+pub(super) const REDUCE_WORDS: usize = 3;
 /// `WorkItem::partial` of an item that writes its output itself.
-const NO_PARTIAL: u32 = u32::MAX;
+pub(super) const NO_PARTIAL: u32 = u32::MAX;
 
 /// How much of each kind of work the step has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +38,7 @@ pub(super) struct StepCounts {
     pub(super) decode_items: u32,
     pub(super) prefill_items: u32,
     pub(super) reduce_items: u32,
+    pub(super) top_k_rows: u32,
 }
 
 /// The words, rebuilt every step in the same allocations.
@@ -58,7 +62,7 @@ pub(super) fn max_words(limits: &StepLimits, block_size: u32, tiling: &Attention
     header::WORDS
         + 3 * limits.max_tokens as usize
         + limits.max_block_table_entries as usize
-        + limits.max_logits_rows as usize
+        + 2 * limits.max_logits_rows as usize
         + 2 * limits.max_block_copies as usize
         + ITEM_WORDS * (max_partials(limits, block_size, tiling) + prefill_items) as usize
         + REDUCE_WORDS * limits.max_seqs as usize
@@ -75,6 +79,7 @@ impl StepWords {
         self.section(header::SLOT_MAPPING_AT, input.slot_mapping);
         self.section(header::BLOCK_TABLES_AT, input.block_tables);
         self.section(header::LOGITS_INDICES_AT, input.logits_indices);
+        self.section(header::TOP_K_ROWS_AT, input.top_k_rows);
         self.words[header::BLOCK_COPIES_AT] = self.words.len() as u32;
         self.words.extend(input.block_copies.iter().flat_map(|&(src, dst)| [src, dst]));
 
@@ -93,10 +98,13 @@ impl StepWords {
             decode_items: self.decode.len() as u32,
             prefill_items: self.prefill.len() as u32,
             reduce_items: self.reduce.len() as u32,
+            top_k_rows: input.top_k_rows.len() as u32,
         };
         self.words[header::NUM_TOKENS] = self.counts.tokens;
         self.words[header::NUM_LOGITS_ROWS] = self.counts.logits_rows;
         self.words[header::NUM_BLOCK_COPIES] = self.counts.block_copies;
+        self.words[header::NUM_TOP_K_ROWS] = self.counts.top_k_rows;
+        self.words[header::TOP_K] = input.top_k;
     }
 
     fn section(&mut self, header: usize, values: &[u32]) {

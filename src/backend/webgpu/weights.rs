@@ -2,7 +2,7 @@
 
 use super::super::{BackendError, HostWeight, WeightFormat};
 use super::device::GpuDevice;
-use super::kernel::DeviceFormat;
+use super::kernel::{self, DeviceFormat};
 use super::repack::{self, BLOCK};
 
 /// Rows of a weight that lie in one pair of buffers.
@@ -51,6 +51,12 @@ pub(super) fn upload(gpu: &GpuDevice, weight: &HostWeight<'_>) -> Result<GpuWeig
         for (format, data) in &run.pieces {
             repack::repack(*format, data, &mut values, &mut scales);
         }
+        if !is_vector {
+            let group = kernel::weight_group(gpu.variant);
+            let (value_bytes, scale_bytes) = repack::block_bytes(run.format);
+            values = repack::interleave(values, weight.cols / BLOCK, value_bytes as usize, group);
+            scales = repack::interleave(scales, weight.cols / BLOCK, scale_bytes as usize, group);
+        }
         bytes += (values.len() + scales.len()) as u64;
         let values = plane(gpu, &weight.name, values)?;
         let scales = if run.format.has_scales() { Some(plane(gpu, &weight.name, scales)?) } else { None };
@@ -80,10 +86,11 @@ fn runs<'a>(gpu: &GpuDevice, weight: &'a HostWeight<'_>) -> Result<Vec<Run<'a>>,
         }
         let format = repack::device_format(part.format);
         let device_row_bytes = (weight.cols.div_ceil(BLOCK) as u64) * repack::block_bytes(format).0;
-        let max_rows = (limit / device_row_bytes) as usize;
+        let group = kernel::weight_group(gpu.variant);
+        let max_rows = (limit / device_row_bytes) as usize / group * group;
         if max_rows == 0 {
             return Err(BackendError::Unsupported(format!(
-                "weight {}: one row is larger than the {limit} bytes that this device binds",
+                "weight {}: {group} rows are more than the {limit} bytes that this device binds",
                 weight.name
             )));
         }

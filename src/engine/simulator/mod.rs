@@ -44,6 +44,8 @@ struct Episode {
     report: SimReport,
     rows: Vec<EchoHash>,
     sampled: Vec<SampledToken>,
+    /// Tokens of beams that wait for their siblings.
+    held: Vec<SampledToken>,
     events: Vec<TokenEvent>,
 }
 
@@ -60,6 +62,7 @@ impl Episode {
             report: SimReport { episodes: 1, ..SimReport::default() },
             rows: Vec::new(),
             sampled: Vec::new(),
+            held: Vec::new(),
             events: Vec::new(),
             rng,
         }
@@ -104,6 +107,7 @@ impl Episode {
         self.scheduler.check_invariants();
         self.check_block_tables();
         self.forward();
+        self.hold_back();
         self.beams();
         self.misfortunes();
         if self.sampled.len() > 1 && self.rng.chance(100) {
@@ -169,6 +173,35 @@ impl Episode {
         }
     }
 
+    /// In lock step, keeps the tokens of beams until all beams of the request have one.
+    fn hold_back(&mut self) {
+        if !self.traffic.lock_step {
+            return;
+        }
+        let (mirrors, held) = (&self.mirrors, &mut self.held);
+        held.retain(|held| position(mirrors, held.seq.request).is_some());
+        self.report.deferred += held.len() as u64;
+        self.sampled.retain(|&sampled| {
+            let at = position(mirrors, sampled.seq.request).expect("it has just sampled");
+            if !mirrors[at].is_beam_search() {
+                return true;
+            }
+            // A preempted beam that has waited is computed again, to the same end.
+            match held.iter().find(|other| other.seq == sampled.seq) {
+                Some(other) => assert_eq!(*other, sampled, "I11: recomputed"),
+                None => held.push(sampled),
+            }
+            false
+        });
+        for mirror in mirrors.iter().filter(|mirror| mirror.is_beam_search()) {
+            let is_of = |token: &SampledToken| token.seq.request == mirror.id;
+            if held.iter().filter(|token| is_of(token)).count() == mirror.seqs.len() {
+                self.sampled.extend(held.iter().copied().filter(is_of));
+                held.retain(|token| !is_of(token));
+            }
+        }
+    }
+
     /// Forks and drops beams as a beam search does: during the step, once the logits are there.
     fn beams(&mut self) {
         for drawn in 0..self.sampled.len() {
@@ -207,8 +240,11 @@ impl Episode {
             let at = self.rng.below(self.mirrors.len() as u32) as usize;
             let seqs = &self.mirrors[at].seqs;
             let index = seqs[self.rng.below(seqs.len() as u32) as usize].index;
-            self.drop_seq(at, index);
-            self.forget_if_ended(at);
+            // Dropping the one that the others wait for is up to who makes them wait.
+            if !self.held.iter().any(|held| held.seq.request == self.mirrors[at].id) {
+                self.drop_seq(at, index);
+                self.forget_if_ended(at);
+            }
         }
     }
 

@@ -28,6 +28,8 @@ pub struct SimReport {
     pub forks: u64,
     /// Sequences dropped by beam searches and stop strings.
     pub dropped: u64,
+    /// Tokens that a beam got in a later step than its logits, waiting for its siblings.
+    pub deferred: u64,
     /// Blocks copied on write.
     pub cow_copies: u64,
     /// Tokens found in the prefix cache.
@@ -49,6 +51,7 @@ impl AddAssign for SimReport {
         self.preemptions += other.preemptions;
         self.forks += other.forks;
         self.dropped += other.dropped;
+        self.deferred += other.deferred;
         self.cow_copies += other.cow_copies;
         self.prefix_hit_tokens += other.prefix_hit_tokens;
         self.blocks_allocated += other.blocks_allocated;
@@ -68,6 +71,7 @@ impl fmt::Display for SimReport {
         writeln!(f, "preemptions         {:>14}", self.preemptions)?;
         writeln!(f, "sequences forked    {:>14}", self.forks)?;
         writeln!(f, "sequences dropped   {:>14}", self.dropped)?;
+        writeln!(f, "tokens deferred     {:>14}", self.deferred)?;
         writeln!(f, "blocks allocated    {:>14}", self.blocks_allocated)?;
         writeln!(f, "copies on write     {:>14}", self.cow_copies)?;
         write!(f, "prefix hit tokens   {:>14}", self.prefix_hit_tokens)

@@ -15,6 +15,7 @@ fn many_seeds_hold_all_invariants() {
     assert!(total.preemptions > 1000, "too few preemptions to show anything");
     assert!(total.cow_copies > 1000, "too few copies on write to show anything");
     assert!(total.prefix_hit_tokens > 5_000, "too few prefix hits to show anything");
+    assert!(total.deferred > 100, "too few beams that waited to show anything");
     assert!(total.finished > 1000 && total.aborted > 100 && total.forks > 1000);
 }
 

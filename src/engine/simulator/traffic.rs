@@ -16,6 +16,8 @@ pub(super) struct Traffic {
     /// How often a beam forks, and is dropped.
     pub fork_rate: u32,
     pub reset_rate: u32,
+    /// Whether beams get their tokens all together, once each has its logits.
+    pub lock_step: bool,
     /// Prompts start like one of these.
     prefixes: Vec<Vec<TokenId>>,
     max_prompt_len: u32,
@@ -53,6 +55,7 @@ impl Traffic {
             finish_rate: rng.pick(&[0, 0, 30]),
             fork_rate: rng.pick(&[0, 200, 500]),
             reset_rate: rng.pick(&[0, 10]),
+            lock_step: rng.chance(500),
             prefixes,
             max_prompt_len,
         }

@@ -1,0 +1,69 @@
+//! The kernels that look at finished logits: argmax and the likeliest tokens.
+
+use super::super::Variant;
+use super::{Kernel, read, write};
+
+macro_rules! wgsl {
+    ($path:literal) => {
+        include_str!(concat!("../../../../shaders/wgsl/", $path))
+    };
+}
+
+/// Columns that one workgroup of `argmax_chunks` or `top_k_chunks` looks at.
+pub(in super::super) const LOGITS_CHUNK: u32 = 4096;
+
+/// Parameters of `argmax_chunks`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in super::super) struct ArgmaxChunksParams {
+    pub(in super::super) vocab: u32,
+    pub(in super::super) chunks: u32,
+}
+
+pub(in super::super) fn argmax_chunks(variant: Variant, subgroup_size: u32) -> Kernel {
+    let bytes = size_of::<ArgmaxChunksParams>();
+    Kernel::new("argmax_chunks", wgsl!("argmax_chunks.wgsl"), &[read(1), write(2)], bytes)
+        .reduce(variant, subgroup_size)
+        .constant("CHUNK", LOGITS_CHUNK)
+}
+
+/// Parameters of `argmax_rows`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in super::super) struct ArgmaxRowsParams {
+    pub(in super::super) chunks: u32,
+}
+
+pub(in super::super) fn argmax_rows() -> Kernel {
+    Kernel::new("argmax_rows", wgsl!("argmax_rows.wgsl"), &[read(1), write(2)], size_of::<ArgmaxRowsParams>())
+}
+
+/// Parameters of `top_k_chunks`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in super::super) struct TopKChunksParams {
+    pub(in super::super) vocab: u32,
+    pub(in super::super) chunks: u32,
+}
+
+pub(in super::super) fn top_k_chunks(variant: Variant, subgroup_size: u32) -> Kernel {
+    let bytes = size_of::<TopKChunksParams>();
+    Kernel::new("top_k_chunks", wgsl!("top_k_chunks.wgsl"), &[read(1), write(2), write(3)], bytes)
+        .reduce(variant, subgroup_size)
+        .include(wgsl!("include/ranked.wgsl"))
+        .constant("CHUNK", LOGITS_CHUNK)
+}
+
+/// Parameters of `top_k_rows`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in super::super) struct TopKRowsParams {
+    pub(in super::super) chunks: u32,
+}
+
+pub(in super::super) fn top_k_rows(variant: Variant, subgroup_size: u32) -> Kernel {
+    let bytes = size_of::<TopKRowsParams>();
+    Kernel::new("top_k_rows", wgsl!("top_k_rows.wgsl"), &[read(1), read(2), write(3)], bytes)
+        .reduce(variant, subgroup_size)
+        .include(wgsl!("include/ranked.wgsl"))
+}

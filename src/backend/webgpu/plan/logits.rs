@@ -1,0 +1,36 @@
+//! The dispatches after the program: argmax and the likeliest tokens.
+
+use super::super::super::{ActId, BackendError, Rows};
+use super::super::kernel;
+use super::{Grid, Planner};
+
+impl Planner<'_> {
+    pub(super) fn argmax(&mut self, logits: ActId) -> Result<(), BackendError> {
+        let vocab = self.cols(logits);
+        let chunks = vocab.div_ceil(kernel::LOGITS_CHUNK);
+        let params = kernel::ArgmaxChunksParams { vocab, chunks };
+        let kernel = kernel::argmax_chunks(self.gpu.variant, self.gpu.subgroup_size());
+        let grid = Grid::Columns { x: chunks, rows: Rows::Logits, each: 1 };
+        let buffers = [self.activation(logits), &self.buffers.chunk_max];
+        self.single(&kernel, Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)?;
+        let params = kernel::ArgmaxRowsParams { chunks };
+        let grid = Grid::RowGroups { rows: Rows::Logits, each: 32 };
+        let buffers = [&self.buffers.chunk_max, &self.buffers.ids];
+        self.single(&kernel::argmax_rows(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)
+    }
+
+    pub(super) fn top_k(&mut self, logits: ActId) -> Result<(), BackendError> {
+        let vocab = self.cols(logits);
+        let chunks = vocab.div_ceil(kernel::LOGITS_CHUNK);
+        let params = kernel::TopKChunksParams { vocab, chunks };
+        let kernel = kernel::top_k_chunks(self.gpu.variant, self.gpu.subgroup_size());
+        let b = &self.buffers.top_k;
+        let buffers = [self.activation(logits), &b.chunk_sums, &b.chunk_top];
+        let grid = Grid::TopKColumns { x: chunks };
+        self.single(&kernel, Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)?;
+        let params = kernel::TopKRowsParams { chunks };
+        let kernel = kernel::top_k_rows(self.gpu.variant, self.gpu.subgroup_size());
+        let buffers = [&b.chunk_sums, &b.chunk_top, &b.scores];
+        self.single(&kernel, Rows::Logits, Grid::TopKRows, bytemuck::bytes_of(&params), &buffers)
+    }
+}

@@ -1,0 +1,285 @@
+//! The host's tables of every kernel against its WGSL, as `naga` reads it.
+
+use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::Variant;
+use super::kernel::{self, AttentionTiling, Binding, DeviceFormat, Kernel, MatMulKernel, WORKGROUP_BYTES};
+use super::step_words::{ITEM_WORDS, NO_PARTIAL, REDUCE_WORDS, header};
+use super::uniformity::barriers_in_divergent_flow;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{AddressSpace, Expression, Literal, Module, Scalar, StorageAccess, TypeInner};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::offset_of;
+
+/// A member of a `Params` struct: name, offset in bytes, type.
+type Field = (&'static str, u32, Scalar);
+
+trait HostScalar {
+    const SCALAR: Scalar;
+}
+
+impl HostScalar for u32 {
+    const SCALAR: Scalar = Scalar::U32;
+}
+
+impl HostScalar for f32 {
+    const SCALAR: Scalar = Scalar::F32;
+}
+
+fn scalar_of<P, T: HostScalar>(_: fn(&P) -> T) -> Scalar {
+    T::SCALAR
+}
+
+/// The fields of a host struct; none may be left out.
+macro_rules! fields {
+    ($name:ident: $($field:ident),+) => {{
+        let fields: Vec<Field> = vec![$((
+            stringify!($field),
+            offset_of!(kernel::$name, $field) as u32,
+            scalar_of::<kernel::$name, _>(|params| params.$field),
+        )),+];
+        assert_eq!(4 * fields.len(), size_of::<kernel::$name>(), "every field of {}", stringify!($name));
+        fields
+    }};
+}
+
+/// Variants with the subgroup sizes that their kernels are built for.
+const VARIANTS: [(Variant, u32); 5] =
+    [(Variant::Cpu, 4), (Variant::Cpu, 8), (Variant::Subgroup, 8), (Variant::Subgroup, 32), (Variant::Plain, 1)];
+
+fn shapes() -> Vec<AttentionShape> {
+    let shape =
+        |(num_heads, num_kv_heads, head_dim)| AttentionShape { num_heads, num_kv_heads, head_dim, scale: 0.125 };
+    [(9, 3, 64), (32, 8, 128), (8, 2, 256), (4, 1, 80), (40, 40, 96), (6, 3, 16), (7, 1, 128)].map(shape).to_vec()
+}
+
+fn layout(shape: &AttentionShape, dtype: KvDtype) -> KvLayout {
+    KvLayout {
+        num_layers: 1,
+        num_blocks: 8,
+        block_size: 16,
+        num_kv_heads: shape.num_kv_heads,
+        head_dim: shape.head_dim,
+        dtype,
+    }
+}
+
+/// Every kernel of a variant and what to call it, with the fields of its parameters.
+fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Field>)> {
+    let label = format!("{variant}/{subgroup_size}");
+    let quads = || fields!(QuadsParams: quads);
+    let mut all = vec![
+        (label.clone(), kernel::rms_norm(variant, subgroup_size), fields!(RmsNormParams: quads, eps)),
+        (label.clone(), kernel::select_logits_rows(), quads()),
+        (label.clone(), kernel::silu_mul(), quads()),
+        (label.clone(), kernel::copy_blocks(), quads()),
+        (label.clone(), kernel::argmax_chunks(variant, subgroup_size), fields!(ArgmaxChunksParams: vocab, chunks)),
+        (label.clone(), kernel::argmax_rows(), fields!(ArgmaxRowsParams: chunks)),
+        (label.clone(), kernel::top_k_chunks(variant, subgroup_size), fields!(TopKChunksParams: vocab, chunks)),
+        (label.clone(), kernel::top_k_rows(variant, subgroup_size), fields!(TopKRowsParams: chunks)),
+    ];
+    for format in DeviceFormat::ALL {
+        let label = format!("{label} {format:?}");
+        all.push((label.clone(), kernel::embed(format, variant), fields!(EmbedParams: octets, first_row, num_rows)));
+        for (_, choice) in MatMulKernel::choices(variant) {
+            let fields =
+                fields!(MatMulParams: blocks, cols, out_stride, out_offset, rows, accumulate, has_bias, grid_width);
+            all.push((format!("{label} {choice:?}"), choice.kernel(format, variant, subgroup_size), fields));
+        }
+    }
+    for shape in shapes() {
+        for dtype in [KvDtype::F32, KvDtype::F16] {
+            let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
+            let layout = layout(&shape, dtype);
+            let tiling = AttentionTiling::new(variant, &shape, dtype);
+            let fields = || fields!(AttentionParams: scale, items_at);
+            let decode = kernel::attention_decode(variant, subgroup_size, &shape, &layout, &tiling);
+            let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, &layout, &tiling);
+            all.push((format!("{label} decode"), decode, fields()));
+            all.push((format!("{label} prefill"), prefill, fields()));
+            all.push((label.clone(), kernel::attention_reduce(&shape, &layout), Vec::new()));
+            for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
+                let rope = kernel::rope_and_cache(&shape, &layout, pairing);
+                all.push((format!("{label} {pairing:?}"), rope, fields!(RopeParams: qkv_stride)));
+            }
+        }
+    }
+    all
+}
+
+/// A parsed and validated kernel.
+struct Reflected {
+    label: String,
+    kernel: Kernel,
+    fields: Vec<Field>,
+    module: Module,
+}
+
+/// Every kernel once: those of equal text are compiled once too.
+fn for_each_kernel(mut check: impl FnMut(&Reflected)) {
+    let mut seen = BTreeSet::new();
+    for (variant, subgroup_size) in VARIANTS {
+        for (label, kernel, fields) in kernels(variant, subgroup_size) {
+            let source = kernel.source();
+            if !seen.insert(source.clone()) {
+                continue;
+            }
+            let label = format!("{} ({label})", kernel.name);
+            let module = naga::front::wgsl::parse_str(&source)
+                .unwrap_or_else(|error| panic!("{label}: {}", error.emit_to_string(&source)));
+            check(&Reflected { label, kernel, fields, module });
+        }
+    }
+    assert!(seen.len() > 100, "only {} kernels", seen.len());
+}
+
+fn size_of_type(module: &Module, ty: naga::Handle<naga::Type>) -> u32 {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).expect("a valid module has a layout");
+    layouter[ty].size
+}
+
+/// Members of the struct of this name, or of this type.
+fn members(module: &Module, inner: &TypeInner) -> Vec<(String, u32, Option<Scalar>)> {
+    let TypeInner::Struct { members, .. } = inner else { panic!("not a struct: {inner:?}") };
+    let member = |m: &naga::StructMember| {
+        let scalar = module.types[m.ty].inner.scalar();
+        (m.name.clone().expect("members have names"), m.offset, scalar)
+    };
+    members.iter().map(member).collect()
+}
+
+/// Bytes of workgroup memory.
+fn workgroup_bytes(module: &Module) -> u32 {
+    let globals = module.global_variables.iter().filter(|(_, global)| global.space == AddressSpace::WorkGroup);
+    globals.map(|(_, global)| size_of_type(module, global.ty).next_multiple_of(16)).sum()
+}
+
+#[test]
+fn every_kernel_is_valid_wgsl_and_its_entry_point_bears_its_name() {
+    // The last one: unpack2x16float and pack2x16float.
+    let capabilities = Capabilities::IMMEDIATES | Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    for_each_kernel(|Reflected { label, kernel, module, .. }| {
+        let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+        if let Err(error) = validator.validate(module) {
+            panic!("{label}: {}", error.emit_to_string(&kernel.source()));
+        }
+        let names: Vec<&str> = module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, [kernel.name], "{label}");
+        let size: u32 = module.entry_points[0].workgroup_size.iter().product();
+        assert!((1..=256).contains(&size), "{label}: {size} invocations in a workgroup");
+    });
+}
+
+#[test]
+fn bindings_are_those_of_the_host() {
+    for_each_kernel(|Reflected { label, kernel, module, .. }| {
+        let mut declared = Vec::new();
+        for (_, global) in module.global_variables.iter() {
+            let Some(binding) = global.binding else { continue };
+            let AddressSpace::Storage { access } = global.space else { panic!("{label}: {:?}", global.space) };
+            assert_eq!(binding.group, 0, "{label}");
+            assert!(access.contains(StorageAccess::LOAD), "{label}");
+            declared.push(Binding { number: binding.binding, written: access.contains(StorageAccess::STORE) });
+        }
+        declared.sort_by_key(|binding| binding.number);
+        assert_eq!(declared, kernel.bindings, "{label}: as declared in the WGSL, and as the host binds them");
+        assert!(declared.len() <= 8, "{label}: {} storage buffers, some adapters have 8", declared.len());
+    });
+}
+
+#[test]
+fn parameters_are_those_of_the_host() {
+    for_each_kernel(|Reflected { label, kernel, fields, module }| {
+        let immediate = module.global_variables.iter().find(|(_, global)| global.space == AddressSpace::Immediate);
+        let Some((_, params)) = immediate else {
+            assert_eq!((kernel.params_bytes, fields.len()), (0, 0), "{label}: no parameters in the WGSL");
+            return;
+        };
+        let inner = &module.types[params.ty].inner;
+        let host: Vec<(String, u32, Option<Scalar>)> =
+            fields.iter().map(|&(name, offset, scalar)| (name.to_owned(), offset, Some(scalar))).collect();
+        assert_eq!(members(module, inner), host, "{label}");
+        assert_eq!(size_of_type(module, params.ty), kernel.params_bytes, "{label}");
+        assert!(kernel.params_bytes <= 32, "{label}: adapters must have {} bytes of immediates", kernel.params_bytes);
+    });
+}
+
+#[test]
+fn step_metadata_is_that_of_the_host() {
+    let header = [
+        ("NUM_TOKENS", header::NUM_TOKENS),
+        ("NUM_LOGITS_ROWS", header::NUM_LOGITS_ROWS),
+        ("NUM_BLOCK_COPIES", header::NUM_BLOCK_COPIES),
+        ("TOKEN_IDS_AT", header::TOKEN_IDS_AT),
+        ("POSITIONS_AT", header::POSITIONS_AT),
+        ("SLOT_MAPPING_AT", header::SLOT_MAPPING_AT),
+        ("BLOCK_TABLES_AT", header::BLOCK_TABLES_AT),
+        ("LOGITS_INDICES_AT", header::LOGITS_INDICES_AT),
+        ("BLOCK_COPIES_AT", header::BLOCK_COPIES_AT),
+        ("DECODE_ITEMS_AT", header::DECODE_ITEMS_AT),
+        ("PREFILL_ITEMS_AT", header::PREFILL_ITEMS_AT),
+        ("REDUCE_ITEMS_AT", header::REDUCE_ITEMS_AT),
+        ("NUM_TOP_K_ROWS", header::NUM_TOP_K_ROWS),
+        ("TOP_K", header::TOP_K),
+        ("TOP_K_ROWS_AT", header::TOP_K_ROWS_AT),
+    ];
+    assert_eq!(header.len(), header::WORDS);
+    let others = [
+        ("ROWS_TOKENS", header::NUM_TOKENS),
+        ("ROWS_LOGITS", header::NUM_LOGITS_ROWS),
+        ("ITEM_WORDS", ITEM_WORDS),
+        ("NO_PARTIAL", NO_PARTIAL as usize),
+    ];
+    let module = naga::front::wgsl::parse_str(
+        &kernel::attention_reduce(&shapes()[0], &layout(&shapes()[0], KvDtype::F16)).source(),
+    )
+    .expect("it is valid");
+    let constants: BTreeMap<&str, usize> = module
+        .constants
+        .iter()
+        .filter_map(|(_, constant)| match module.global_expressions[constant.init] {
+            Expression::Literal(Literal::U32(value)) => Some((constant.name.as_deref()?, value as usize)),
+            _ => None,
+        })
+        .collect();
+    for (name, value) in header.into_iter().chain(others) {
+        assert_eq!(constants.get(name), Some(&value), "{name} in step.wgsl");
+    }
+    // The order in which `StepWords` writes an item's words.
+    let items = [
+        ("WorkItem", ITEM_WORDS, &["first_token", "num_tokens", "block_table", "key_begin", "key_end", "partial"][..]),
+        ("ReduceItem", REDUCE_WORDS, &["token", "first", "count"][..]),
+    ];
+    for (name, words, expected) in items {
+        let (_, ty) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name)).expect(name);
+        let found: Vec<String> = members(&module, &ty.inner).into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(found, expected, "{name}");
+        assert_eq!(found.len(), words, "{name}");
+    }
+}
+
+#[test]
+fn workgroup_memory_is_within_what_every_adapter_has() {
+    let mut most: BTreeMap<(String, &str), (u32, String)> = BTreeMap::new();
+    for_each_kernel(|Reflected { label, kernel, module, .. }| {
+        let bytes = workgroup_bytes(module);
+        let variant = label.split(['(', '/']).nth(1).unwrap_or_default().to_owned();
+        let entry = most.entry((variant, kernel.name)).or_default();
+        if bytes >= entry.0 {
+            *entry = (bytes, label.clone());
+        }
+    });
+    for ((variant, name), (bytes, label)) in &most {
+        println!("{variant:8} {name:24} {bytes:6} bytes of workgroup memory, most in {label}");
+    }
+    let over: Vec<_> = most.values().filter(|(bytes, _)| *bytes > WORKGROUP_BYTES).collect();
+    assert!(over.is_empty(), "above {WORKGROUP_BYTES} bytes of workgroup memory: {over:?}");
+}
+
+#[test]
+fn barriers_and_subgroup_operations_are_in_uniform_control_flow() {
+    for_each_kernel(|Reflected { label, module, .. }| {
+        let found = barriers_in_divergent_flow(module);
+        assert!(found.is_empty(), "{label}: {found:?}");
+    });
+}

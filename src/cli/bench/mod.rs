@@ -1,0 +1,45 @@
+//! `bindery bench`: how fast, how much memory, and how near to what the device could do.
+
+mod args;
+mod latency;
+mod measure;
+mod report;
+mod setup;
+mod statistics;
+mod throughput;
+
+use anyhow::Result;
+use clap::Subcommand;
+use std::process::ExitCode;
+
+const AFTER_HELP: &str = "\
+Prompts are random token ids, all different, so that nothing comes from the prefix cache. Numbers are medians over the
+iterations; --output-json keeps every iteration and all settings.
+
+Examples:
+  bindery bench latency --input-len 128 --output-len 32
+  bindery bench latency --batch-size 16 --output-json latency.json
+  bindery bench throughput --num-prompts 64 --input-len 256 --output-len 64
+  bindery bench latency --load-format dummy --model llama-1b/config.json        made-up weights: no checkpoint needed";
+
+/// Measure speed and memory on this machine
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    kind: BenchKind,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchKind {
+    Latency(latency::LatencyArgs),
+    Throughput(throughput::ThroughputArgs),
+}
+
+/// Runs the command.
+pub(super) fn run(args: BenchArgs) -> Result<ExitCode> {
+    match args.kind {
+        BenchKind::Latency(args) => latency::run(args),
+        BenchKind::Throughput(args) => throughput::run(args),
+    }
+}

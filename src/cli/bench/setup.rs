@@ -1,0 +1,100 @@
+//! A loaded model, ready to be measured.
+
+use super::super::load::{UploadBar, bar};
+use super::args::CommonArgs;
+use super::measure::{Iteration, run_iteration};
+use anyhow::{Context as _, Result, bail};
+use bindery::backend::kernel_cases::SplitMix64;
+use bindery::backend::webgpu::{GpuDevice, WebGpuBackend};
+use bindery::engine::TokenId;
+use bindery::llm::{Llm, LlmOptions};
+use std::fs::File;
+
+/// A loaded model and what it is measured against.
+pub(super) struct Bench {
+    pub(super) llm: Llm,
+    pub(super) options: LlmOptions,
+    /// Requests of one iteration.
+    pub(super) requests: u32,
+    pub(super) input_len: u32,
+    pub(super) output_len: u32,
+    pub(super) num_iters: u32,
+    pub(super) num_iters_warmup: u32,
+    pub(super) weight_bytes: u64,
+    pub(super) weight_bytes_per_step: u64,
+    /// Bytes per second, read and written.
+    pub(super) copy_bandwidth: f64,
+    /// Open from the start, so that a wrong path shows before minutes of work.
+    pub(super) json: Option<File>,
+}
+
+impl Bench {
+    pub(super) fn open(args: &CommonArgs, options: LlmOptions, requests: u32) -> Result<Self> {
+        let &CommonArgs { input_len, output_len, num_iters, num_iters_warmup, .. } = args;
+        if input_len == 0 || output_len == 0 {
+            bail!("--input-len and --output-len must be at least 1");
+        }
+        let create = |path: &std::path::PathBuf| {
+            File::create(path).with_context(|| format!("--output-json {}: cannot be written", path.display()))
+        };
+        let json = args.output_json.as_ref().map(create).transpose()?;
+        let checkpoint = options.open_checkpoint()?;
+        let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
+        // Before the model takes the memory that the copies need.
+        let copy_bandwidth = gpu.measure_copy_bandwidth()?;
+        let upload = UploadBar::new();
+        let backend = Box::new(WebGpuBackend::new(gpu));
+        let llm = Llm::with_backend(&checkpoint, backend, &options, &mut |progress| upload.show(progress));
+        upload.0.finish_and_clear();
+        let llm = llm?;
+        if u64::from(input_len) + u64::from(output_len) > u64::from(llm.max_model_len()) {
+            bail!(
+                "--input-len {input_len} and --output-len {output_len}: together more than the longest sequence, {} \
+                 tokens",
+                llm.max_model_len()
+            );
+        }
+        Ok(Self {
+            weight_bytes: checkpoint.weight_bytes(),
+            weight_bytes_per_step: checkpoint.weight_bytes_per_step(),
+            llm,
+            options,
+            requests,
+            input_len,
+            output_len,
+            num_iters,
+            num_iters_warmup,
+            copy_bandwidth,
+            json,
+        })
+    }
+
+    /// All iterations that count.
+    pub(super) fn iterate(&mut self) -> Result<Vec<Iteration>> {
+        let tokens = u64::from(self.requests) * u64::from(self.output_len);
+        let total = self.num_iters_warmup + self.num_iters;
+        let progress = bar(tokens * u64::from(total), "[{bar:40}] {msg} {pos}/{len} tokens {elapsed}");
+        let mut iterations = Vec::new();
+        for index in 0..total {
+            let counts = index >= self.num_iters_warmup;
+            progress.set_message(if counts { "measuring" } else { "warming up" });
+            let prompts = self.prompts(index);
+            let before = tokens * u64::from(index);
+            let on_step = &mut |done| progress.set_position(before + done);
+            let iteration = run_iteration(&mut self.llm, prompts, self.output_len, on_step)?;
+            if counts {
+                iterations.push(iteration);
+            }
+        }
+        progress.finish_and_clear();
+        Ok(iterations)
+    }
+
+    /// Random prompts: other ones in each iteration, the same in each run of the same seed.
+    fn prompts(&self, iteration: u32) -> Vec<Vec<TokenId>> {
+        let mut random = SplitMix64::from_name(&format!("bench {} {iteration}", self.options.seed));
+        let vocab_size = self.llm.model_config().vocab_size;
+        let mut prompt = || (0..self.input_len).map(|_| random.below(vocab_size)).collect();
+        (0..self.requests).map(|_| prompt()).collect()
+    }
+}

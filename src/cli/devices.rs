@@ -1,0 +1,96 @@
+//! `bindery devices`: what there is to run on.
+
+use super::table::table;
+use super::units::bytes;
+use anyhow::Result;
+use bindery::backend::webgpu::{AdapterSummary, adapters};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::ExitCode;
+
+const AFTER_HELP: &str = "\
+`--device` of the other commands takes the index or a part of the name. Without it they take the first of: discrete GPU,
+integrated GPU, virtual GPU, software adapter. \"kernels\" are the variants that run there, the chosen one first.
+
+Examples:
+  bindery devices
+  bindery devices --json | jq '.[].name'";
+
+/// List the adapters: driver, features, limits, and which kernels would run
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct DevicesArgs {
+    /// As a JSON list, sizes in bytes
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &DevicesArgs) -> Result<ExitCode> {
+    let adapters = adapters();
+    if args.json {
+        let list: Vec<Value> = adapters.iter().map(as_json).collect();
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&list)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if adapters.is_empty() {
+        anyhow::bail!(
+            "no Vulkan, Metal or DirectX 12 adapter found; install your GPU's Vulkan driver, or a software adapter \
+             (Debian, Ubuntu: apt-get install mesa-vulkan-drivers)"
+        );
+    }
+    let head = ["index", "name", "vendor", "type", "API", "subgroup", "f16", "binding", "buffer", "memory", "kernels"];
+    let rows: Vec<Vec<String>> = adapters.iter().map(row).collect();
+    writeln!(std::io::stdout(), "{}\n", table(&head, &rows))?;
+    for adapter in &adapters {
+        let cannot = adapter.unusable.as_ref().map(|why| format!("; cannot be used: {why}")).unwrap_or_default();
+        writeln!(std::io::stdout(), "{}: driver {}{cannot}", adapter.index, adapter.driver)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(adapter: &AdapterSummary) -> Vec<String> {
+    vec![
+        adapter.index.to_string(),
+        adapter.name.clone(),
+        format!("{:#06x}", adapter.vendor),
+        adapter.device_type.clone(),
+        adapter.api.clone(),
+        match adapter.subgroup_sizes {
+            None => "none".into(),
+            Some((min, max)) if min == max => min.to_string(),
+            Some((min, max)) => format!("{min} to {max}"),
+        },
+        if adapter.shader_f16 { "yes" } else { "no" }.into(),
+        bytes(adapter.max_binding_bytes),
+        bytes(adapter.max_buffer_bytes),
+        adapter.memory_bytes.map_or_else(|| "unknown".into(), bytes),
+        match adapter.unusable {
+            Some(_) => "none".into(),
+            None => variants(adapter).join(" "),
+        },
+    ]
+}
+
+fn variants(adapter: &AdapterSummary) -> Vec<String> {
+    adapter.variants.iter().map(ToString::to_string).collect()
+}
+
+fn as_json(adapter: &AdapterSummary) -> Value {
+    json!({
+        "index": adapter.index,
+        "name": adapter.name,
+        "vendor": adapter.vendor,
+        "type": adapter.device_type,
+        "api": adapter.api,
+        "driver": adapter.driver,
+        "subgroup_sizes": adapter.subgroup_sizes.map(|(min, max)| [min, max]),
+        "shader_f16": adapter.shader_f16,
+        "max_binding_bytes": adapter.max_binding_bytes,
+        "max_buffer_bytes": adapter.max_buffer_bytes,
+        "memory_bytes": adapter.memory_bytes,
+        "is_software": adapter.is_software,
+        "variants": variants(adapter),
+        "unusable": adapter.unusable,
+    })
+}

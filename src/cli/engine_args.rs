@@ -1,0 +1,193 @@
+//! Flags about the model, the device and the engine, with vLLM's names.
+
+use super::units::{human_count, human_number};
+use anyhow::{Result, bail};
+use bindery::backend::KvDtype;
+use bindery::backend::webgpu::Variant;
+use bindery::engine::{DEFAULT_BLOCK_SIZE, Policy};
+use bindery::llm::LlmOptions;
+use bindery::model::{Dtype, LoadFormat};
+use clap::{ArgAction, Args, ValueEnum};
+use std::path::{Path, PathBuf};
+
+/// The model that runs when none is named.
+const DEFAULT_MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
+
+fn defaults() -> LlmOptions {
+    LlmOptions::new("")
+}
+
+/// Which model on which device, and how much of it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model and engine")]
+pub(super) struct EngineArgs {
+    /// GGUF file, Hugging Face folder, or (with `--load-format dummy`) config.json
+    /// [default: models/SmolLM2-135M-Instruct.Q4_1.gguf]
+    #[arg(long, short = 'm', value_name = "PATH")]
+    model: Option<PathBuf>,
+
+    /// What PATH is: auto, gguf, safetensors, or dummy (weights made up from a config.json, for benchmarks)
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    load_format: LoadFormat,
+
+    /// Element type of weights that are not quantised; auto is the file's
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    dtype: WeightDtype,
+
+    /// Folder with a tokenizer.json, instead of the model's own tokenizer
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+
+    /// File with a Jinja chat template, instead of the model's own
+    #[arg(long, value_name = "FILE")]
+    chat_template: Option<PathBuf>,
+
+    /// Which adapter: its index or a part of its name, as `bindery devices` lists them [default: the fastest kind]
+    #[arg(long, value_name = "INDEX|NAME")]
+    device: Option<String>,
+
+    /// Kernel variant, for tests: cpu, subgroup or plain [default: the one that suits the adapter]
+    #[arg(long, value_name = "VARIANT")]
+    variant: Option<Variant>,
+
+    /// Longest sequence, prompt and completion, in tokens [default: the model's context length]
+    #[arg(long, value_name = "TOKENS", value_parser = human_count)]
+    max_model_len: Option<u32>,
+
+    /// Sequences that run at the same time, at most
+    #[arg(long, value_name = "N", default_value_t = defaults().max_num_seqs)]
+    max_num_seqs: u32,
+
+    /// Tokens computed in one step, at most: longer prompts are computed in chunks
+    #[arg(long, value_name = "TOKENS", value_parser = human_count, default_value_t = defaults().max_num_batched_tokens)]
+    max_num_batched_tokens: u32,
+
+    /// Tokens of one sequence computed in one step, at most; 0 for no such limit
+    #[arg(long, value_name = "TOKENS", value_parser = human_count, default_value_t = 0)]
+    long_prefill_token_threshold: u32,
+
+    /// Blocks of the KV pool, whatever the memory
+    #[arg(long, value_name = "BLOCKS", value_parser = human_count)]
+    num_gpu_blocks_override: Option<u32>,
+
+    /// Bytes of the KV pool; suffixes k M G are powers of 1000, Ki Mi Gi of 1024
+    #[arg(long, value_name = "BYTES", value_parser = human_number)]
+    kv_cache_memory_bytes: Option<u64>,
+
+    /// Share of the device's memory for weights, activations and KV pool together, in (0, 1]
+    #[arg(long, value_name = "FRACTION", default_value_t = defaults().gpu_memory_utilization)]
+    gpu_memory_utilization: f64,
+
+    /// Element type of the KV pool; auto is f16
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    kv_cache_dtype: KvCacheDtype,
+
+    /// Tokens in a KV block: the kernels are written for 16
+    #[arg(long, value_name = "TOKENS", default_value_t = DEFAULT_BLOCK_SIZE)]
+    block_size: u32,
+
+    /// Share full KV blocks among requests with the same prefix (this is the default)
+    #[arg(long, overrides_with = "no_enable_prefix_caching")]
+    enable_prefix_caching: bool,
+
+    /// Compute every prompt from its first token
+    #[arg(long, action = ArgAction::SetTrue)]
+    no_enable_prefix_caching: bool,
+
+    /// In which order requests are served: first come first served, or by their `priority` (lower first)
+    #[arg(long, value_name = "POLICY", default_value = "fcfs")]
+    scheduling_policy: SchedulingPolicy,
+
+    /// Seed of requests that bring none of their own
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// Most logprobs that a request may ask for
+    #[arg(long, value_name = "N", default_value_t = defaults().max_logprobs)]
+    max_logprobs: u32,
+}
+
+/// Element type of unquantised weights, by vLLM's names.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WeightDtype {
+    Auto,
+    #[value(alias = "half", alias = "f16")]
+    Float16,
+    #[value(alias = "bf16")]
+    Bfloat16,
+    #[value(alias = "float", alias = "f32")]
+    Float32,
+}
+
+/// Element type of the KV pool, by vLLM's names.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KvCacheDtype {
+    Auto,
+    #[value(alias = "float16", alias = "half")]
+    F16,
+    #[value(alias = "float32", alias = "float")]
+    F32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SchedulingPolicy {
+    Fcfs,
+    Priority,
+}
+
+impl EngineArgs {
+    /// The options that the engine is loaded with.
+    ///
+    /// # Errors
+    /// When no model is named and the default one is not there, or a flag has a value that cannot be.
+    pub(super) fn options(&self) -> Result<LlmOptions> {
+        if self.block_size != DEFAULT_BLOCK_SIZE {
+            bail!(
+                "--block-size {}: the kernels are written for blocks of {DEFAULT_BLOCK_SIZE} tokens",
+                self.block_size
+            );
+        }
+        Ok(LlmOptions {
+            load_format: self.load_format,
+            dtype: match self.dtype {
+                WeightDtype::Auto => Dtype::Auto,
+                WeightDtype::Float16 => Dtype::F16,
+                WeightDtype::Bfloat16 => Dtype::Bf16,
+                WeightDtype::Float32 => Dtype::F32,
+            },
+            tokenizer: self.tokenizer.clone(),
+            chat_template: self.chat_template.clone(),
+            device: self.device.clone(),
+            variant: self.variant,
+            kv_cache_dtype: match self.kv_cache_dtype {
+                KvCacheDtype::Auto | KvCacheDtype::F16 => KvDtype::F16,
+                KvCacheDtype::F32 => KvDtype::F32,
+            },
+            max_model_len: self.max_model_len,
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            long_prefill_token_threshold: self.long_prefill_token_threshold,
+            num_gpu_blocks_override: self.num_gpu_blocks_override,
+            kv_cache_memory_bytes: self.kv_cache_memory_bytes,
+            gpu_memory_utilization: self.gpu_memory_utilization,
+            enable_prefix_caching: self.enable_prefix_caching || !self.no_enable_prefix_caching,
+            policy: match self.scheduling_policy {
+                SchedulingPolicy::Fcfs => Policy::Fcfs,
+                SchedulingPolicy::Priority => Policy::Priority,
+            },
+            max_logprobs: self.max_logprobs,
+            seed: self.seed,
+            ..LlmOptions::new(self.model()?)
+        })
+    }
+
+    fn model(&self) -> Result<PathBuf> {
+        match &self.model {
+            Some(path) => Ok(path.clone()),
+            None if Path::new(DEFAULT_MODEL).exists() => Ok(DEFAULT_MODEL.into()),
+            None => bail!(
+                "no --model given, and the default one, {DEFAULT_MODEL}, is not there: `cargo xtask model` fetches it"
+            ),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The command line: one file for each subcommand.
+//!
+//! What a user gets wrong is one line on stderr and exit code 2; what a device gets wrong at run time is exit code 1.
+
+mod batch_line;
+mod bench;
+mod devices;
+mod engine_args;
+mod exit;
+mod load;
+mod run;
+mod run_batch;
+mod sampling_args;
+mod selftest;
+mod table;
+mod units;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+const AFTER_HELP: &str = "\
+Examples:
+  bindery devices
+  bindery run \"What is the capital of France?\"
+  bindery run --raw --max-tokens 32 \"Once upon a time\"
+
+The default model is models/SmolLM2-135M-Instruct.Q4_1.gguf; `cargo xtask model` fetches it.
+`bindery COMMAND --help` explains each command. Flags bear vLLM's names where vLLM has them.";
+
+/// LLM inference with PagedAttention on every GPU: Vulkan, Metal and DirectX 12, by WGSL compute shaders.
+#[derive(Debug, Parser)]
+#[command(name = "bindery", version, after_help = AFTER_HELP, max_term_width = 100, infer_long_args = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    RunBatch(run_batch::RunBatchArgs),
+    Devices(devices::DevicesArgs),
+    Selftest(selftest::SelftestArgs),
+    Bench(bench::BenchArgs),
+}
+
+/// Reads the command line, runs the command, and says how it went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    let result = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::RunBatch(args) => run_batch::run(args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Selftest(args) => selftest::run(&args),
+        Command::Bench(args) => bench::run(args),
+    };
+    result.unwrap_or_else(|error| exit::failure(&error))
+}

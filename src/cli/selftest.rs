@@ -1,0 +1,134 @@
+//! `bindery selftest`: every kernel against the reference, on the user's own adapter.
+
+use super::exit::Failure;
+use super::load::bar;
+use super::table::table;
+use anyhow::Result;
+use bindery::backend::kernel_cases::{CaseReport, KernelCase, all_cases, run_case};
+use bindery::backend::webgpu::{GpuDevice, Variant, WebGpuBackend};
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+const AFTER_HELP: &str = "\
+Each case runs one kernel on the adapter and on the plain reference that defines it, with NaN in all memory that the
+kernel must not read. Errors are relative to max(1, |expected|); \"of tolerance\" is the worst case's share of what is
+allowed. The exit code is 1 if a kernel is wrong.
+
+Examples:
+  bindery selftest
+  bindery selftest --device nvidia --all
+  bindery selftest --variant plain --kernel paged_attention";
+
+/// Check every kernel against the reference on an adapter
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct SelftestArgs {
+    /// Which adapter: its index or a part of its name, as `bindery devices` lists them [default: the fastest kind]
+    #[arg(long, value_name = "INDEX|NAME")]
+    device: Option<String>,
+
+    /// Kernel variant: cpu, subgroup or plain [default: the one that suits the adapter]
+    #[arg(long, value_name = "VARIANT")]
+    variant: Option<Variant>,
+
+    /// All cases, large ones too (minutes on a software adapter), instead of a few of each kernel
+    #[arg(long)]
+    all: bool,
+
+    /// Only cases with this in their name
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    kernel: String,
+}
+
+/// How the cases of one kernel went.
+struct KernelResult {
+    kernel: &'static str,
+    cases: usize,
+    max_error: f64,
+    /// Error and tolerance of the case that comes nearest to its tolerance, or is farthest beyond.
+    worst: (f64, f64),
+    failures: Vec<String>,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
+    let gpu = GpuDevice::open(args.device.as_deref(), args.variant)?;
+    let wanted = |case: &KernelCase| (args.all || (case.quick && !case.large)) && case.name.contains(&args.kernel);
+    let cases: Vec<KernelCase> = all_cases().into_iter().filter(wanted).collect();
+    if cases.is_empty() {
+        anyhow::bail!("--kernel {:?}: no case has this in its name", args.kernel);
+    }
+    let mut stdout = std::io::stdout();
+    let summary = gpu.summary();
+    writeln!(stdout, "{} ({}, {}, {} kernels)", summary.name, summary.api, summary.driver, gpu.variant())?;
+    let results = run_cases(&cases, &gpu);
+    let rows: Vec<Vec<String>> = results.iter().map(KernelResult::row).collect();
+    writeln!(stdout, "{}", table(&["kernel", "cases", "max error", "tolerance", "of tolerance", "verdict"], &rows))?;
+    for failure in results.iter().flat_map(|result| &result.failures) {
+        writeln!(stdout, "{failure}")?;
+    }
+    match results.iter().map(|result| result.failures.len()).sum::<usize>() {
+        0 => Ok(ExitCode::SUCCESS),
+        failures => Err(Failure(format!(
+            "{failures} of {} cases failed on {}: its results cannot be trusted; please report it with this table",
+            cases.len(),
+            summary.name
+        ))
+        .into()),
+    }
+}
+
+fn run_cases(cases: &[KernelCase], gpu: &Arc<GpuDevice>) -> Vec<KernelResult> {
+    let progress = bar(cases.len() as u64, "[{bar:40}] {pos}/{len} {msg}");
+    let mut results: Vec<KernelResult> = Vec::new();
+    for case in cases {
+        progress.set_message(case.name.clone());
+        if results.last().is_none_or(|result| result.kernel != case.kernel) {
+            results.push(KernelResult::new(case.kernel));
+        }
+        let report = run_case(case, &mut || Ok(Box::new(WebGpuBackend::new(gpu.clone()))));
+        results.last_mut().expect("just pushed").add(case, report.map_err(|error| error.to_string()));
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    results
+}
+
+impl KernelResult {
+    fn new(kernel: &'static str) -> Self {
+        Self { kernel, cases: 0, max_error: 0.0, worst: (0.0, 0.0), failures: Vec::new() }
+    }
+
+    fn add(&mut self, case: &KernelCase, report: Result<CaseReport, String>) {
+        self.cases += 1;
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => return self.failures.push(format!("{}: {error}", case.name)),
+        };
+        self.max_error = self.max_error.max(report.max_rel_error);
+        let share = |(error, tolerance): (f64, f64)| if error > 0.0 { error / tolerance } else { 0.0 };
+        let this = (report.max_rel_error, report.tolerance);
+        if self.cases == 1 || share(this) > share(self.worst) {
+            self.worst = this;
+        }
+        if !report.passed {
+            self.failures.push(format!("{}: {}", case.name, report.worst));
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let (error, tolerance) = self.worst;
+        let share = if error > 0.0 { format!("{:.0} %", 100.0 * error / tolerance) } else { "0 %".into() };
+        let verdict = if self.failures.is_empty() { "ok" } else { "FAILED" };
+        let number = |value: f64| if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") };
+        vec![
+            self.kernel.into(),
+            self.cases.to_string(),
+            number(self.max_error),
+            number(tolerance),
+            share,
+            verdict.into(),
+        ]
+    }
+}

@@ -1,0 +1,82 @@
+//! Numbers as people write them.
+
+/// A count or a size, as vLLM takes them: plain, with a decimal suffix (`k`, `M`, `G`, `T`: powers of 1000) or a binary
+/// one (`Ki`, `Mi`, `Gi`, `Ti`: powers of 1024); upper-case `K` is 1024, as there. A trailing `B` is allowed, and a
+/// fraction before a suffix: `1.5G`.
+pub(super) fn human_number(text: &str) -> Result<u64, String> {
+    let refuse = || format!("{text:?} is not a number such as 4096, 500M, 1.5G or 2Gi");
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (digits, suffix) = text.split_at(end);
+    let factor: u64 = match suffix.strip_suffix(['B', 'b']).unwrap_or(suffix) {
+        "" => 1,
+        "k" => 1000,
+        "m" | "M" => 1000_u64.pow(2),
+        "g" | "G" => 1000_u64.pow(3),
+        "t" | "T" => 1000_u64.pow(4),
+        "K" | "ki" | "Ki" => 1 << 10,
+        "mi" | "Mi" => 1 << 20,
+        "gi" | "Gi" => 1 << 30,
+        "ti" | "Ti" => 1 << 40,
+        _ => return Err(refuse()),
+    };
+    if let Ok(whole) = digits.parse::<u64>() {
+        return whole.checked_mul(factor).ok_or_else(refuse);
+    }
+    let value = digits.parse::<f64>().map_err(|_| refuse())? * factor as f64;
+    if suffix.is_empty() || !(0.0..9e18).contains(&value) { Err(refuse()) } else { Ok(value as u64) }
+}
+
+/// [`human_number`] that fits 32 bits: tokens and sequences.
+pub(super) fn human_count(text: &str) -> Result<u32, String> {
+    u32::try_from(human_number(text)?).map_err(|_| format!("{text:?} is too large"))
+}
+
+/// `3.2 GiB`, `98 MiB`, `512 B`.
+pub(super) fn bytes(value: u64) -> String {
+    let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| value >= *unit) {
+        None => format!("{value} B"),
+        Some((unit, name)) => {
+            let scaled = value as f64 / *unit as f64;
+            let decimals = usize::from(scaled < 10.0 && !value.is_multiple_of(*unit));
+            format!("{scaled:.decimals$} {name}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_with_and_without_suffix() {
+        let table = [
+            ("0", 0),
+            ("4096", 4096),
+            ("8k", 8000),
+            ("8K", 8192),
+            ("8Ki", 8192),
+            ("2M", 2_000_000),
+            ("2Mi", 2 << 20),
+            ("1.5G", 1_500_000_000),
+            ("2GiB", 2 << 30),
+            ("1GB", 1_000_000_000),
+            ("1T", 1_000_000_000_000),
+        ];
+        for (text, value) in table {
+            assert_eq!(human_number(text), Ok(value), "{text}");
+        }
+        for text in ["", "G", "-1", "1.5", "1..5G", "nan", "2X", "1e9", "99999999999T", "18446744073709551616", "1 G"] {
+            assert!(human_number(text).is_err(), "{text}");
+        }
+        assert!(human_count("5G").is_err());
+    }
+
+    #[test]
+    fn bytes_are_short() {
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!(bytes(3 << 30), "3 GiB");
+        assert_eq!(bytes((3 << 30) + (200 << 20)), "3.2 GiB");
+        assert_eq!(bytes(98 << 20), "98 MiB");
+    }
+}

@@ -1,0 +1,54 @@
+//! The body of `/v1/chat/completions`.
+
+use serde_json::Value;
+
+use super::ApiError;
+use super::fields::Fields;
+use super::sampling::CommonFields;
+use crate::engine::TokenId;
+use crate::text::{ChatTemplate, Message, Tokenizer};
+
+/// A request to answer a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChatCompletionRequest {
+    /// The conversation, at least one message.
+    pub messages: Vec<Message>,
+    /// Whether the prompt ends with the beginning of the assistant's answer.
+    pub add_generation_prompt: bool,
+    /// Everything else.
+    pub common: CommonFields,
+}
+
+impl ChatCompletionRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The first field that is wrong. Ranges are checked by [`crate::sampling::SamplingParams::validate`].
+    pub fn from_body(body: Value) -> Result<Self, ApiError> {
+        let mut fields = Fields::new(body)?;
+        let messages: Vec<Message> = fields.required("messages")?;
+        if messages.is_empty() {
+            return Err(ApiError::bad_field("messages", "`messages` is empty: send at least one message"));
+        }
+        let mut common = CommonFields::take(&mut fields)?;
+        let max_tokens: Option<u32> = fields.take("max_tokens")?;
+        common.params.max_tokens = fields.take("max_completion_tokens")?.or(max_tokens);
+        let top_logprobs: Option<u32> = fields.take("top_logprobs")?;
+        common.params.logprobs = match (fields.or("logprobs", false)?, top_logprobs) {
+            (true, top) => Some(top.unwrap_or(0)),
+            (false, None | Some(0)) => None,
+            (false, Some(_)) => {
+                return Err(ApiError::bad_field("top_logprobs", "`top_logprobs` needs `logprobs` to be true"));
+            }
+        };
+        Ok(Self { messages, add_generation_prompt: fields.or("add_generation_prompt", true)?, common })
+    }
+
+    /// The prompt's token ids.
+    ///
+    /// # Errors
+    /// A message that the template refuses.
+    pub fn token_ids(&self, template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<Vec<TokenId>, ApiError> {
+        Ok(template.encode_chat(tokenizer, &self.messages, self.add_generation_prompt)?)
+    }
+}

@@ -1,0 +1,66 @@
+//! A body's fields, taken one by one, so that an error names the field.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::ApiError;
+
+/// The fields of a body that nobody has taken yet.
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Those of a JSON object; a null is as good as no field.
+    pub(super) fn new(body: Value) -> Result<Self, ApiError> {
+        match body {
+            Value::Object(map) => Ok(Self(map.into_iter().filter(|(_, value)| !value.is_null()).collect())),
+            other => Err(ApiError::bad_request(format!("the body must be a JSON object, not {}", kind(&other)))),
+        }
+    }
+
+    /// Takes a field; `None` when it is absent or null.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        let Some(value) = self.0.shift_remove(name) else { return Ok(None) };
+        let found = kind(&value);
+        serde_json::from_value(value)
+            .map(Some)
+            .map_err(|error| ApiError::bad_field(name, format!("`{name}` is {found}: {error}")))
+    }
+
+    /// Takes a field that has a default.
+    pub(super) fn or<T: DeserializeOwned>(&mut self, name: &str, default: T) -> Result<T, ApiError> {
+        Ok(self.take(name)?.unwrap_or(default))
+    }
+
+    /// Takes a field that must be there.
+    pub(super) fn required<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
+        self.take(name)?.ok_or_else(|| ApiError::bad_field(name, format!("`{name}` is missing")))
+    }
+
+    /// Refuses fields that would change the answer and cannot be honoured. Those that ask for nothing (false, 0, empty,
+    /// `{"type": "text"}`, `"none"`) are let through.
+    pub(super) fn refuse(&self, names: &[&str]) -> Result<(), ApiError> {
+        let asks = |value: &Value| match value {
+            Value::Null | Value::Bool(false) => false,
+            Value::Number(number) => number.as_f64() != Some(0.0),
+            Value::String(text) => !matches!(text.as_str(), "" | "none" | "text"),
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(map) => !map.is_empty() && map.get("type").is_none_or(|kind| kind != "text"),
+            Value::Bool(true) => true,
+        };
+        match names.iter().find(|name| self.0.get(**name).is_some_and(asks)) {
+            None => Ok(()),
+            Some(name) => Err(ApiError::bad_field(name, format!("`{name}` is not supported: leave it out"))),
+        }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

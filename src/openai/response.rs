@@ -1,0 +1,191 @@
+//! The bodies of answers.
+
+use serde_json::{Value, json};
+
+use super::logprobs::{chat_logprobs, completion_logprobs, prompt_logprobs};
+use super::{ApiError, ChatCompletionRequest, CompletionRequest, Prompt};
+use crate::engine::{RequestAccounting, TokenId};
+use crate::llm::{Completion, FinishCause, RequestOutput};
+use crate::sampling::TokenLogprobs;
+use crate::text::Tokenizer;
+
+/// What an answer says besides what was generated.
+#[derive(Debug, Clone, Copy)]
+pub struct Reply<'a> {
+    /// Unique among the answers: `cmpl-...` or `chatcmpl-...`.
+    pub id: &'a str,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The model's name.
+    pub model: &'a str,
+    /// For the text of prompts and single tokens.
+    pub tokenizer: Option<&'a Tokenizer>,
+}
+
+/// The answer to a [`CompletionRequest`]: `outputs` are those of its prompts, in order, all of them done.
+///
+/// # Errors
+/// When a sequence ended by an error of ours.
+pub fn completion_response(
+    request: &CompletionRequest,
+    outputs: &[RequestOutput],
+    reply: Reply<'_>,
+) -> Result<Value, ApiError> {
+    check(outputs)?;
+    let mut choices = Vec::new();
+    for (output, prompt) in outputs.iter().zip(&request.prompts) {
+        for completion in &output.completions {
+            choices.push(completion_choice(request, prompt, output, completion, choices.len(), reply.tokenizer)?);
+        }
+    }
+    Ok(json!({
+        "id": reply.id,
+        "object": "text_completion",
+        "created": reply.created,
+        "model": reply.model,
+        "choices": choices,
+        "usage": usage(outputs, request.prompt_only),
+        "kv": kv(outputs),
+    }))
+}
+
+fn completion_choice(
+    request: &CompletionRequest,
+    sent: &Prompt,
+    output: &RequestOutput,
+    completion: &Completion,
+    index: usize,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Value, ApiError> {
+    let params = &request.common.params;
+    let prompt = &output.prompt_token_ids;
+    let (mut text, mut tokens, mut logprobs) =
+        (String::new(), Vec::<TokenId>::new(), Vec::<Option<&TokenLogprobs>>::new());
+    if request.echo {
+        match (sent, tokenizer) {
+            (Prompt::Text(sent), _) if request.common.truncate_prompt_tokens.is_none() => text.push_str(sent),
+            (_, Some(tokenizer)) => text = tokenizer.decode(prompt, params.skip_special_tokens)?,
+            (_, None) => (),
+        }
+        tokens.extend(prompt);
+        logprobs.push(None);
+        logprobs.extend(output.prompt_logprobs.iter().map(Some));
+    }
+    if !request.prompt_only {
+        text.push_str(&completion.text);
+        tokens.extend(&completion.token_ids);
+        logprobs.extend(completion.logprobs.iter().map(Some));
+    }
+    let (finish_reason, stop_reason) =
+        if request.prompt_only { (json!("length"), Value::Null) } else { ended(completion) };
+    let mut choice = json!({
+        "index": index,
+        "text": text,
+        "logprobs": params.logprobs.map(|_| completion_logprobs(tokenizer, &tokens, &logprobs)),
+        "finish_reason": finish_reason,
+        "stop_reason": stop_reason,
+    });
+    if params.prompt_logprobs.is_some() {
+        choice["prompt_logprobs"] = prompt_logprobs(tokenizer, &output.prompt_logprobs);
+    }
+    if request.common.return_token_ids {
+        choice["token_ids"] = if request.prompt_only { json!([]) } else { json!(completion.token_ids) };
+        choice["prompt_token_ids"] = json!(prompt);
+    }
+    Ok(choice)
+}
+
+/// The answer to a [`ChatCompletionRequest`], whose prompt gave `output`.
+///
+/// # Errors
+/// When a sequence ended by an error of ours.
+pub fn chat_response(
+    request: &ChatCompletionRequest,
+    output: &RequestOutput,
+    reply: Reply<'_>,
+) -> Result<Value, ApiError> {
+    let outputs = std::slice::from_ref(output);
+    check(outputs)?;
+    let params = &request.common.params;
+    let choice = |(index, completion): (usize, &Completion)| {
+        let (finish_reason, stop_reason) = ended(completion);
+        let mut choice = json!({
+            "index": index,
+            "message": {"role": "assistant", "content": completion.text},
+            "logprobs": params.logprobs.map(|_| chat_logprobs(reply.tokenizer, &completion.logprobs)),
+            "finish_reason": finish_reason,
+            "stop_reason": stop_reason,
+        });
+        if request.common.return_token_ids {
+            choice["token_ids"] = json!(completion.token_ids);
+        }
+        choice
+    };
+    let mut body = json!({
+        "id": reply.id,
+        "object": "chat.completion",
+        "created": reply.created,
+        "model": reply.model,
+        "choices": output.completions.iter().enumerate().map(choice).collect::<Vec<_>>(),
+        "usage": usage(outputs, false),
+        "kv": kv(outputs),
+    });
+    if params.prompt_logprobs.is_some() {
+        body["prompt_logprobs"] = prompt_logprobs(reply.tokenizer, &output.prompt_logprobs);
+    }
+    if request.common.return_token_ids {
+        body["prompt_token_ids"] = json!(output.prompt_token_ids);
+    }
+    Ok(body)
+}
+
+/// A sequence that ended by an error makes the whole answer one.
+fn check(outputs: &[RequestOutput]) -> Result<(), ApiError> {
+    let failed = outputs.iter().flat_map(|output| &output.completions).find_map(|completion| {
+        match completion.finish.as_ref().map(|finish| &finish.cause) {
+            Some(FinishCause::Error(error)) => Some(error),
+            _ => None,
+        }
+    });
+    failed.map_or(Ok(()), |error| Err(ApiError::internal(error.clone())))
+}
+
+/// `finish_reason` and vLLM's `stop_reason`: the stop string or token that ended it, null otherwise.
+fn ended(completion: &Completion) -> (Value, Value) {
+    let reason = completion.finish.as_ref().map(|finish| finish.reason());
+    let stop = match completion.finish.as_ref().map(|finish| &finish.cause) {
+        Some(FinishCause::StopString(text)) => json!(text),
+        Some(FinishCause::StopToken(token)) => json!(token),
+        _ => Value::Null,
+    };
+    (json!(reason), stop)
+}
+
+fn accountings(outputs: &[RequestOutput]) -> impl Iterator<Item = &RequestAccounting> {
+    outputs.iter().filter_map(|output| output.accounting.as_ref())
+}
+
+fn usage(outputs: &[RequestOutput], prompt_only: bool) -> Value {
+    let prompt_tokens: usize = outputs.iter().map(|output| output.prompt_token_ids.len()).sum();
+    let completion_tokens: usize =
+        if prompt_only { 0 } else { outputs.iter().map(RequestOutput::completion_tokens).sum() };
+    json!({
+        "prompt_tokens": prompt_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "completion_tokens": completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": accountings(outputs).map(|a| a.cached_tokens).sum::<u64>()},
+    })
+}
+
+/// What the request has cost in KV blocks.
+fn kv(outputs: &[RequestOutput]) -> Value {
+    let sum = |part: fn(&RequestAccounting) -> u64| accountings(outputs).map(part).sum::<u64>();
+    json!({
+        "blocks_allocated": sum(|a| a.blocks_allocated),
+        "blocks_shared": sum(|a| a.blocks_shared),
+        "blocks_copied": sum(|a| a.blocks_copied),
+        "cached_tokens": sum(|a| a.cached_tokens),
+        "computed_tokens": sum(|a| a.computed_tokens),
+        "preemptions": sum(|a| a.preemptions),
+    })
+}

@@ -1,0 +1,124 @@
+//! The sampling parameters of a body: what completions and chat have in common.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use super::ApiError;
+use super::fields::Fields;
+use crate::engine::TokenId;
+use crate::sampling::SamplingParams;
+
+/// What both kinds of request ask for besides the prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommonFields {
+    /// The model, as the client calls it.
+    pub model: Option<String>,
+    /// How to sample. `max_tokens` and the logprobs are left to each kind of request.
+    pub params: SamplingParams,
+    /// Whether the answer is to come in pieces.
+    pub stream: bool,
+    /// Whether the answer is to hold the token ids of prompt and completion.
+    pub return_token_ids: bool,
+    /// Lower is served first, under [`crate::engine::Policy::Priority`].
+    pub priority: i32,
+    /// Prefixes are shared only among requests of one salt.
+    pub cache_salt: Option<String>,
+    /// Longest prompt, in tokens: what is before it is cut off. -1 for the longest that the model takes.
+    pub truncate_prompt_tokens: Option<i64>,
+}
+
+/// Fields of OpenAI's or vLLM's that would change the answer.
+const UNSUPPORTED: [&str; 18] = [
+    "suffix",
+    "bad_words",
+    "response_format",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "logits_processors",
+    "prompt_embeds",
+    "tools",
+    "functions",
+    "documents",
+    "audio",
+    "chat_template",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "kv_transfer_params",
+];
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl CommonFields {
+    pub(super) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+        fields.refuse(&UNSUPPORTED)?;
+        let stop = match fields.take("stop")? {
+            None => Vec::new(),
+            Some(OneOrMany::One(one)) => vec![one],
+            Some(OneOrMany::Many(many)) => many,
+        };
+        let default = SamplingParams::default();
+        let params = SamplingParams {
+            n: fields.or("n", default.n)?,
+            best_of: fields.take("best_of")?,
+            temperature: fields.or("temperature", default.temperature)?,
+            top_p: fields.or("top_p", default.top_p)?,
+            top_k: fields.or("top_k", default.top_k)?,
+            min_p: fields.or("min_p", default.min_p)?,
+            presence_penalty: fields.or("presence_penalty", default.presence_penalty)?,
+            frequency_penalty: fields.or("frequency_penalty", default.frequency_penalty)?,
+            repetition_penalty: fields.or("repetition_penalty", default.repetition_penalty)?,
+            seed: fields.take::<i64>("seed")?.map(i64::cast_unsigned),
+            stop,
+            stop_token_ids: fields.or("stop_token_ids", Vec::new())?,
+            allowed_token_ids: fields.take("allowed_token_ids")?,
+            logit_bias: fields.or::<BTreeMap<TokenId, f32>>("logit_bias", BTreeMap::new())?,
+            max_tokens: None,
+            min_tokens: fields.or("min_tokens", default.min_tokens)?,
+            ignore_eos: fields.or("ignore_eos", default.ignore_eos)?,
+            logprobs: None,
+            prompt_logprobs: fields.take("prompt_logprobs")?,
+            include_stop_str_in_output: fields.or("include_stop_str_in_output", default.include_stop_str_in_output)?,
+            use_beam_search: fields.or("use_beam_search", default.use_beam_search)?,
+            beam_width: fields.take("beam_width")?,
+            length_penalty: fields.or("length_penalty", default.length_penalty)?,
+            early_stopping: fields.or("early_stopping", default.early_stopping)?,
+            skip_special_tokens: fields.or("skip_special_tokens", default.skip_special_tokens)?,
+            detokenize: fields.or("detokenize", default.detokenize)?,
+        };
+        Ok(Self {
+            model: fields.take("model")?,
+            params,
+            stream: fields.or("stream", false)?,
+            return_token_ids: fields.or("return_token_ids", false)?,
+            priority: fields.or("priority", 0)?,
+            cache_salt: fields.take("cache_salt")?,
+            truncate_prompt_tokens: fields.take("truncate_prompt_tokens")?,
+        })
+    }
+
+    /// Cuts what is too long off the beginning of a prompt, if the request says so.
+    ///
+    /// # Errors
+    /// When `truncate_prompt_tokens` is 0 or below -1.
+    pub fn truncate(&self, prompt: &mut Vec<TokenId>, max_model_len: u32) -> Result<(), ApiError> {
+        let field = "truncate_prompt_tokens";
+        let completion = self.params.max_tokens.unwrap_or(1).max(1);
+        let keep = match self.truncate_prompt_tokens {
+            None => return Ok(()),
+            Some(-1) => max_model_len.saturating_sub(completion).max(1) as usize,
+            Some(tokens) => usize::try_from(tokens).ok().filter(|tokens| *tokens > 0).ok_or_else(|| {
+                ApiError::bad_field(field, format!("`{field}` is {tokens}; it must be -1 or above 0"))
+            })?,
+        };
+        prompt.drain(..prompt.len().saturating_sub(keep));
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! Bodies, good and bad.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn completion(extra: Value) -> Result<CompletionRequest, ApiError> {
+    let mut body = json!({"model": "m", "prompt": "Hi"});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    CompletionRequest::from_body(body)
+}
+
+fn chat(extra: Value) -> Result<ChatCompletionRequest, ApiError> {
+    let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    ChatCompletionRequest::from_body(body)
+}
+
+#[test]
+fn prompts_come_in_four_forms() {
+    let prompts = |prompt: Value| completion(json!({"prompt": prompt})).unwrap().prompts;
+    assert_eq!(prompts(json!("a")), [Prompt::Text("a".into())]);
+    assert_eq!(prompts(json!(["a", "b"])), [Prompt::Text("a".into()), Prompt::Text("b".into())]);
+    assert_eq!(prompts(json!([1, 2])), [Prompt::TokenIds(vec![1, 2])]);
+    assert_eq!(prompts(json!([[1], [2, 3]])), [Prompt::TokenIds(vec![1]), Prompt::TokenIds(vec![2, 3])]);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let table = [
+        ("prompt", json!({"prompt": []})),
+        ("prompt", json!({"prompt": null})),
+        ("prompt", json!({"prompt": ["a", 1]})),
+        ("prompt", json!({"prompt": [-1]})),
+        ("prompt", json!({"prompt": [4294967296u64]})),
+        ("temperature", json!({"temperature": "hot"})),
+        ("n", json!({"n": -1})),
+        ("max_tokens", json!({"max_tokens": 1.5})),
+        ("logit_bias", json!({"logit_bias": {"a": 1}})),
+        ("stop", json!({"stop": [1]})),
+        ("logprobs", json!({"logprobs": true})),
+        ("tools", json!({"tools": [{}]})),
+        ("response_format", json!({"response_format": {"type": "json_object"}})),
+        ("suffix", json!({"suffix": "end"})),
+    ];
+    for (field, extra) in table {
+        let error = completion(extra).expect_err(field);
+        assert_eq!((error.param.as_deref(), error.code), (Some(field), 400), "{error}");
+        assert!(error.message.contains(field), "{error}");
+    }
+    for (field, extra) in [
+        ("messages", json!({"messages": []})),
+        ("messages", json!({"messages": "Hi"})),
+        ("messages", json!({"messages": [{"content": "no role"}]})),
+        ("top_logprobs", json!({"top_logprobs": 2})),
+    ] {
+        assert_eq!(chat(extra).expect_err(field).param.as_deref(), Some(field));
+    }
+    assert!(CompletionRequest::from_body(json!([1])).is_err());
+}
+
+#[test]
+fn nulls_and_what_asks_for_nothing_are_no_fields() {
+    let plain = completion(json!({})).unwrap();
+    let extra = json!({"temperature": null, "stop": null, "suffix": "", "tools": [], "response_format": {"type": "text"},
+                       "n": null, "logprobs": null, "user": "somebody", "unheard_of": 3});
+    assert_eq!(completion(extra).unwrap(), plain);
+    assert_eq!(plain.common.params.max_tokens, Some(16));
+    assert_eq!(chat(json!({})).unwrap().common.params.max_tokens, None);
+}
+
+#[test]
+fn logprobs_in_both_forms() {
+    let echoed = completion(json!({"logprobs": 2, "echo": true, "max_tokens": 0})).unwrap();
+    let params = &echoed.common.params;
+    assert_eq!((params.logprobs, params.prompt_logprobs, params.max_tokens), (Some(2), Some(2), Some(1)));
+    assert!(echoed.prompt_only);
+    let of = |extra| chat(extra).unwrap().common.params.logprobs;
+    assert_eq!(of(json!({"logprobs": true})), Some(0));
+    assert_eq!(of(json!({"logprobs": true, "top_logprobs": 5})), Some(5));
+    assert_eq!(of(json!({"logprobs": false})), None);
+}
+
+#[test]
+fn the_newer_name_of_max_tokens_wins() {
+    let both = chat(json!({"max_tokens": 3, "max_completion_tokens": 5, "seed": -1})).unwrap();
+    assert_eq!((both.common.params.max_tokens, both.common.params.seed), (Some(5), Some(u64::MAX)));
+}
+
+#[test]
+fn truncation_keeps_the_end() {
+    let cut = |tokens: i64| {
+        let request = completion(json!({"truncate_prompt_tokens": tokens, "max_tokens": 2})).unwrap();
+        let mut prompt = vec![1, 2, 3, 4, 5];
+        request.common.truncate(&mut prompt, 6).map(|()| prompt)
+    };
+    assert_eq!(cut(2).unwrap(), [4, 5]);
+    assert_eq!(cut(9).unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(cut(-1).unwrap(), [2, 3, 4, 5]);
+    assert!(cut(0).is_err() && cut(-2).is_err());
+}

@@ -1,0 +1,271 @@
+//! What a request asks of sampling, through [`Llm`], on SmolLM2 and lavapipe.
+
+#![cfg(feature = "webgpu")]
+
+use bindery::engine::RequestId;
+use bindery::llm::{Completion, Event, FinishCause, Llm, LlmError, RequestOutput};
+use bindery::sampling::SamplingParams;
+use std::collections::BTreeMap;
+
+#[path = "support/llm.rs"]
+mod llm;
+#[path = "support/models.rs"]
+mod models;
+use llm::{golden, greedy, ids, smollm2};
+
+fn load() -> Llm {
+    smollm2(&models::smollm2_gguf(), |options| options.num_gpu_blocks_override = Some(32))
+}
+
+fn short() -> Vec<u32> {
+    ids(&golden("short")["ids"])
+}
+
+fn run(llm: &mut Llm, params: SamplingParams) -> RequestOutput {
+    llm.generate(vec![(short(), params)]).expect("generation succeeds").remove(0)
+}
+
+fn complete(llm: &mut Llm, params: SamplingParams) -> Completion {
+    run(llm, params).completions.remove(0)
+}
+
+fn cause(completion: &Completion) -> FinishCause {
+    completion.finish.clone().expect("it has ended").cause
+}
+
+/// The first 20 tokens after "The capital of France is": " Paris.\n\nThe answer is: 2018-01-22 ...".
+fn plain(llm: &mut Llm) -> Completion {
+    complete(llm, greedy(20))
+}
+
+#[test]
+fn stop_conditions() {
+    let mut llm = load();
+    let plain = plain(&mut llm);
+    assert_eq!(cause(&plain), FinishCause::Length);
+    assert_eq!(plain.finish.as_ref().expect("it has ended").reason(), "length");
+    assert!(plain.text.starts_with(" Paris.\n\nThe answer is"), "{:?}", plain.text);
+
+    // A stop string over several tokens, beginning inside one.
+    let stop = SamplingParams { stop: vec!["never".into(), "e answer i".into()], ..greedy(20) };
+    let stopped = complete(&mut llm, stop.clone());
+    assert_eq!(stopped.text, " Paris.\n\nTh");
+    assert_eq!(cause(&stopped), FinishCause::StopString("e answer i".into()));
+    assert_eq!(stopped.finish.as_ref().expect("it has ended").reason(), "stop");
+    assert_eq!(stopped.token_ids, plain.token_ids[..stopped.token_ids.len()]);
+    assert!(stopped.token_ids.len() < 10);
+    let kept = complete(&mut llm, SamplingParams { include_stop_str_in_output: true, ..stop.clone() });
+    assert_eq!(kept.text, " Paris.\n\nThe answer i");
+    // Not before `min_tokens`.
+    let late = complete(&mut llm, SamplingParams { min_tokens: 12, ..stop });
+    assert_eq!(late.text, plain.text);
+
+    // The stop token is among the tokens, and in the text only where that is asked for.
+    let answer = plain.token_ids[5];
+    let stop = SamplingParams { stop_token_ids: vec![answer], ..greedy(20) };
+    let stopped = complete(&mut llm, stop.clone());
+    assert_eq!(cause(&stopped), FinishCause::StopToken(answer));
+    assert_eq!(stopped.token_ids, plain.token_ids[..6]);
+    assert_eq!(stopped.text, " Paris.\n\nThe");
+    let kept = complete(&mut llm, SamplingParams { include_stop_str_in_output: true, ..stop.clone() });
+    assert_eq!(kept.text, " Paris.\n\nThe answer");
+    // Before `min_tokens` it cannot even be sampled.
+    let late = complete(&mut llm, SamplingParams { min_tokens: 12, ..stop });
+    assert_eq!(late.token_ids[..5], plain.token_ids[..5]);
+    assert!(late.token_ids.len() >= 12 && !late.token_ids[..11].contains(&answer), "{late:?}");
+
+    for tokens in [1, 7] {
+        let cut = complete(&mut llm, greedy(tokens));
+        assert_eq!(cut.token_ids, plain.token_ids[..tokens as usize]);
+        assert_eq!(cause(&cut), FinishCause::Length);
+    }
+
+    // The end-of-sequence token ends, is not text, and is passed over with `ignore_eos`.
+    let eos = llm.tokenizer().expect("it has one").eos()[0];
+    let force = SamplingParams { logit_bias: [(eos, 100.0)].into(), ..SamplingParams::greedy(4) };
+    let ended = complete(&mut llm, force.clone());
+    assert_eq!((cause(&ended), ended.token_ids, ended.text.as_str()), (FinishCause::Eos, vec![eos], ""));
+    let ignored = complete(&mut llm, SamplingParams { ignore_eos: true, ..force.clone() });
+    assert_eq!((cause(&ignored), ignored.token_ids), (FinishCause::Length, vec![eos; 4]));
+    let delayed = complete(&mut llm, SamplingParams { min_tokens: 3, ..force });
+    assert_eq!(delayed.token_ids.iter().position(|&token| token == eos), Some(3), "{delayed:?}");
+}
+
+#[test]
+fn logprobs_of_prompt_and_completion_agree() {
+    let mut llm = load();
+    let params = SamplingParams { logprobs: Some(5), ..greedy(20) };
+    let decoded = complete(&mut llm, params.clone());
+    assert_eq!(decoded.token_ids, plain(&mut llm).token_ids, "asking for logprobs changes nothing");
+    assert_eq!(decoded.logprobs.len(), 20);
+    for (token, logprobs) in decoded.token_ids.iter().zip(&decoded.logprobs) {
+        assert_eq!((logprobs.chosen.token, logprobs.chosen.rank, logprobs.top.len()), (*token, 1, 5));
+        assert_eq!(logprobs.top[0], logprobs.chosen);
+        assert!(logprobs.top.is_sorted_by(|a, b| a.logprob >= b.logprob));
+    }
+    let none = complete(&mut llm, SamplingParams { logprobs: Some(0), ..params.clone() });
+    assert!(none.logprobs.iter().all(|logprobs| logprobs.top.is_empty()) && none.logprobs.len() == 20);
+
+    // The same tokens as a prompt: computed by the prefill kernels, and in chunks, which must give each position once.
+    let prompt = [short(), decoded.token_ids.clone()].concat();
+    let params = SamplingParams { prompt_logprobs: Some(3), ..greedy(1) };
+    // A warm prefix cache must not swallow positions.
+    llm.generate(vec![(prompt.clone(), greedy(1))]).expect("generation succeeds");
+    let output = llm.generate(vec![(prompt.clone(), params)]).expect("generation succeeds").remove(0);
+    assert_eq!(output.prompt_logprobs.len(), prompt.len() - 1);
+    for (i, logprobs) in output.prompt_logprobs.iter().enumerate() {
+        assert_eq!((logprobs.chosen.token, logprobs.top.len()), (prompt[i + 1], 3), "position {}", i + 1);
+    }
+    let mut worst: f32 = 0.0;
+    for (prompted, decoded) in output.prompt_logprobs[short().len() - 1..].iter().zip(&decoded.logprobs) {
+        worst = worst.max((prompted.chosen.logprob - decoded.chosen.logprob).abs());
+    }
+    eprintln!("logprobs of prefill and decode differ by at most {worst}");
+    assert!(worst < 0.05, "logprobs of prefill and decode differ by {worst}");
+}
+
+#[test]
+fn sampling_follows_its_parameters() {
+    let mut llm = load();
+    let sampled = |seed| SamplingParams {
+        seed: Some(seed),
+        max_tokens: Some(8),
+        ignore_eos: true,
+        temperature: 1.5,
+        ..SamplingParams::default()
+    };
+    let [one, again, other] = [3, 3, 4].map(|seed| complete(&mut llm, sampled(seed)).token_ids);
+    assert_eq!(one, again, "equal seeds");
+    assert_ne!(one, other, "different seeds");
+    let greedy_ids = plain(&mut llm).token_ids[..8].to_vec();
+    for params in [
+        SamplingParams { top_k: 1, ..sampled(5) },
+        SamplingParams { top_p: 1e-6, ..sampled(5) },
+        SamplingParams { min_p: 1.0, ..sampled(5) },
+        SamplingParams { temperature: 0.01, ..sampled(5) },
+    ] {
+        assert_eq!(complete(&mut llm, params.clone()).token_ids, greedy_ids, "{params:?}");
+    }
+    let biased = SamplingParams { logit_bias: [(1234, 100.0)].into(), ..greedy(3) };
+    assert_eq!(complete(&mut llm, biased).token_ids, [1234; 3]);
+    let banned = SamplingParams { logit_bias: [(greedy_ids[0], -100.0)].into(), ..greedy(8) };
+    assert!(!complete(&mut llm, banned).token_ids.contains(&greedy_ids[0]));
+    let allowed = SamplingParams { allowed_token_ids: Some(vec![40, 50]), ..sampled(6) };
+    assert!(complete(&mut llm, allowed).token_ids.iter().all(|token| [40, 50].contains(token)));
+    let penalised = complete(&mut llm, SamplingParams { frequency_penalty: 2.0, presence_penalty: 2.0, ..greedy(20) });
+    assert_ne!(penalised.token_ids, plain(&mut llm).token_ids);
+
+    // `best_of` returns the likeliest of its sequences.
+    let best = run(&mut llm, SamplingParams { best_of: Some(4), logprobs: Some(0), n: 2, ..sampled(7) });
+    assert_eq!(best.completions.len(), 2);
+    let all = run(&mut llm, SamplingParams { n: 4, logprobs: Some(0), ..sampled(7) });
+    let mut scores: Vec<f64> = all.completions.iter().map(Completion::cumulative_logprob).collect();
+    scores.sort_by(|a, b| b.total_cmp(a));
+    for (completion, score) in best.completions.iter().zip(scores) {
+        assert!((completion.cumulative_logprob() - score).abs() < 0.05, "{score}");
+    }
+}
+
+#[test]
+fn pieces_add_up_to_the_text() {
+    let mut llm = load();
+    let tokenizer = llm.tokenizer().expect("it has one").clone();
+    // Token by token noise: pieces of UTF-8 sequences, special tokens.
+    let noisy = SamplingParams {
+        temperature: 20.0,
+        seed: Some(1),
+        n: 4,
+        max_tokens: Some(40),
+        ignore_eos: true,
+        ..SamplingParams::default()
+    };
+    let id = llm.add(short(), noisy).expect("it fits");
+    let (mut events, mut texts, mut tokens) = (Vec::new(), vec![String::new(); 4], vec![Vec::new(); 4]);
+    let mut finished = 0;
+    while llm.step(&mut events).expect("a step succeeds") {
+        for event in events.drain(..) {
+            assert_eq!(event.request(), id);
+            if let Event::Token(update) = event {
+                texts[update.index as usize].push_str(&update.text);
+                tokens[update.index as usize].extend(update.token);
+                finished += u32::from(update.finish.is_some());
+            }
+        }
+    }
+    assert_eq!(finished, 4);
+    for (text, tokens) in texts.iter().zip(&tokens) {
+        assert_eq!(tokens.len(), 40);
+        assert_eq!(text, &tokenizer.decode(tokens, true).expect("it decodes"));
+    }
+    let blind = complete(&mut llm, SamplingParams { detokenize: false, ..greedy(4) });
+    assert_eq!((blind.text.as_str(), blind.token_ids.len()), ("", 4));
+}
+
+#[test]
+fn aborted_refused_and_failed_requests_leave_the_others_alone() {
+    let mut llm = load();
+    let expected = plain(&mut llm).token_ids;
+    let survivor = llm.add(short(), greedy(20)).expect("it fits");
+    let mut prompt = ids(&golden("code")["ids"]);
+    let victim = llm.add(prompt.clone(), SamplingParams { n: 3, ..SamplingParams::default() }).expect("it fits");
+    let waiting = llm.add(prompt.clone(), greedy(20)).expect("it fits");
+    let mut events = Vec::new();
+    assert!(llm.step(&mut events).expect("a step succeeds"));
+    assert!(llm.abort(waiting));
+    assert!(llm.step(&mut events).expect("a step succeeds"));
+    let before = llm.stats().used_blocks;
+    assert!(llm.abort(victim) && !llm.abort(victim));
+    assert!(llm.stats().used_blocks < before, "its blocks are back at once");
+
+    // What can never be is refused, and nothing changes.
+    let used = llm.stats();
+    prompt.resize(600, 0);
+    let too_long = llm.add(prompt, greedy(1)).expect_err("beyond max_model_len");
+    assert!(matches!(too_long, LlmError::Request(_)), "{too_long}");
+    // 32 blocks hold one sequence of 512 tokens, not two.
+    let two = SamplingParams { n: 2, max_tokens: Some(500), ..SamplingParams::default() };
+    let never = llm.add(short(), two).expect_err("it cannot fit");
+    assert!(matches!(never, LlmError::Request(_)), "{never}");
+    for params in [
+        SamplingParams { temperature: f32::NAN, ..SamplingParams::default() },
+        SamplingParams { top_p: f32::NAN, ..SamplingParams::default() },
+        SamplingParams { repetition_penalty: f32::INFINITY, ..SamplingParams::default() },
+        SamplingParams { logit_bias: [(0, f32::NAN)].into(), ..SamplingParams::default() },
+        SamplingParams { max_tokens: Some(0), ..SamplingParams::default() },
+    ] {
+        let error = llm.add(short(), params).expect_err("not a parameter");
+        assert!(matches!(error, LlmError::Param(_)) && error.is_request_error(), "{error}");
+    }
+    assert!(matches!(llm.add(vec![49_152], greedy(1)), Err(LlmError::UnknownToken { .. })));
+    assert!(matches!(llm.add(Vec::new(), greedy(1)), Err(LlmError::Request(_))));
+    assert_eq!(llm.stats(), used);
+
+    // Nothing can be sampled: an error of this request alone, told once for each of its sequences.
+    let eos = llm.tokenizer().expect("it has one").eos()[0];
+    let impossible = SamplingParams {
+        n: 2,
+        allowed_token_ids: Some(vec![eos]),
+        min_tokens: 2,
+        max_tokens: Some(4),
+        ..SamplingParams::default()
+    };
+    let failed = llm.add(short(), impossible).expect("it fits");
+    let mut finishes: BTreeMap<RequestId, Vec<FinishCause>> = BTreeMap::new();
+    let mut tokens = Vec::new();
+    while !llm.is_idle() {
+        llm.step(&mut events).expect("a step succeeds");
+    }
+    for event in events {
+        let Event::Token(update) = event else { continue };
+        if update.request == survivor {
+            tokens.extend(update.token);
+        }
+        if let Some(finish) = update.finish {
+            finishes.entry(update.request).or_default().push(finish.cause);
+        }
+    }
+    assert_eq!(tokens, expected);
+    assert_eq!(finishes.keys().copied().collect::<Vec<_>>(), [survivor, failed]);
+    assert!(matches!(finishes[&failed][..], [FinishCause::Error(_), FinishCause::Error(_)]), "{finishes:?}");
+    assert_eq!(llm.stats().used_blocks, 0);
+}
