@@ -154,6 +154,16 @@ impl Scheduler {
         self.requests.is_empty()
     }
 
+    /// Requests being served.
+    pub fn num_running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Requests waiting, the preempted ones included.
+    pub fn num_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Prompt and completion tokens of a live sequence.
     pub fn tokens(&self, seq: SeqId) -> Option<&[TokenId]> {
         let state = self.requests.get(&seq.request)?;
@@ -195,13 +205,18 @@ impl Scheduler {
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
         let pool = self.blocks.pool();
-        let mut unused_slots = 0;
-        let mut running_seqs = 0;
+        let (mut running_seqs, mut unused_slots, mut block_table_entries) = (0, 0, 0);
         for (_, id) in &self.running {
+            let mut last_block = None;
             for seq in &self.requests[id].seqs {
                 running_seqs += 1;
-                let slots = u64::from(seq.table.len()) * u64::from(self.config.block_size);
-                unused_slots += slots - u64::from(seq.num_reserved_tokens());
+                block_table_entries += u64::from(seq.table.len());
+                // Siblings that have just forked share their last block: it is one.
+                let sibling = std::mem::replace(&mut last_block, seq.table.blocks().last().copied());
+                if sibling.is_none() || sibling != last_block {
+                    let slots = u64::from(seq.table.len()) * u64::from(self.config.block_size);
+                    unused_slots += slots - u64::from(seq.num_reserved_tokens());
+                }
             }
         }
         Stats {
@@ -213,6 +228,7 @@ impl Scheduler {
             used_blocks: pool.num_blocks() - pool.num_free(),
             cached_blocks: self.blocks.prefix().map_or(0, |prefix| prefix.num_cached()),
             unused_slots,
+            block_table_entries,
             steps: self.batch.step,
             cow_copies: self.blocks.blocks_copied(),
             blocks_allocated: self.blocks.blocks_allocated(),

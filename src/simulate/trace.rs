@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -70,7 +70,7 @@ pub fn read(mut input: impl BufRead, name: &str, max_model_len: u32) -> Result<W
         text.clear();
         line += 1;
         let fail = |problem: String| TraceError::Line { line, problem };
-        if input.by_ref().take(MAX_LINE_BYTES).read_line(&mut text)? == 0 {
+        if Read::take(&mut input, MAX_LINE_BYTES).read_line(&mut text)? == 0 {
             break;
         }
         if text.len() as u64 == MAX_LINE_BYTES {

@@ -136,8 +136,7 @@ impl Synthetic {
             if self.rate.is_finite() {
                 now += random.exponential(Stream::Arrival, counter) / self.rate;
             }
-            let shares =
-                self.num_prefixes > 0 && random.uniform(Stream::Prefix, 2 * counter) < self.prefix_share;
+            let shares = self.num_prefixes > 0 && random.uniform(Stream::Prefix, 2 * counter) < self.prefix_share;
             let prefix = shares.then(|| random.below(Stream::Prefix, 2 * counter + 1, self.num_prefixes));
             let shared = if shares { self.prefix_tokens } else { 0 };
             let draw = |stream, length: Length| {
