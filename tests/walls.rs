@@ -54,7 +54,7 @@ fn the_engine_core_is_pure() {
             assert!(!has_word(&code, word), "{} uses {word}: the engine core is integers only", path.display());
         }
         let unordered = has_word(&code, "HashMap") || has_word(&code, "HashSet");
-        let looks_up_only = path.ends_with("prefix_cache.rs");
+        let looks_up_only = path.ends_with("prefix_cache.rs") || path.ends_with("engine/requests.rs");
         assert!(!unordered || looks_up_only, "{} uses a hash map: its order would differ each run", path.display());
         for (at, _) in code.match_indices("crate::") {
             let target = &code[at + "crate::".len()..];
@@ -64,11 +64,13 @@ fn the_engine_core_is_pure() {
 }
 
 #[test]
-fn the_prefix_cache_never_walks_its_hash_map() {
-    let (_, code) =
-        sources("src/engine").into_iter().find(|(path, _)| path.ends_with("prefix_cache.rs")).expect("found");
-    for walk in ["first.iter", "first.keys", "first.values", "first.drain", "first.retain", "in &self.first"] {
-        assert!(!code.contains(walk), "prefix_cache.rs walks its hash map: {walk}");
+fn the_engine_never_walks_its_hash_maps() {
+    for (file, map) in [("prefix_cache.rs", "first"), ("engine/requests.rs", "by_id")] {
+        let (_, code) = sources("src/engine").into_iter().find(|(path, _)| path.ends_with(file)).expect("found");
+        for walk in ["iter", "keys", "values", "into_", "drain", "retain", "extract_if"] {
+            assert!(!code.contains(&format!("{map}.{walk}")), "{file} walks its hash map: {map}.{walk}");
+        }
+        assert!(!code.contains(&format!("in &self.{map}")), "{file} walks its hash map");
     }
 }
 

@@ -12,6 +12,7 @@ mod run;
 mod run_batch;
 mod sampling_args;
 mod selftest;
+mod simulate;
 mod table;
 mod units;
 
@@ -42,6 +43,7 @@ enum Command {
     Devices(devices::DevicesArgs),
     Selftest(selftest::SelftestArgs),
     Bench(bench::BenchArgs),
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Reads the command line, runs the command, and says how it went.
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Bench(args) => bench::run(args),
+        Command::Simulate(args) => simulate::run(&args),
     };
     result.unwrap_or_else(|error| exit::failure(&error))
 }

@@ -23,7 +23,8 @@ impl Scheduler {
 
     fn check_tables(&self) {
         let mut references = vec![0; self.config.num_blocks as usize];
-        for state in self.requests.values() {
+        let queued = self.running.iter().map(|(_, id)| id).chain(self.waiting.values());
+        for state in queued.map(|id| &self.requests[id]) {
             assert!(!state.seqs.is_empty(), "request {} has no sequence left", state.id());
             for (at, seq) in state.seqs.iter().enumerate() {
                 seq.table.blocks().iter().for_each(|block| references[block.0 as usize] += 1);

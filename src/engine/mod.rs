@@ -9,7 +9,7 @@
 //! | `config`, `request` | sizes, limits, and requests checked against them |
 //! | `free_queue`, `block_pool`, `block_table` | free blocks, reference counts, who holds which block |
 //! | `block_hash`, `prefix_cache`, `block_manager` | sharing: prefix hits, forks, copy-on-write |
-//! | `sequence`, `request_state` | tokens computed chasing tokens known |
+//! | `sequence`, `request_state`, `requests` | tokens computed chasing tokens known |
 //! | `scheduler`, `placement`, `lifecycle`, `invariants` | the step, how it is filled, how sequences end, what must hold |
 //! | `echo`, `simulator` | a device that checks what it reads, and random traffic against it |
 
@@ -30,6 +30,7 @@ mod planted;
 mod prefix_cache;
 mod request;
 mod request_state;
+mod requests;
 mod scheduler;
 mod sequence;
 pub mod simulator;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::request_state::{Order, RequestState};
+use super::requests::Requests;
 use super::{
     Batch, BlockId, BlockManager, EndedRequest, Request, RequestAccounting, RequestId, SampledToken, SchedulerConfig,
     SeqId, Stats, TokenEvent, TokenId,
@@ -21,7 +22,7 @@ use super::{
 pub struct Scheduler {
     pub(super) config: SchedulerConfig,
     pub(super) blocks: BlockManager,
-    pub(super) requests: BTreeMap<RequestId, Box<RequestState>>,
+    pub(super) requests: Requests,
     /// In order of service.
     pub(super) running: Vec<(Order, RequestId)>,
     /// In order of service; preempted requests return to where they belong, which is the head.
@@ -47,7 +48,7 @@ impl Scheduler {
         config.assert_valid();
         Scheduler {
             blocks: BlockManager::new(config.num_blocks, config.block_size, config.enable_prefix_caching),
-            requests: BTreeMap::new(),
+            requests: Requests::default(),
             running: Vec::new(),
             waiting: BTreeMap::new(),
             batch: Batch::default(),
@@ -77,8 +78,8 @@ impl Scheduler {
         let state = RequestState::new(request, self.config.policy, self.next_arrival, &self.model_identity);
         self.next_arrival += 1;
         self.waiting.insert(state.order, id);
-        let before = self.requests.insert(id, Box::new(state));
-        assert!(before.is_none(), "request {id} is already alive");
+        let is_new = self.requests.insert(id, Box::new(state));
+        assert!(is_new, "request {id} is already alive");
     }
 
     /// Decides on the next step. `None` when there is nothing to do; otherwise the batch holds at least one token.
@@ -153,6 +154,16 @@ impl Scheduler {
         self.requests.is_empty()
     }
 
+    /// Requests being served.
+    pub fn num_running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Requests waiting, the preempted ones included.
+    pub fn num_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Prompt and completion tokens of a live sequence.
     pub fn tokens(&self, seq: SeqId) -> Option<&[TokenId]> {
         let state = self.requests.get(&seq.request)?;
@@ -194,13 +205,18 @@ impl Scheduler {
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
         let pool = self.blocks.pool();
-        let mut unused_slots = 0;
-        let mut running_seqs = 0;
+        let (mut running_seqs, mut unused_slots, mut block_table_entries) = (0, 0, 0);
         for (_, id) in &self.running {
+            let mut last_block = None;
             for seq in &self.requests[id].seqs {
                 running_seqs += 1;
-                let slots = u64::from(seq.table.len()) * u64::from(self.config.block_size);
-                unused_slots += slots - u64::from(seq.num_reserved_tokens());
+                block_table_entries += u64::from(seq.table.len());
+                // Siblings that have just forked share their last block: it is one.
+                let sibling = std::mem::replace(&mut last_block, seq.table.blocks().last().copied());
+                if sibling.is_none() || sibling != last_block {
+                    let slots = u64::from(seq.table.len()) * u64::from(self.config.block_size);
+                    unused_slots += slots - u64::from(seq.num_reserved_tokens());
+                }
             }
         }
         Stats {
@@ -212,6 +228,7 @@ impl Scheduler {
             used_blocks: pool.num_blocks() - pool.num_free(),
             cached_blocks: self.blocks.prefix().map_or(0, |prefix| prefix.num_cached()),
             unused_slots,
+            block_table_entries,
             steps: self.batch.step,
             cow_copies: self.blocks.blocks_copied(),
             blocks_allocated: self.blocks.blocks_allocated(),

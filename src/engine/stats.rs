@@ -19,6 +19,8 @@ pub struct Stats {
     pub cached_blocks: u32,
     /// Slots of the running sequences' last blocks that hold no token yet.
     pub unused_slots: u64,
+    /// Entries of all block tables: the blocks that would be used if nothing were shared.
+    pub block_table_entries: u64,
 
     /// Steps scheduled.
     pub steps: u64,
