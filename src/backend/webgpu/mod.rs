@@ -1,6 +1,6 @@
 //! The WebGPU backend: WGSL kernels on Vulkan, Metal and DirectX 12.
 //!
-//! Weights are repacked into aligned planes and stay quantised; every dispatch is prebuilt ([`plan`]); a step is one
+//! Weights are repacked into aligned planes and stay quantised; every dispatch is prebuilt (`plan`); a step is one
 //! metadata upload, one submit and one read-back of token ids.
 
 mod adapter;
