@@ -114,7 +114,8 @@ impl Scheduler {
     ///
     /// The sequences of a beam search (more [`super::RequestParams::max_sequences`] than samples) may get theirs in a later
     /// step, as long as one of them has something left to compute: whoever chooses among the beams waits until all of
-    /// them have logits, which a small token budget or a preemption can spread over several steps.
+    /// them have logits, which a small token budget or a preemption can spread over several steps (see
+    /// [`Scheduler::awaits_token`]).
     ///
     /// # Panics
     /// When no step is in flight, or when a live sequence lacks its token or gets one that it did not ask for.
@@ -168,6 +169,14 @@ impl Scheduler {
     pub fn tokens(&self, seq: SeqId) -> Option<&[TokenId]> {
         let state = self.requests.get(&seq.request)?;
         Some(&state.seqs[state.position(seq.index)?].token_ids)
+    }
+
+    /// Whether the step in flight, or one before it, has given the logits of a live sequence's next token, so that
+    /// [`Scheduler::update`] may bring it. A beam that is preempted while it waits for its siblings has to be computed
+    /// again first.
+    pub fn awaits_token(&self, seq: SeqId) -> bool {
+        let Some(state) = self.requests.get(&seq.request) else { return false };
+        state.position(seq.index).is_some_and(|at| state.seqs[at].samples)
     }
 
     /// The blocks of a live sequence; empty while it waits.

@@ -6,7 +6,7 @@ use super::{Event, Llm, LlmError};
 use crate::backend::{MAX_TOP_K, TokenScore};
 use crate::engine::{Batch, FinishReason, RequestId, SampledToken, SeqId, TokenEvent, TokenId};
 use crate::sampling::{BeamSearch, ParamError, SampleError, SamplingParams, TokenLogprob};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One request's beam search and its sequences in the scheduler.
 pub(super) struct Beams {
@@ -79,11 +79,11 @@ impl Beams {
         }
     }
 
-    /// Takes a beam's candidates, and says whether all beams have theirs now.
+    /// Takes a beam's candidates. Those of a beam that was preempted while it waited come a second time.
     ///
     /// # Errors
     /// When they are no log probabilities.
-    fn put(&mut self, index: u32, scores: &[TokenScore]) -> Result<bool, SampleError> {
+    fn put(&mut self, index: u32, scores: &[TokenScore]) -> Result<(), SampleError> {
         let scores = &scores[..self.num_candidates as usize];
         if !scores.iter().all(|score| score.logprob.is_finite()) {
             return Err(SampleError::NonFiniteLogprobs);
@@ -97,7 +97,7 @@ impl Beams {
         });
         let beam = self.live.iter_mut().find(|beam| beam.index == index).expect("only live beams are computed");
         beam.candidates = Some(candidates.collect());
-        Ok(self.live.iter().all(|beam| beam.candidates.is_some()))
+        Ok(())
     }
 
     /// Chooses the beams of the next step. A beam's first continuation stays in its sequence, others fork from it.
@@ -140,25 +140,28 @@ impl Llm {
         events: &mut Vec<Event>,
     ) -> Result<(), LlmError> {
         let per_row = top_k.len() / rows.len().max(1);
-        let mut ready = Vec::new();
+        let mut arrived = BTreeSet::new();
         for sample in &self.scheduler.batch().sample_rows {
             let request = sample.seq.request;
             let Some(beams) = self.active.get_mut(&request).and_then(|active| active.beams.as_mut()) else { continue };
             let at = rows.binary_search(&sample.row).expect("the row was asked for") * per_row;
-            match beams.put(sample.seq.index, &top_k[at..at + per_row]) {
-                Ok(true) => ready.push(request),
-                Ok(false) => {}
-                Err(error) => sampled.fail(request, error),
+            arrived.insert(request);
+            if let Err(error) = beams.put(sample.seq.index, &top_k[at..at + per_row]) {
+                sampled.fail(request, error);
             }
         }
-        for request in ready {
+        for request in arrived {
             let active = self.active.get_mut(&request).expect("just seen");
             let beams = active.beams.as_mut().expect("just seen");
+            let seq = |index| SeqId { request, index };
+            let all_await = beams.live.iter().all(|beam| self.scheduler.awaits_token(seq(beam.index)));
+            if !all_await || sampled.has_failed(request) {
+                continue;
+            }
             let moves = beams.advance();
             if beams.search.is_done() {
                 active.finish_beams(request, &self.eos_token_ids, events)?;
             }
-            let seq = |index| SeqId { request, index };
             for (parent, child) in moves.forks {
                 self.scheduler.fork(seq(parent), child);
             }

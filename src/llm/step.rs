@@ -25,7 +25,7 @@ impl Sampled {
         }
     }
 
-    fn has_failed(&self, request: RequestId) -> bool {
+    pub(super) fn has_failed(&self, request: RequestId) -> bool {
         self.failed.iter().any(|(failed, _)| *failed == request)
     }
 }

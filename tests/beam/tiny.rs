@@ -149,12 +149,16 @@ fn neighbours_budgets_and_preemption_change_nothing() {
     }
     let mut preemptions = 0;
     for enable_prefix_caching in [false, true] {
-        for (num_blocks, budget, seats) in [(256, 512, 64), (256, 3, 8), (25, 512, 64), (25, 4, 7), (24, 16, 6)] {
+        let mut shapes = vec![(256, 512, 64), (256, 3, 8), (25, 512, 64), (25, 4, 7), (24, 16, 6)];
+        // Preempted while some beams wait for the others, in many ways.
+        shapes.extend((24..32).flat_map(|num_blocks| [(num_blocks, 5, 32), (num_blocks, 9, 32)]));
+        for (num_blocks, budget, seats) in shapes {
             let mut llm = tiny.llm(|options| {
                 options.enable_prefix_caching = enable_prefix_caching;
                 options.num_gpu_blocks_override = Some(num_blocks);
                 options.max_num_batched_tokens = budget;
                 options.max_num_seqs = seats;
+                options.long_prefill_token_threshold = if seats == 32 { 3 } else { 0 };
             });
             let outputs = llm.generate(mixed_requests()).expect("it generates");
             for (request, (output, alone)) in outputs.into_iter().zip(&alone).enumerate() {

@@ -11,7 +11,7 @@ mod traffic;
 
 use std::collections::VecDeque;
 
-use self::mirror::Mirror;
+use self::mirror::{Mirror, MirrorSeq};
 pub use self::report::SimReport;
 pub use self::rng::Rng;
 use self::traffic::{Traffic, random_config};
@@ -195,7 +195,9 @@ impl Episode {
         });
         for mirror in mirrors.iter().filter(|mirror| mirror.is_beam_search()) {
             let is_of = |token: &SampledToken| token.seq.request == mirror.id;
-            if held.iter().filter(|token| is_of(token)).count() == mirror.seqs.len() {
+            let scheduler = &self.scheduler;
+            let awaits = |seq: &MirrorSeq| scheduler.awaits_token(SeqId { request: mirror.id, index: seq.index });
+            if mirror.seqs.iter().all(awaits) {
                 self.sampled.extend(held.iter().copied().filter(is_of));
                 held.retain(|token| !is_of(token));
             }

@@ -19,6 +19,12 @@ fn many_seeds_hold_all_invariants() {
     assert!(total.finished > 1000 && total.aborted > 100 && total.forks > 1000);
 }
 
+/// A beam that waits is preempted, and its siblings, farther along thanks to prefix hits, have their logits before it.
+#[test]
+fn a_beam_preempted_while_it_waits_is_waited_for() {
+    assert!(simulate(20_262_571, 2000).deferred > 0);
+}
+
 #[test]
 fn a_seed_replays() {
     assert_eq!(simulate(7, 1000), simulate(7, 1000));
