@@ -8,14 +8,11 @@
 //! | `contiguous`, `address_space` | engines without paging: one range of slots for each sequence |
 //! | `timeline`, `report` | what memory holds over time, and what a run amounts to |
 //! | `suite` | the runs that are compared with one another |
-//! | `plot`, `page` | one HTML page with the plots |
 
 mod address_space;
 mod contiguous;
 mod cost;
-mod page;
 mod paged;
-mod plot;
 mod queue;
 mod random;
 mod report;
@@ -29,7 +26,6 @@ use thiserror::Error;
 pub use address_space::{AddressSpace, Layout, Range};
 pub use contiguous::Reserve;
 pub use cost::{CostModel, MODELS, ModelShape, StepWork};
-pub use page::html;
 pub use report::{PagedCounts, Report};
 pub use suite::{Plan, Sharing, Suite};
 pub use timeline::{Means, Moment};

@@ -5,7 +5,7 @@ mod report;
 
 use anyhow::{Context, Result, bail};
 use bindery::simulate::{
-    CostModel, Layout, Length, MODELS, Plan, Reserve, Setup, Suite, Synthetic, Workload, html, preset, read_trace,
+    CostModel, Layout, Length, MODELS, Plan, Reserve, Setup, Suite, Synthetic, Workload, preset, read_trace,
 };
 use std::fs::File;
 use std::io::{BufReader, Write};
@@ -28,9 +28,6 @@ pub(super) fn run(args: &SimulateArgs) -> Result<ExitCode> {
     if let Some(path) = &args.output_json {
         let json = serde_json::to_string_pretty(&report::json(&workload, &setup, &suite))?;
         write(path, &json)?;
-    }
-    if let Some(path) = &args.html {
-        write(path, &html(&workload, &setup, &suite))?;
     }
     Ok(ExitCode::SUCCESS)
 }
