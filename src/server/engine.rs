@@ -91,7 +91,8 @@ impl EngineHandle {
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
         let (sender, answers) = mpsc::unbounded_channel();
         let submitted = Instant::now();
-        if self.commands.send(Command::Submit { ticket, submission, sender, submitted }).is_err() {
+        if self.commands.send(Command::Submit { ticket, submission: Box::new(submission), sender, submitted }).is_err()
+        {
             return Err(self.gone());
         }
         Ok(EventStream { ticket, answers, commands: self.commands.clone(), is_over: false })

@@ -45,7 +45,7 @@ fn tag(headers: &HeaderMap) -> Option<String> {
     is_fine.then(|| tag.to_owned())
 }
 
-/// Everything under `/v1` needs a key, as in vLLM, and so does what reads text or tells of the engine's inside.
+/// Everything needs a key but what says how the server is: load balancers ask for that.
 fn check_key(app: &App, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
     let is_open = matches!(path, "/health" | "/ping" | "/version" | "/load" | "/metrics");
     if app.config.api_keys.is_empty() || is_open || method == Method::OPTIONS {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 /// What the thread is told.
 pub(super) enum Command {
-    Submit { ticket: u64, submission: Submission, sender: UnboundedSender<Answer>, submitted: Instant },
+    Submit { ticket: u64, submission: Box<Submission>, sender: UnboundedSender<Answer>, submitted: Instant },
     Abort(u64),
     ResetPrefixCache,
     Stop,
