@@ -11,6 +11,7 @@
 //! | [`text`] | tokenizer, chat template, incremental detokenizer, stop strings |
 //! | [`llm`] | the step loop and the embedding API |
 //! | [`openai`] | OpenAI's request and response bodies, with vLLM's extra fields |
+//! | `server` | the OpenAI-compatible HTTP server: an engine thread, and routes that talk to it |
 //! | [`simulate`] | the engine core on recorded or made-up requests, beside engines without paging |
 //!
 //! Data flows one way: text → [`engine::Scheduler`] → [`engine::Batch`] → model → backend → token ids → text.
@@ -27,6 +28,8 @@ pub mod model;
 pub mod openai;
 #[cfg(feature = "runtime")]
 pub mod sampling;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(feature = "runtime")]
 pub mod simulate;
 #[cfg(feature = "runtime")]

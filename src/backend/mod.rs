@@ -60,7 +60,7 @@ pub struct DeviceMemory {
 ///
 /// Calls in order: [`upload_weight`](Backend::upload_weight) for every weight, [`prepare`](Backend::prepare) once, then
 /// [`forward`](Backend::forward) per step. The `read_*` and `write_*` calls are for tests and for `bindery selftest`.
-pub trait Backend {
+pub trait Backend: Send {
     /// One line that names backend, adapter and driver.
     fn description(&self) -> String;
 

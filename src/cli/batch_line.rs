@@ -1,10 +1,8 @@
 //! One line of a batch file: a request, and the line that answers it.
 
-use bindery::engine::{RequestId, TokenId};
+use bindery::engine::RequestId;
 use bindery::llm::{Event, Llm, RequestOutput};
-use bindery::openai::{
-    ApiError, ChatCompletionRequest, CommonFields, CompletionRequest, Reply, chat_response, completion_response,
-};
+use bindery::openai::{ApiError, ChatCompletionRequest, CommonFields, CompletionRequest, GenerateRequest, Reply};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,42 +15,19 @@ struct InputLine {
     body: Value,
 }
 
-enum Body {
-    Completion(CompletionRequest),
-    Chat(ChatCompletionRequest),
-}
-
-impl Body {
-    fn read(url: &str, body: Value) -> Result<Self, ApiError> {
-        let body = match url {
-            "/v1/completions" => Self::Completion(CompletionRequest::from_body(body)?),
-            "/v1/chat/completions" => Self::Chat(ChatCompletionRequest::from_body(body)?),
-            other => {
-                let known = "/v1/completions and /v1/chat/completions are served";
-                return Err(ApiError::not_found(format!("unknown url {other:?}; {known}")));
-            }
-        };
-        if body.common().stream {
-            return Err(ApiError::bad_field("stream", "`stream` is true, but a batch answers each request whole"));
+fn read_body(url: &str, body: Value) -> Result<GenerateRequest, ApiError> {
+    let body = match url {
+        "/v1/completions" => GenerateRequest::Completion(CompletionRequest::from_body(body)?),
+        "/v1/chat/completions" => GenerateRequest::Chat(ChatCompletionRequest::from_body(body)?),
+        other => {
+            let known = "/v1/completions and /v1/chat/completions are served";
+            return Err(ApiError::not_found(format!("unknown url {other:?}; {known}")));
         }
-        Ok(body)
+    };
+    if body.common().stream {
+        return Err(ApiError::bad_field("stream", "`stream` is true, but a batch answers each request whole"));
     }
-
-    fn common(&self) -> &CommonFields {
-        match self {
-            Self::Completion(request) => &request.common,
-            Self::Chat(request) => &request.common,
-        }
-    }
-
-    fn prompts(&self, llm: &Llm) -> Result<Vec<Vec<TokenId>>, ApiError> {
-        let mut prompts = match self {
-            Self::Completion(request) => request.token_ids(llm.tokenizer().ok().map(|tokenizer| &**tokenizer))?,
-            Self::Chat(request) => vec![request.token_ids(llm.chat_template()?, llm.tokenizer()?)?],
-        };
-        prompts.iter_mut().try_for_each(|prompt| self.common().truncate(prompt, llm.max_model_len()))?;
-        Ok(prompts)
-    }
+    Ok(body)
 }
 
 /// A request of the batch: on its way, or refused.
@@ -63,7 +38,7 @@ pub(super) struct BatchLine {
 }
 
 struct Work {
-    body: Body,
+    body: GenerateRequest,
     /// One for each prompt, in order.
     outputs: Vec<RequestOutput>,
 }
@@ -88,7 +63,7 @@ impl BatchLine {
         if line.method.as_deref().is_some_and(|method| method != "POST") {
             return Self::refused(number, custom_id, format!("line {number}: `method` must be \"POST\""));
         }
-        let work = Body::read(&line.url, line.body).and_then(|body| Work::start(body, llm));
+        let work = read_body(&line.url, line.body).and_then(|body| Work::start(body, llm));
         Self { number, custom_id, work }
     }
 
@@ -141,8 +116,13 @@ impl BatchLine {
 }
 
 impl Work {
-    fn start(body: Body, llm: &mut Llm) -> Result<Self, ApiError> {
-        let prompts = body.prompts(llm)?;
+    fn start(body: GenerateRequest, llm: &mut Llm) -> Result<Self, ApiError> {
+        let tokenizer = llm.tokenizer().ok().map(|tokenizer| &**tokenizer);
+        let template = match body {
+            GenerateRequest::Completion(_) => None,
+            GenerateRequest::Chat(_) => Some(&**llm.chat_template()?),
+        };
+        let prompts = body.token_ids(tokenizer, template, llm.max_model_len())?;
         let CommonFields { params, priority, cache_salt, .. } = body.common();
         let salt = cache_salt.as_ref().map(|salt| salt.clone().into_bytes());
         let mut outputs: Vec<RequestOutput> = Vec::with_capacity(prompts.len());
@@ -163,15 +143,7 @@ impl Work {
     fn answer(&self, number: usize, llm: &Llm, default_model: &str, created: u64) -> Result<Value, ApiError> {
         let tokenizer = llm.tokenizer().ok().map(|tokenizer| &**tokenizer);
         let model = self.body.common().model.as_deref().unwrap_or(default_model);
-        match &self.body {
-            Body::Completion(request) => {
-                let id = format!("cmpl-{number}");
-                completion_response(request, &self.outputs, Reply { id: &id, created, model, tokenizer })
-            }
-            Body::Chat(request) => {
-                let id = format!("chatcmpl-{number}");
-                chat_response(request, &self.outputs[0], Reply { id: &id, created, model, tokenizer })
-            }
-        }
+        let id = format!("{}-{number}", self.body.id_prefix());
+        self.body.response(&self.outputs, Reply { id: &id, created, model, tokenizer })
     }
 }

@@ -12,6 +12,7 @@ mod run;
 mod run_batch;
 mod sampling_args;
 mod selftest;
+mod serve;
 mod simulate;
 mod table;
 mod units;
@@ -23,6 +24,7 @@ const AFTER_HELP: &str = "\
 Examples:
   bindery devices
   bindery run \"What is the capital of France?\"
+  bindery serve --port 8000
   bindery run --raw --max-tokens 32 \"Once upon a time\"
 
 The default model is models/SmolLM2-135M-Instruct.Q4_1.gguf; `cargo xtask model` fetches it.
@@ -40,6 +42,7 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     RunBatch(run_batch::RunBatchArgs),
+    Serve(serve::ServeArgs),
     Devices(devices::DevicesArgs),
     Selftest(selftest::SelftestArgs),
     Bench(bench::BenchArgs),
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::RunBatch(args) => run_batch::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Bench(args) => bench::run(args),

@@ -52,7 +52,7 @@ pub struct Llm {
     sampler: Sampler,
     /// A dummy model has no tokenizer: then only token ids go in and out.
     tokenizer: Result<Arc<Tokenizer>, TextError>,
-    chat_template: Result<ChatTemplate, TextError>,
+    chat_template: Result<Arc<ChatTemplate>, TextError>,
     active: BTreeMap<RequestId, ActiveRequest>,
     kv_memory: KvMemory,
     max_logprobs: u32,
@@ -91,7 +91,7 @@ impl Llm {
         if let (Err(_), false) = (&tokenizer, matches!(options.load_format, LoadFormat::Dummy(_))) {
             return Err(tokenizer.expect_err("just seen").into());
         }
-        let chat_template = options.chat_template(checkpoint);
+        let chat_template = options.chat_template(checkpoint).map(Arc::new);
         let max_model_len = options.max_model_len(&config)?;
 
         let loaded = Llama::load(checkpoint, &mut *backend, max_model_len, progress)?;
@@ -140,7 +140,7 @@ impl Llm {
     ///
     /// # Errors
     /// When the model has none, or it is not valid.
-    pub fn chat_template(&self) -> Result<&ChatTemplate, LlmError> {
+    pub fn chat_template(&self) -> Result<&Arc<ChatTemplate>, LlmError> {
         self.chat_template.as_ref().map_err(|error| LlmError::ChatTemplate(error.to_string()))
     }
 

@@ -24,6 +24,16 @@ pub enum Prompt {
     TokenIds(Vec<TokenId>),
 }
 
+impl Prompt {
+    /// Bytes of its text; 0 for token ids.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::TokenIds(_) => 0,
+        }
+    }
+}
+
 /// A request to continue prompts as they are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompletionRequest {

@@ -12,7 +12,7 @@ use crate::text::TextError;
 pub struct ApiError {
     /// For people.
     pub message: String,
-    /// `BadRequestError`, `NotFoundError` or `InternalServerError`, as vLLM names them.
+    /// `BadRequestError`, `NotFoundError`, `InternalServerError` ..., as vLLM names them.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The field of the body that is wrong, where it is one.
@@ -35,6 +35,36 @@ impl ApiError {
     /// There is no such endpoint or model: 404.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self { kind: "NotFoundError", code: 404, ..Self::bad_request(message) }
+    }
+
+    /// The key is missing or wrong: 401.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self { kind: "AuthenticationError", code: 401, ..Self::bad_request(message) }
+    }
+
+    /// The endpoint exists, but not for this method: 405.
+    pub fn method_not_allowed(message: impl Into<String>) -> Self {
+        Self { kind: "MethodNotAllowedError", code: 405, ..Self::bad_request(message) }
+    }
+
+    /// The body is too large: 413.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self { kind: "RequestEntityTooLargeError", code: 413, ..Self::bad_request(message) }
+    }
+
+    /// The body is not JSON by its own account: 415.
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self { kind: "UnsupportedMediaTypeError", code: 415, ..Self::bad_request(message) }
+    }
+
+    /// There is no room for the request now: 503.
+    pub fn overloaded(message: impl Into<String>) -> Self {
+        Self { kind: "ServiceUnavailableError", code: 503, ..Self::bad_request(message) }
+    }
+
+    /// The request took longer than allowed: 504.
+    pub fn timeout(message: impl Into<String>) -> Self {
+        Self { kind: "TimeoutError", code: 504, ..Self::bad_request(message) }
     }
 
     /// Our fault: 500.

@@ -33,17 +33,18 @@ fn chosen_and_top(logprobs: &TokenLogprobs) -> impl Iterator<Item = &TokenLogpro
 
 /// `logprobs` of a completion's choice: a list per attribute. `tokens[i]` has no logprobs where `of[i]` is `None` (the
 /// first token of an echoed prompt); the first `top` likeliest tokens are listed with each, and the chosen one.
+/// Text offsets, in characters, go on from `offset`.
 pub(super) fn completion_logprobs(
     tokenizer: Option<&Tokenizer>,
     tokens: &[TokenId],
     of: &[Option<&TokenLogprobs>],
+    offset: &mut usize,
 ) -> Value {
     let (mut texts, mut values, mut tops, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut offset = 0;
     for (&token, logprobs) in tokens.iter().zip(of) {
         let text = spelled(tokenizer, token);
-        offsets.push(offset);
-        offset += text.chars().count();
+        offsets.push(*offset);
+        *offset += text.chars().count();
         values.push(logprobs.map(|logprobs| value(&logprobs.chosen)));
         tops.push(logprobs.map(|logprobs| {
             let pair = |top: &TokenLogprob| (spelled(tokenizer, top.token), json!(value(top)));

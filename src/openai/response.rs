@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::logprobs::{chat_logprobs, completion_logprobs, prompt_logprobs};
 use super::{ApiError, ChatCompletionRequest, CompletionRequest, Prompt};
 use crate::engine::{RequestAccounting, TokenId};
-use crate::llm::{Completion, FinishCause, RequestOutput};
+use crate::llm::{Completion, Finish, FinishCause, RequestOutput};
 use crate::sampling::TokenLogprobs;
 use crate::text::Tokenizer;
 
@@ -62,11 +62,7 @@ fn completion_choice(
     let (mut text, mut tokens, mut logprobs) =
         (String::new(), Vec::<TokenId>::new(), Vec::<Option<&TokenLogprobs>>::new());
     if request.echo {
-        match (sent, tokenizer) {
-            (Prompt::Text(sent), _) if request.common.truncate_prompt_tokens.is_none() => text.push_str(sent),
-            (_, Some(tokenizer)) => text = tokenizer.decode(prompt, params.skip_special_tokens)?,
-            (_, None) => (),
-        }
+        text = echoed_text(request, sent, prompt, tokenizer)?;
         tokens.extend(prompt);
         logprobs.push(None);
         logprobs.extend(output.prompt_logprobs.iter().map(Some));
@@ -81,7 +77,7 @@ fn completion_choice(
     let mut choice = json!({
         "index": index,
         "text": text,
-        "logprobs": params.logprobs.map(|_| completion_logprobs(tokenizer, &tokens, &logprobs)),
+        "logprobs": params.logprobs.map(|_| completion_logprobs(tokenizer, &tokens, &logprobs, &mut 0)),
         "finish_reason": finish_reason,
         "stop_reason": stop_reason,
     });
@@ -93,6 +89,20 @@ fn completion_choice(
         choice["prompt_token_ids"] = json!(prompt);
     }
     Ok(choice)
+}
+
+/// The prompt's text, as `echo` gives it back.
+pub(super) fn echoed_text(
+    request: &CompletionRequest,
+    sent: &Prompt,
+    prompt: &[TokenId],
+    tokenizer: Option<&Tokenizer>,
+) -> Result<String, ApiError> {
+    Ok(match (sent, tokenizer) {
+        (Prompt::Text(sent), _) if request.common.truncate_prompt_tokens.is_none() => sent.clone(),
+        (_, Some(tokenizer)) => tokenizer.decode(prompt, request.common.params.skip_special_tokens)?,
+        (_, None) => String::new(),
+    })
 }
 
 /// The answer to a [`ChatCompletionRequest`], whose prompt gave `output`.
@@ -150,10 +160,14 @@ fn check(outputs: &[RequestOutput]) -> Result<(), ApiError> {
     failed.map_or(Ok(()), |error| Err(ApiError::internal(error.clone())))
 }
 
-/// `finish_reason` and vLLM's `stop_reason`: the stop string or token that ended it, null otherwise.
 fn ended(completion: &Completion) -> (Value, Value) {
-    let reason = completion.finish.as_ref().map(|finish| finish.reason());
-    let stop = match completion.finish.as_ref().map(|finish| &finish.cause) {
+    finish_fields(completion.finish.as_ref())
+}
+
+/// `finish_reason` and vLLM's `stop_reason`: the stop string or token that ended it, null otherwise.
+pub(super) fn finish_fields(finish: Option<&Finish>) -> (Value, Value) {
+    let reason = finish.map(Finish::reason);
+    let stop = match finish.map(|finish| &finish.cause) {
         Some(FinishCause::StopString(text)) => json!(text),
         Some(FinishCause::StopToken(token)) => json!(token),
         _ => Value::Null,
@@ -169,11 +183,16 @@ fn usage(outputs: &[RequestOutput], prompt_only: bool) -> Value {
     let prompt_tokens: usize = outputs.iter().map(|output| output.prompt_token_ids.len()).sum();
     let completion_tokens: usize =
         if prompt_only { 0 } else { outputs.iter().map(RequestOutput::completion_tokens).sum() };
+    usage_fields(prompt_tokens, completion_tokens, accountings(outputs).map(|a| a.cached_tokens).sum())
+}
+
+/// `usage`.
+pub(super) fn usage_fields(prompt_tokens: usize, completion_tokens: usize, cached_tokens: u64) -> Value {
     json!({
         "prompt_tokens": prompt_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
         "completion_tokens": completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": accountings(outputs).map(|a| a.cached_tokens).sum::<u64>()},
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
     })
 }
 

@@ -17,6 +17,8 @@ pub struct CommonFields {
     pub params: SamplingParams,
     /// Whether the answer is to come in pieces.
     pub stream: bool,
+    /// What else a streamed answer tells.
+    pub stream_options: StreamOptions,
     /// Whether the answer is to hold the token ids of prompt and completion.
     pub return_token_ids: bool,
     /// Lower is served first, under [`crate::engine::Policy::Priority`].
@@ -25,6 +27,16 @@ pub struct CommonFields {
     pub cache_salt: Option<String>,
     /// Longest prompt, in tokens: what is before it is cut off. -1 for the longest that the model takes.
     pub truncate_prompt_tokens: Option<i64>,
+}
+
+/// `stream_options`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct StreamOptions {
+    /// Whether a last chunk, without choices, tells the usage.
+    pub include_usage: bool,
+    /// Whether every chunk tells the usage so far.
+    pub continuous_usage_stats: bool,
 }
 
 /// Fields of OpenAI's or vLLM's that would change the answer.
@@ -97,6 +109,7 @@ impl CommonFields {
             model: fields.take("model")?,
             params,
             stream: fields.or("stream", false)?,
+            stream_options: fields.or("stream_options", StreamOptions::default())?,
             return_token_ids: fields.or("return_token_ids", false)?,
             priority: fields.or("priority", 0)?,
             cache_salt: fields.take("cache_salt")?,

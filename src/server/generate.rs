@@ -1,0 +1,131 @@
+//! `/v1/completions` and `/v1/chat/completions`.
+
+use super::app::now;
+use super::body::JsonBody;
+use super::error::json_response;
+use super::gate::RequestTag;
+use super::stream::{LoadGuard, sse};
+use super::{App, Submission};
+use crate::engine::TokenId;
+use crate::llm::RequestOutput;
+use crate::openai::{
+    ApiError, ChatCompletionRequest, CompletionRequest, GenerateRequest, Reply, StreamReply, StreamedResponse,
+};
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::time::{Instant, timeout_at};
+
+/// A year: as good as no deadline.
+const NO_DEADLINE: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+
+pub(super) async fn completions(
+    State(app): State<Arc<App>>,
+    Extension(tag): Extension<RequestTag>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    generate(app, tag, GenerateRequest::Completion(CompletionRequest::from_body(body)?)).await
+}
+
+pub(super) async fn chat_completions(
+    State(app): State<Arc<App>>,
+    Extension(tag): Extension<RequestTag>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    generate(app, tag, GenerateRequest::Chat(ChatCompletionRequest::from_body(body)?)).await
+}
+
+pub(super) async fn render_completion(
+    State(app): State<Arc<App>>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    render(&app, GenerateRequest::Completion(CompletionRequest::from_body(body)?)).await
+}
+
+pub(super) async fn render_chat(State(app): State<Arc<App>>, JsonBody(body): JsonBody) -> Result<Response, ApiError> {
+    render(&app, GenerateRequest::Chat(ChatCompletionRequest::from_body(body)?)).await
+}
+
+/// What would be generated from: an object per prompt.
+async fn render(app: &Arc<App>, request: GenerateRequest) -> Result<Response, ApiError> {
+    let model = app.model_name(request.common().model.as_deref())?.to_owned();
+    let (request, prompts) = tokenize(app, request).await?;
+    let params = json!(request.common().params);
+    let rendered = |ids| json!({"model": model, "token_ids": ids, "sampling_params": params});
+    Ok(json_response(StatusCode::OK, &Value::Array(prompts.into_iter().map(rendered).collect())))
+}
+
+async fn generate(app: Arc<App>, tag: RequestTag, request: GenerateRequest) -> Result<Response, ApiError> {
+    let guard = LoadGuard::new(&app.load);
+    check(&app, &request)?;
+    let model = app.model_name(request.common().model.as_deref())?.to_owned();
+    let (request, prompts) = tokenize(&app, request).await?;
+    let common = request.common();
+    if app.config.log_requests {
+        let tokens: Vec<usize> = prompts.iter().map(Vec::len).collect();
+        tracing::info!(request_id = %tag.0, prompt_tokens = ?tokens, params = ?common.params, "received");
+    }
+    let deadline = Instant::now() + app.config.request_timeout.unwrap_or(NO_DEADLINE);
+    let mut events = app.engine.submit(Submission {
+        prompts: prompts.clone(),
+        params: common.params.clone(),
+        priority: common.priority,
+        cache_salt: common.cache_salt.clone().map(String::into_bytes),
+    })?;
+    let ids = timeout_at(deadline, events.accepted()).await.map_err(|_| late())??;
+    let outputs = ids.into_iter().zip(prompts).map(|(id, prompt)| RequestOutput::new(id, prompt, &common.params));
+    let mut outputs: Vec<RequestOutput> = outputs.collect();
+    let id = format!("{}-{}", request.id_prefix(), tag.0);
+    if common.stream {
+        let reply = StreamReply { id, created: now(), model, tokenizer: app.tokenizer.clone() };
+        return Ok(sse(StreamedResponse::new(request, outputs, reply), events, deadline, guard));
+    }
+    let all = async {
+        while let Some(event) = events.next().await {
+            let (prompt, event) = event?;
+            outputs[prompt].push(event);
+        }
+        Ok::<(), ApiError>(())
+    };
+    timeout_at(deadline, all).await.map_err(|_| late())??;
+    if !outputs.iter().all(RequestOutput::is_done) {
+        return Err(ApiError::overloaded("the server was stopped before the answer was complete"));
+    }
+    let reply = Reply { id: &id, created: now(), model: &model, tokenizer: app.tokenizer.as_deref() };
+    Ok(json_response(StatusCode::OK, &request.response(&outputs, reply)?))
+}
+
+/// The request took longer than the operator allows.
+pub(super) fn late() -> ApiError {
+    ApiError::timeout("the request took longer than this server allows: ask for fewer tokens")
+}
+
+fn check(app: &App, request: &GenerateRequest) -> Result<(), ApiError> {
+    let common = request.common();
+    let (max_prompts, max_n) = (app.config.max_prompts, app.config.max_n);
+    if let GenerateRequest::Completion(request) = request
+        && request.prompts.len() > max_prompts
+    {
+        let prompts = request.prompts.len();
+        return Err(ApiError::bad_field("prompt", format!("{prompts} prompts; at most {max_prompts} are taken")));
+    }
+    if common.params.num_sequences() > max_n {
+        return Err(ApiError::bad_field("n", format!("`n` and `best_of` must be at most {max_n} here")));
+    }
+    Ok(())
+}
+
+/// Templates and tokenizers take their time: not on the threads that serve others.
+async fn tokenize(app: &Arc<App>, request: GenerateRequest) -> Result<(GenerateRequest, Vec<Vec<TokenId>>), ApiError> {
+    app.check_text(&request)?;
+    let app = app.clone();
+    let work = move || {
+        let max_model_len = app.scheduler.max_model_len;
+        let ids = request.token_ids(app.tokenizer.as_deref(), app.chat_template.as_deref(), max_model_len)?;
+        Ok((request, ids))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal("the tokenizer failed"))?
+}

@@ -1,0 +1,32 @@
+//! The OpenAI-compatible HTTP server.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `engine`, `worker`, `snapshot` | the engine's thread: submissions in, events out, and observers of its steps |
+//! | `app`, `config` | what the routes share, and what the operator decides |
+//! | `router`, `gate`, `body`, `error` | paths, keys and request ids, JSON in, errors out |
+//! | `generate`, `stream` | completions and chat, in one piece and in pieces |
+//! | `text_routes`, `status_routes` | tokens and text; health, models, sizes |
+//! | `listen` | connections, their limits, and how they end |
+
+mod app;
+mod body;
+mod config;
+mod engine;
+mod error;
+mod gate;
+mod generate;
+mod listen;
+mod router;
+mod snapshot;
+mod status_routes;
+mod stream;
+mod text_routes;
+mod worker;
+
+pub use app::App;
+pub use config::ServerConfig;
+pub use engine::{EngineHandle, EngineState, EventStream, Submission};
+pub use listen::serve;
+pub use router::{CorsError, router};
+pub use snapshot::{Arrival, StepObserver, StepReport, StepSnapshot};

@@ -1,0 +1,63 @@
+//! How the server is, and what it serves.
+
+use super::error::json_response;
+use super::{App, EngineState};
+use crate::openai::ApiError;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+pub(super) async fn health(State(app): State<Arc<App>>) -> Result<StatusCode, ApiError> {
+    match app.engine.state() {
+        EngineState::Running => Ok(StatusCode::OK),
+        EngineState::Stopped => Err(ApiError::overloaded("the server is shutting down")),
+        EngineState::Failed(error) => Err(ApiError::overloaded(format!("the engine has failed: {error}"))),
+    }
+}
+
+pub(super) async fn version() -> Response {
+    json_response(StatusCode::OK, &json!({"version": env!("CARGO_PKG_VERSION")}))
+}
+
+pub(super) async fn load(State(app): State<Arc<App>>) -> Response {
+    json_response(StatusCode::OK, &json!({"server_load": app.load.load(Ordering::Relaxed)}))
+}
+
+pub(super) async fn models(State(app): State<Arc<App>>) -> Response {
+    let root = &app.config.served_model_names[0];
+    let model = |name: &String| {
+        json!({
+            "id": name,
+            "object": "model",
+            "created": app.started,
+            "owned_by": "bindery",
+            "root": root,
+            "parent": null,
+            "max_model_len": app.scheduler.max_model_len,
+        })
+    };
+    let data: Vec<Value> = app.config.served_model_names.iter().map(model).collect();
+    json_response(StatusCode::OK, &json!({"object": "list", "data": data}))
+}
+
+/// Sizes, under the names by which routers look for them.
+pub(super) async fn server_info(State(app): State<Arc<App>>) -> Response {
+    let scheduler = &app.scheduler;
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "served_model_names": app.config.served_model_names,
+        "device": app.device,
+        "block_size": scheduler.block_size,
+        "kv_block_size": scheduler.block_size,
+        "effective_attention_block_size": scheduler.block_size,
+        "num_gpu_blocks": scheduler.num_blocks,
+        "max_model_len": scheduler.max_model_len,
+        "max_num_seqs": scheduler.max_num_seqs,
+        "max_num_batched_tokens": scheduler.max_num_batched_tokens,
+        "enable_prefix_caching": scheduler.enable_prefix_caching,
+    });
+    json_response(StatusCode::OK, &body)
+}
