@@ -1,7 +1,7 @@
 //! The batch: everything the device needs to know about one step, as flat arrays.
 
 use super::planted::planted;
-use super::{BlockId, BlockTable, SeqId, TokenId};
+use super::{BlockId, BlockSwap, BlockTable, SeqId, TokenId};
 
 /// One block whose contents the device copies before any write of the step (copy-on-write).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,10 @@ pub struct Batch {
     /// The tokens to draw. One per sequence that samples; when a prompt of `n` parallel samples is done, `n` entries
     /// share one row, and all but the first name sequences that join [`Batch::seqs`] only in the next step.
     pub sample_rows: Vec<SampleRow>,
+    /// Blocks to copy from device to host before anything else of this step. Their contents may be overwritten in it.
+    pub swap_outs: Vec<BlockSwap>,
+    /// Blocks to copy from host to device next. There are none in a step with `swap_outs`.
+    pub swap_ins: Vec<BlockSwap>,
     /// Copies to make on the device before any write of this step; no `dst` twice, no `dst` is a `src`.
     pub block_copies: Vec<BlockCopy>,
 }
@@ -84,6 +88,8 @@ impl Batch {
     pub(super) fn clear(&mut self) {
         let start = BatchMark::default();
         self.truncate(start);
+        self.swap_outs.clear();
+        self.swap_ins.clear();
         self.step += 1;
     }
 
@@ -99,7 +105,7 @@ impl Batch {
         }
     }
 
-    /// Takes back everything written after `mark`.
+    /// Takes back everything written after `mark`; swaps stay.
     pub(super) fn truncate(&mut self, mark: BatchMark) {
         self.token_ids.truncate(mark.tokens);
         self.positions.truncate(mark.tokens);
@@ -153,7 +159,7 @@ pub(super) struct BatchMark {
     block_table_entries: usize,
     logits_rows: usize,
     sample_rows: usize,
-    block_copies: usize,
+    pub block_copies: usize,
 }
 
 /// One sequence's share of a step, see [`Batch::push_seq`].

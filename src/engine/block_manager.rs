@@ -129,6 +129,11 @@ impl BlockManager {
         parent.clone()
     }
 
+    /// One more table holds `block`.
+    pub(super) fn share(&mut self, block: BlockId) {
+        self.pool.share(block);
+    }
+
     /// Releases all blocks of `table`. Blocks that fall free keep their contents: those that can be found again go to
     /// the back of the free queue, tail first, so a sequence's end is evicted before its start; the others go to the
     /// front.
@@ -183,7 +188,8 @@ impl BlockManager {
         self.pool.ref_count(last) > 1
     }
 
-    fn allocate(&mut self) -> BlockId {
+    /// Takes a block; the caller has counted the free ones.
+    pub(super) fn allocate(&mut self) -> BlockId {
         let block = self.pool.allocate().expect("the caller has counted the free blocks");
         self.blocks_allocated += 1;
         if let Some(prefix) = &mut self.prefix

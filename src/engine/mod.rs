@@ -10,6 +10,7 @@
 //! | `free_queue`, `block_pool`, `block_table` | free blocks, reference counts, who holds which block |
 //! | `block_hash`, `prefix_cache`, `block_manager` | sharing: prefix hits, forks, copy-on-write |
 //! | `sequence`, `request_state`, `requests` | tokens computed chasing tokens known |
+//! | `host_pool`, `preempt` | how a request gives its blocks up, and gets them back |
 //! | `scheduler`, `placement`, `lifecycle`, `invariants` | the step, how it is filled, how sequences end, what must hold |
 //! | `echo`, `simulator` | a device that checks what it reads, and random traffic against it |
 
@@ -22,11 +23,13 @@ mod config;
 mod echo;
 mod event;
 mod free_queue;
+mod host_pool;
 mod ids;
 mod invariants;
 mod lifecycle;
 mod placement;
 mod planted;
+mod preempt;
 mod prefix_cache;
 mod request;
 mod request_state;
@@ -45,6 +48,7 @@ pub use config::{Limits, Policy, SchedulerConfig};
 pub use echo::{EchoDevice, EchoHash, EchoHistory};
 pub use event::{EndedRequest, FinishReason, RequestAccounting, SampledToken, TokenEvent};
 pub use free_queue::FreeQueue;
+pub use host_pool::{BlockSwap, PreemptionCosts};
 pub use ids::{BlockId, RequestId, SeqId, TokenId};
 pub use prefix_cache::PrefixCache;
 pub use request::{Request, RequestError, RequestParams};

@@ -22,6 +22,7 @@ use bindery::engine::{
 fn config() -> SchedulerConfig {
     SchedulerConfig {
         num_blocks: 10_000,
+        num_host_blocks: 0,
         block_size: 16,
         max_num_seqs: 16,
         max_num_batched_tokens: 8192,
