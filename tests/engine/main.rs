@@ -11,6 +11,7 @@ mod preemption;
 mod prefix_caching;
 mod request;
 mod scheduler;
+mod swap;
 mod trace;
 
 use bindery::engine::{
