@@ -1,7 +1,7 @@
 //! The batch: everything the device needs to know about one step, as flat arrays.
 
 use super::planted::planted;
-use super::{BlockId, BlockSwap, BlockTable, SeqId, TokenId};
+use super::{BlockId, BlockSwap, BlockTable, SchedulerConfig, SeqId, TokenId};
 
 /// One block whose contents the device copies before any write of the step (copy-on-write).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,27 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// An empty batch whose arrays need never grow.
+    pub(super) fn with_room_for(config: &SchedulerConfig) -> Self {
+        let tokens = config.max_num_batched_tokens as usize;
+        let seqs = config.max_num_seqs as usize;
+        let rows = config.max_num_logits_rows as usize;
+        Batch {
+            token_ids: Vec::with_capacity(tokens),
+            positions: Vec::with_capacity(tokens),
+            slot_mapping: Vec::with_capacity(tokens),
+            seqs: Vec::with_capacity(seqs),
+            query_start_loc: Vec::with_capacity(seqs + 1),
+            seq_lens: Vec::with_capacity(seqs),
+            block_tables: Vec::with_capacity(seqs * config.max_model_len.div_ceil(config.block_size) as usize),
+            block_table_start: Vec::with_capacity(seqs + 1),
+            logits_indices: Vec::with_capacity(rows),
+            sample_rows: Vec::with_capacity(seqs),
+            block_copies: Vec::with_capacity(seqs),
+            ..Batch::default()
+        }
+    }
+
     /// Empties the batch for the next step, and keeps its buffers.
     pub(super) fn clear(&mut self) {
         let start = BatchMark::default();

@@ -8,13 +8,14 @@
 //! | `ids`, `batch`, `event`, `stats` | what crosses the border: identifiers, one step's work, tokens, counters |
 //! | `config`, `request` | sizes, limits, and requests checked against them |
 //! | `free_queue`, `block_pool`, `block_table` | free blocks, reference counts, who holds which block |
-//! | `block_hash`, `prefix_cache`, `block_manager` | sharing: prefix hits, forks, copy-on-write |
+//! | `block_hash`, `prefix_cache`, `block_manager`, `block_event` | sharing: prefix hits, forks, copy-on-write |
 //! | `sequence`, `request_state`, `requests` | tokens computed chasing tokens known |
 //! | `host_pool`, `preempt` | how a request gives its blocks up, and gets them back |
 //! | `scheduler`, `placement`, `lifecycle`, `invariants` | the step, how it is filled, how sequences end, what must hold |
 //! | `echo`, `simulator` | a device that checks what it reads, and random traffic against it |
 
 mod batch;
+mod block_event;
 mod block_hash;
 mod block_manager;
 mod block_pool;
@@ -40,6 +41,7 @@ pub mod simulator;
 mod stats;
 
 pub use batch::{Batch, BlockCopy, SampleRow, ScheduledSeq};
+pub use block_event::{BlockEvent, FullBlock};
 pub use block_hash::{BlockHash, ExtraKeys};
 pub use block_manager::{BlockManager, Reserved};
 pub use block_pool::BlockPool;

@@ -2,7 +2,7 @@
 
 use super::batch::SeqEntry;
 use super::request_state::RequestState;
-use super::{BlockId, BlockManager, RequestId, SampleRow, Scheduler, SchedulerConfig, SeqId};
+use super::{BlockId, BlockManager, FullBlock, RequestId, SampleRow, Scheduler, SchedulerConfig, SeqId};
 
 /// What became of one sequence in this step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,7 @@ impl Scheduler {
             let state = self.requests.get_mut(&id).expect("waiting requests are alive");
             state.running = true;
             state.preempted = false;
+            state.reserve(self.config.block_size);
             let num_seqs = state.seqs.len();
             self.swap_in(id);
             let start = self.batch.mark();
@@ -221,7 +222,8 @@ impl Scheduler {
             }
             let parent = if i == 0 { root } else { seq.hashes[i - 1] };
             let tokens = &seq.token_ids[i * block_size as usize..][..block_size as usize];
-            self.blocks.cache(block, seq.hashes[i], parent, tokens);
+            let full = FullBlock { hash: seq.hashes[i], parent, is_first: i == 0, token_ids: tokens };
+            self.blocks.cache(block, &full);
             self.newly_cached.push(block);
         }
         seq.num_cached_blocks = seq.num_cached_blocks.max(num_full);
@@ -245,6 +247,7 @@ impl Scheduler {
             state.seqs.push(child);
             self.batch.sample_rows.push(SampleRow { seq: SeqId { request: id, index }, row });
         }
+        state.reserve(self.config.block_size);
     }
 }
 

@@ -6,8 +6,8 @@ use super::host_pool::HostPool;
 use super::request_state::{Order, RequestState};
 use super::requests::Requests;
 use super::{
-    Batch, BlockId, BlockManager, EndedRequest, PreemptionCosts, Request, RequestAccounting, RequestId, SampledToken,
-    SchedulerConfig, SeqId, Stats, TokenEvent, TokenId,
+    Batch, BlockEvent, BlockId, BlockManager, EndedRequest, PreemptionCosts, Request, RequestAccounting, RequestId,
+    SampledToken, SchedulerConfig, SeqId, Stats, TokenEvent, TokenId,
 };
 
 /// Continuous batching over paged KV memory, with no phases: every sequence has `num_computed_tokens` chasing the
@@ -57,7 +57,7 @@ impl Scheduler {
             requests: Requests::default(),
             running: Vec::new(),
             waiting: BTreeMap::new(),
-            batch: Batch::default(),
+            batch: Batch::with_room_for(&config),
             in_flight: false,
             counters: Stats::default(),
             ended: Vec::new(),
@@ -221,6 +221,17 @@ impl Scheduler {
     /// device or on the host.
     pub fn reset_prefix_cache(&mut self) -> bool {
         self.host.as_ref().is_none_or(|host| host.num_used() == 0) && self.blocks.reset_prefix_cache()
+    }
+
+    /// Records what the prefix cache gains and loses, from now on: see [`Scheduler::take_block_events`].
+    pub fn record_block_events(&mut self) {
+        self.blocks.record_events();
+    }
+
+    /// Moves the [`BlockEvent`]s since the last call to the end of `events`, in the order in which they happened. A
+    /// block that a step fills is announced with the step's [`Scheduler::schedule`].
+    pub fn take_block_events(&mut self, events: &mut Vec<BlockEvent>) {
+        self.blocks.take_events(events);
     }
 
     /// Counters and gauges.

@@ -53,6 +53,14 @@ impl Sequence {
         Sequence { index, table, ..self.clone() }
     }
 
+    /// Makes room for `max_tokens` tokens, prompt and completion, so that nothing is allocated on the way there.
+    pub fn reserve(&mut self, max_tokens: u32, block_size: u32) {
+        let blocks = max_tokens.div_ceil(block_size) as usize;
+        reserve_total(&mut self.token_ids, max_tokens as usize);
+        reserve_total(&mut self.hashes, blocks);
+        self.table.reserve(blocks);
+    }
+
     /// Prompt and completion tokens.
     pub fn num_tokens(&self) -> u32 {
         self.token_ids.len() as u32
@@ -72,4 +80,9 @@ impl Sequence {
             self.hashes.push(hash);
         }
     }
+}
+
+/// Makes room for `capacity` elements in all.
+fn reserve_total<T>(values: &mut Vec<T>, capacity: usize) {
+    values.reserve_exact(capacity.saturating_sub(values.len()));
 }
