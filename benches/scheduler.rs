@@ -31,6 +31,7 @@ impl Decode {
         let scheduler = Scheduler::new(
             SchedulerConfig {
                 num_blocks: NUM_SEQS * MAX_MODEL_LEN / 16,
+                num_host_blocks: 0,
                 block_size: 16,
                 max_num_seqs: NUM_SEQS,
                 max_num_batched_tokens: 8192,

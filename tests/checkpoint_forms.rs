@@ -34,8 +34,14 @@ fn hf_with(model: &TinyLlama, dtype: &'static str, config: &serde_json::Value) -
 fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
     let mut backend = CpuBackend::new();
     let model = Llama::load(checkpoint, &mut backend, 16, &mut |_| {}).unwrap();
-    let limits =
-        StepLimits { max_tokens: 8, max_seqs: 1, max_logits_rows: 8, max_block_table_entries: 1, max_block_copies: 0 };
+    let limits = StepLimits {
+        max_tokens: 8,
+        max_seqs: 1,
+        max_logits_rows: 8,
+        max_block_table_entries: 1,
+        max_block_copies: 0,
+        batch_invariant: false,
+    };
     backend.prepare(model.program, checkpoint.config().kv_layout(1, 16, KvDtype::F32), limits).unwrap();
     let rows: Vec<u32> = (0..TOKENS.len() as u32).collect();
     let output = backend.forward(&StepInput {

@@ -39,6 +39,8 @@ enum Fault {
     Position,
     /// No block is copied.
     NoCopies,
+    /// Swapped blocks come back in each other's places.
+    SwapOrder,
     /// Argmax takes the last of equal logits.
     LastOfTies,
     /// The last of the likeliest tokens is off by this much in its log probability.
@@ -175,6 +177,18 @@ impl Backend for Faulty {
         Ok((k, v))
     }
 
+    fn read_blocks(&mut self, blocks: &[u32]) -> Result<Vec<u8>, BackendError> {
+        self.inner.read_blocks(blocks)
+    }
+
+    fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError> {
+        let blocks: Vec<u32> = match self.fault {
+            Fault::SwapOrder => blocks.iter().rev().copied().collect(),
+            _ => blocks.to_vec(),
+        };
+        self.inner.write_blocks(&blocks, bytes)
+    }
+
     fn memory(&self) -> DeviceMemory {
         self.inner.memory()
     }
@@ -255,6 +269,7 @@ fn rope_and_cache_cases_notice_faults() {
 #[test]
 fn block_copies_cases_notice_faults() {
     assert_notices("block_copies", |_| vec![Fault::NoCopies, Fault::KvValue(0.0), Fault::StraySlot]);
+    assert_notices("swap_blocks", |_| vec![Fault::SwapOrder, Fault::NoCopies, Fault::KvValue(0.0)]);
 }
 
 #[test]

@@ -40,8 +40,14 @@ fn runner(path: &Path) -> ModelRunner {
     let model = model.unwrap();
     assert_eq!(done, model.weight_bytes);
     let kv = checkpoint.config().kv_layout(4, 16, KvDtype::F32);
-    let limits =
-        StepLimits { max_tokens: 16, max_seqs: 2, max_logits_rows: 4, max_block_table_entries: 4, max_block_copies: 1 };
+    let limits = StepLimits {
+        max_tokens: 16,
+        max_seqs: 2,
+        max_logits_rows: 4,
+        max_block_table_entries: 4,
+        max_block_copies: 1,
+        batch_invariant: false,
+    };
     backend.prepare(model.program, kv, limits).unwrap();
     ModelRunner::new(Box::new(backend), checkpoint.config().clone(), checkpoint.identity())
 }

@@ -92,6 +92,13 @@ pub trait Backend: Send {
     /// Reads one layer's whole K and V pool, in the shape of [`write_kv`](Backend::write_kv).
     fn read_kv(&mut self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), BackendError>;
 
+    /// Reads whole blocks: for each of `blocks`, in this order and for every layer, K and then V,
+    /// `[num_kv_heads][block_size][head_dim]` in the pool's dtype. That is [`KvLayout::block_bytes`] for each block.
+    fn read_blocks(&mut self, blocks: &[u32]) -> Result<Vec<u8>, BackendError>;
+
+    /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.
+    fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError>;
+
     /// The device's memory.
     fn memory(&self) -> DeviceMemory;
 

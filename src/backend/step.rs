@@ -1,6 +1,6 @@
 //! What goes to the device for one step, and what comes back.
 
-/// Largest step that a backend must hold.
+/// What a backend must hold to in every step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepLimits {
     /// Most tokens in a step.
@@ -13,6 +13,9 @@ pub struct StepLimits {
     pub max_block_table_entries: u32,
     /// Most block copies in a step.
     pub max_block_copies: u32,
+    /// Whether what a token comes to must be the same to the bit whatever else is in its step, and wherever its
+    /// sequence is cut into steps. Backends then use one kernel where the number of rows would choose.
+    pub batch_invariant: bool,
 }
 
 /// One step's metadata, as flat arrays: the device's view of [`crate::engine::Batch`], where each is documented.

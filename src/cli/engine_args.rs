@@ -1,11 +1,11 @@
 //! Flags about the model, the device and the engine, with vLLM's names.
 
-use super::units::{human_count, human_number};
+use super::units::{gibibytes, human_count, human_number};
 use anyhow::{Result, bail};
 use bindery::backend::KvDtype;
 use bindery::backend::webgpu::Variant;
 use bindery::engine::{DEFAULT_BLOCK_SIZE, Policy};
-use bindery::llm::LlmOptions;
+use bindery::llm::{LlmOptions, PreemptionMode};
 use bindery::model::{Dtype, LoadFormat};
 use clap::{ArgAction, Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -77,6 +77,19 @@ pub(super) struct EngineArgs {
     /// Share of the device's memory for weights, activations and KV pool together, in (0, 1]
     #[arg(long, value_name = "FRACTION", default_value_t = defaults().gpu_memory_utilization)]
     gpu_memory_utilization: f64,
+
+    /// Host memory for the KV blocks of preempted requests, in GiB; 0 to compute them again. Taken as it is used
+    #[arg(long, value_name = "GIB", value_parser = gibibytes, default_value = "4")]
+    swap_space: u64,
+
+    /// How preempted requests come back: by computing again, by swap to host memory, or (auto) whichever is faster
+    #[arg(long, value_name = "MODE", default_value_t = PreemptionMode::Auto)]
+    preemption_mode: PreemptionMode,
+
+    /// Make a request's output the same to the bit alone and in any batch, in any chunks, after preemption or a prefix
+    /// hit; slower on GPUs
+    #[arg(long)]
+    batch_invariant: bool,
 
     /// Element type of the KV pool; auto is f16
     #[arg(long, value_name = "TYPE", default_value = "auto")]
@@ -170,6 +183,9 @@ impl EngineArgs {
             num_gpu_blocks_override: self.num_gpu_blocks_override,
             kv_cache_memory_bytes: self.kv_cache_memory_bytes,
             gpu_memory_utilization: self.gpu_memory_utilization,
+            swap_space_bytes: self.swap_space,
+            preemption_mode: self.preemption_mode,
+            batch_invariant: self.batch_invariant,
             enable_prefix_caching: self.enable_prefix_caching || !self.no_enable_prefix_caching,
             policy: match self.scheduling_policy {
                 SchedulingPolicy::Fcfs => Policy::Fcfs,

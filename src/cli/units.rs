@@ -31,6 +31,13 @@ pub(super) fn human_count(text: &str) -> Result<u32, String> {
     u32::try_from(human_number(text)?).map_err(|_| format!("{text:?} is too large"))
 }
 
+/// Gibibytes, as vLLM's `--swap-space` takes them, in bytes.
+pub(super) fn gibibytes(text: &str) -> Result<u64, String> {
+    let refuse = || format!("{text:?} is not a number of GiB such as 4 or 0.5");
+    let gib = text.parse::<f64>().map_err(|_| refuse())?;
+    if (0.0..=1e6).contains(&gib) { Ok((gib * f64::from(1 << 30)) as u64) } else { Err(refuse()) }
+}
+
 /// `3.2 GiB`, `98 MiB`, `512 B`.
 pub(super) fn bytes(value: u64) -> String {
     let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -70,6 +77,16 @@ mod tests {
             assert!(human_number(text).is_err(), "{text}");
         }
         assert!(human_count("5G").is_err());
+    }
+
+    #[test]
+    fn gibibytes_may_be_fractions() {
+        assert_eq!(gibibytes("4"), Ok(4 << 30));
+        assert_eq!(gibibytes("0.5"), Ok(1 << 29));
+        assert_eq!(gibibytes("0"), Ok(0));
+        for text in ["", "-1", "nan", "inf", "4G", "1e300"] {
+            assert!(gibibytes(text).is_err(), "{text}");
+        }
     }
 
     #[test]

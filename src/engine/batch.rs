@@ -1,7 +1,7 @@
 //! The batch: everything the device needs to know about one step, as flat arrays.
 
 use super::planted::planted;
-use super::{BlockId, BlockTable, SeqId, TokenId};
+use super::{BlockId, BlockSwap, BlockTable, SchedulerConfig, SeqId, TokenId};
 
 /// One block whose contents the device copies before any write of the step (copy-on-write).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,15 +75,42 @@ pub struct Batch {
     /// The tokens to draw. One per sequence that samples; when a prompt of `n` parallel samples is done, `n` entries
     /// share one row, and all but the first name sequences that join [`Batch::seqs`] only in the next step.
     pub sample_rows: Vec<SampleRow>,
+    /// Blocks to copy from device to host before anything else of this step. Their contents may be overwritten in it.
+    pub swap_outs: Vec<BlockSwap>,
+    /// Blocks to copy from host to device next. There are none in a step with `swap_outs`.
+    pub swap_ins: Vec<BlockSwap>,
     /// Copies to make on the device before any write of this step; no `dst` twice, no `dst` is a `src`.
     pub block_copies: Vec<BlockCopy>,
 }
 
 impl Batch {
+    /// An empty batch whose arrays need never grow.
+    pub(super) fn with_room_for(config: &SchedulerConfig) -> Self {
+        let tokens = config.max_num_batched_tokens as usize;
+        let seqs = config.max_num_seqs as usize;
+        let rows = config.max_num_logits_rows as usize;
+        Batch {
+            token_ids: Vec::with_capacity(tokens),
+            positions: Vec::with_capacity(tokens),
+            slot_mapping: Vec::with_capacity(tokens),
+            seqs: Vec::with_capacity(seqs),
+            query_start_loc: Vec::with_capacity(seqs + 1),
+            seq_lens: Vec::with_capacity(seqs),
+            block_tables: Vec::with_capacity(seqs * config.max_model_len.div_ceil(config.block_size) as usize),
+            block_table_start: Vec::with_capacity(seqs + 1),
+            logits_indices: Vec::with_capacity(rows),
+            sample_rows: Vec::with_capacity(seqs),
+            block_copies: Vec::with_capacity(seqs),
+            ..Batch::default()
+        }
+    }
+
     /// Empties the batch for the next step, and keeps its buffers.
     pub(super) fn clear(&mut self) {
         let start = BatchMark::default();
         self.truncate(start);
+        self.swap_outs.clear();
+        self.swap_ins.clear();
         self.step += 1;
     }
 
@@ -99,7 +126,7 @@ impl Batch {
         }
     }
 
-    /// Takes back everything written after `mark`.
+    /// Takes back everything written after `mark`; swaps stay.
     pub(super) fn truncate(&mut self, mark: BatchMark) {
         self.token_ids.truncate(mark.tokens);
         self.positions.truncate(mark.tokens);
@@ -153,7 +180,7 @@ pub(super) struct BatchMark {
     block_table_entries: usize,
     logits_rows: usize,
     sample_rows: usize,
-    block_copies: usize,
+    pub block_copies: usize,
 }
 
 /// One sequence's share of a step, see [`Batch::push_seq`].

@@ -1,7 +1,8 @@
 //! The block manager: block tables grow, share, copy and release through it.
 
+use super::block_event::BlockEvents;
 use super::planted::planted;
-use super::{BlockCopy, BlockHash, BlockId, BlockPool, BlockTable, PrefixCache, TokenId};
+use super::{BlockCopy, BlockEvent, BlockHash, BlockId, BlockPool, BlockTable, FullBlock, PrefixCache, TokenId};
 
 /// The block pool and the prefix cache over it, as operations on block tables.
 #[derive(Debug, Clone)]
@@ -9,6 +10,7 @@ pub struct BlockManager {
     block_size: u32,
     pool: BlockPool,
     prefix: Option<PrefixCache>,
+    events: BlockEvents,
     blocks_allocated: u64,
     blocks_copied: u64,
 }
@@ -30,6 +32,7 @@ impl BlockManager {
             block_size,
             pool: BlockPool::new(num_blocks),
             prefix: enable_prefix_caching.then(|| PrefixCache::new(num_blocks, block_size)),
+            events: BlockEvents::default(),
             blocks_allocated: 0,
             blocks_copied: 0,
         }
@@ -129,6 +132,11 @@ impl BlockManager {
         parent.clone()
     }
 
+    /// One more table holds `block`.
+    pub(super) fn share(&mut self, block: BlockId) {
+        self.pool.share(block);
+    }
+
     /// Releases all blocks of `table`. Blocks that fall free keep their contents: those that can be found again go to
     /// the back of the free queue, tail first, so a sequence's end is evicted before its start; the others go to the
     /// front.
@@ -146,17 +154,29 @@ impl BlockManager {
         table.clear();
     }
 
+    /// Records [`BlockEvent`]s from now on; they must be taken after every step.
+    pub fn record_events(&mut self) {
+        self.events.record();
+    }
+
+    /// Moves the events since the last call to the end of `events`.
+    pub fn take_events(&mut self, events: &mut Vec<BlockEvent>) {
+        self.events.take(events);
+    }
+
     /// Makes a full block findable; without prefix caching, nothing happens.
-    pub fn cache(&mut self, block: BlockId, hash: BlockHash, parent: BlockHash, token_ids: &[TokenId]) {
-        if let Some(prefix) = &mut self.prefix {
-            prefix.insert(block, hash, parent, token_ids);
+    pub fn cache(&mut self, block: BlockId, full: &FullBlock<'_>) {
+        if let Some(prefix) = &mut self.prefix
+            && prefix.insert(block, full)
+        {
+            self.events.stored(full);
         }
     }
 
     /// Takes back [`BlockManager::cache`], for a block that will not be written after all.
     pub fn uncache(&mut self, block: BlockId) {
-        if let Some(prefix) = &mut self.prefix {
-            prefix.remove(block);
+        if let Some(hash) = self.prefix.as_mut().and_then(|prefix| prefix.remove(block)) {
+            self.events.removed(hash);
         }
     }
 
@@ -170,6 +190,7 @@ impl BlockManager {
         let unused = self.pool.num_free() == self.pool.num_blocks();
         if let (true, Some(prefix)) = (unused, &mut self.prefix) {
             prefix.clear();
+            self.events.cleared();
         }
         unused
     }
@@ -183,13 +204,12 @@ impl BlockManager {
         self.pool.ref_count(last) > 1
     }
 
-    fn allocate(&mut self) -> BlockId {
+    /// Takes a block; the caller has counted the free ones.
+    pub(super) fn allocate(&mut self) -> BlockId {
         let block = self.pool.allocate().expect("the caller has counted the free blocks");
         self.blocks_allocated += 1;
-        if let Some(prefix) = &mut self.prefix
-            && !planted!(EvictedBlockKeepsHash)
-        {
-            prefix.remove(block);
+        if !planted!(EvictedBlockKeepsHash) {
+            self.uncache(block);
         }
         block
     }

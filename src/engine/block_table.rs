@@ -32,6 +32,11 @@ impl BlockTable {
         self.blocks[(position / block_size) as usize].0 * block_size + position % block_size
     }
 
+    /// Makes room for `blocks` in all.
+    pub fn reserve(&mut self, blocks: usize) {
+        self.blocks.reserve_exact(blocks.saturating_sub(self.blocks.len()));
+    }
+
     /// Appends a block.
     pub fn push(&mut self, block: BlockId) {
         self.blocks.push(block);

@@ -15,6 +15,8 @@ pub enum Policy {
 pub struct SchedulerConfig {
     /// Blocks in the pool.
     pub num_blocks: u32,
+    /// Blocks in the pool on the host that preempted requests are swapped out to; 0 to compute them again.
+    pub num_host_blocks: u32,
     /// Tokens in one block.
     pub block_size: u32,
     /// Sequences that run at the same time, at most.

@@ -1,14 +1,15 @@
 //! The echo device: a stand-in for model and GPU that turns every bookkeeping bug into an integer mismatch.
 
-use super::{Batch, BlockId, SeqId, TokenId};
+use super::{Batch, BlockId, BlockSwap, SeqId, TokenId};
 
 /// Its "KV cache" stores in each slot which token was written there, for which position. A step does what a device
-/// does (block copies, then writes through the slot mapping, then reads through the block tables) and asserts that
+/// does (swaps, block copies, then writes through the slot mapping, then reads through the block tables) and asserts that
 /// every sequence reads exactly its own history. The next token is a hash of what was read.
 #[derive(Debug, Clone)]
 pub struct EchoDevice {
     block_size: u32,
     slots: Vec<EchoKv>,
+    host_slots: Vec<EchoKv>,
 }
 
 /// What a slot holds in place of a key and a value.
@@ -66,7 +67,13 @@ pub(super) fn mix(mut z: u64) -> u64 {
 impl EchoDevice {
     /// A device with `num_blocks` blocks of `block_size` slots, all poisoned.
     pub fn new(num_blocks: u32, block_size: u32) -> Self {
-        EchoDevice { block_size, slots: vec![POISON; (num_blocks * block_size) as usize] }
+        Self::with_host_pool(num_blocks, block_size, 0)
+    }
+
+    /// The same with `num_host_blocks` blocks on the host for [`Batch::swap_outs`].
+    pub fn with_host_pool(num_blocks: u32, block_size: u32, num_host_blocks: u32) -> Self {
+        let poisoned = |num_blocks: u32| vec![POISON; (num_blocks * block_size) as usize];
+        EchoDevice { block_size, slots: poisoned(num_blocks), host_slots: poisoned(num_host_blocks) }
     }
 
     /// Poisons a block that nobody may read any more.
@@ -83,6 +90,15 @@ impl EchoDevice {
     /// # Panics
     /// When a sequence reads anything but its own history.
     pub fn forward<'a>(&mut self, batch: &Batch, history: impl Fn(SeqId) -> EchoHistory<'a>, rows: &mut Vec<EchoHash>) {
+        for &BlockSwap { device, host } in &batch.swap_outs {
+            let (device, host) = (self.slots_of(device), self.slots_of(host));
+            self.host_slots[host].copy_from_slice(&self.slots[device]);
+        }
+        for &BlockSwap { device, host } in &batch.swap_ins {
+            let (device, host) = (self.slots_of(device), self.slots_of(host));
+            self.slots[device].copy_from_slice(&self.host_slots[host.clone()]);
+            self.host_slots[host].fill(POISON);
+        }
         for copy in &batch.block_copies {
             let (src, dst) = (self.slots_of(copy.src), self.slots_of(copy.dst));
             self.slots.copy_within(src, dst.start);

@@ -44,6 +44,8 @@ pub struct RequestAccounting {
     pub cached_tokens: u64,
     /// Tokens computed, recomputation included.
     pub computed_tokens: u64,
+    /// Blocks copied to the host when it was preempted.
+    pub blocks_swapped: u64,
     /// Times it was preempted.
     pub preemptions: u64,
 }

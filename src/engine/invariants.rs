@@ -23,21 +23,37 @@ impl Scheduler {
 
     fn check_tables(&self) {
         let mut references = vec![0; self.config.num_blocks as usize];
+        let mut host_references = vec![0; self.config.num_host_blocks as usize];
         let queued = self.running.iter().map(|(_, id)| id).chain(self.waiting.values());
         for state in queued.map(|id| &self.requests[id]) {
             assert!(!state.seqs.is_empty(), "request {} has no sequence left", state.id());
             for (at, seq) in state.seqs.iter().enumerate() {
                 seq.table.blocks().iter().for_each(|block| references[block.0 as usize] += 1);
+                seq.host_table.blocks().iter().for_each(|block| host_references[block.0 as usize] += 1);
                 let reserved = seq.num_reserved_tokens();
                 let blocks = reserved.div_ceil(self.config.block_size);
-                assert_eq!(seq.table.len(), blocks, "I3: table of {} for {reserved} tokens", state.seq_id(at));
+                assert_eq!(
+                    seq.table.len() + seq.host_table.len(),
+                    blocks,
+                    "I3: table of {} for {reserved} tokens",
+                    state.seq_id(at)
+                );
                 assert!(reserved <= seq.num_tokens(), "sequence {} computes tokens it lacks", state.seq_id(at));
                 assert!(state.running || seq.table.is_empty(), "waiting sequence {} holds blocks", state.seq_id(at));
+                assert!(
+                    !state.running || seq.host_table.is_empty(),
+                    "running sequence {} is swapped out",
+                    state.seq_id(at)
+                );
                 let in_step = seq.num_scheduled_tokens > 0;
                 assert!(self.in_flight || !in_step, "sequence {} is left in a step", state.seq_id(at));
             }
         }
         assert_eq!(references, self.blocks.pool().ref_counts(), "I2: reference counts and block tables disagree");
+        if let Some(host) = &self.host {
+            host.pool().check_invariants();
+            assert_eq!(host_references, host.pool().ref_counts(), "I2: reference counts and host tables disagree");
+        }
     }
 
     fn check_queues(&self) {
@@ -75,6 +91,7 @@ fn check_batch(batch: &Batch) {
     slots.sort_unstable();
     assert!(slots.is_sorted_by(|a, b| a < b), "I5: a slot is written twice");
 
+    assert!(batch.swap_outs.is_empty() || batch.swap_ins.is_empty(), "I13: blocks are swapped out and in in one step");
     for (i, copy) in batch.block_copies.iter().enumerate() {
         for (j, other) in batch.block_copies.iter().enumerate() {
             assert!(i == j || copy.dst != other.dst, "I7: block {} is copied to twice", copy.dst.0);

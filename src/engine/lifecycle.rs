@@ -69,7 +69,10 @@ impl Scheduler {
         let Err(place) = place else { panic!("sequence {child_id} is already alive") };
         let table = self.blocks.fork(&state.seqs[at].table);
         state.accounting.blocks_shared += u64::from(table.len());
-        let child = state.seqs[at].fork(child_index, table);
+        let mut child = state.seqs[at].fork(child_index, table);
+        if let Some(host) = &mut self.host {
+            child.host_table = host.fork(&state.seqs[at].host_table);
+        }
         state.seqs.insert(place, child);
         child_id
     }
@@ -111,6 +114,9 @@ impl Scheduler {
         }
         for seq in state.seqs.iter_mut().filter(|seq| seq.ended) {
             self.blocks.free(&mut seq.table);
+            if let Some(host) = &mut self.host {
+                host.free(&mut seq.host_table);
+            }
         }
         state.seqs.retain(|seq| !seq.ended);
         if !state.seqs.is_empty() {

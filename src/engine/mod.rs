@@ -8,12 +8,14 @@
 //! | `ids`, `batch`, `event`, `stats` | what crosses the border: identifiers, one step's work, tokens, counters |
 //! | `config`, `request` | sizes, limits, and requests checked against them |
 //! | `free_queue`, `block_pool`, `block_table` | free blocks, reference counts, who holds which block |
-//! | `block_hash`, `prefix_cache`, `block_manager` | sharing: prefix hits, forks, copy-on-write |
+//! | `block_hash`, `prefix_cache`, `block_manager`, `block_event` | sharing: prefix hits, forks, copy-on-write |
 //! | `sequence`, `request_state`, `requests` | tokens computed chasing tokens known |
+//! | `host_pool`, `preempt` | how a request gives its blocks up, and gets them back |
 //! | `scheduler`, `placement`, `lifecycle`, `invariants` | the step, how it is filled, how sequences end, what must hold |
 //! | `echo`, `simulator` | a device that checks what it reads, and random traffic against it |
 
 mod batch;
+mod block_event;
 mod block_hash;
 mod block_manager;
 mod block_pool;
@@ -22,11 +24,13 @@ mod config;
 mod echo;
 mod event;
 mod free_queue;
+mod host_pool;
 mod ids;
 mod invariants;
 mod lifecycle;
 mod placement;
 mod planted;
+mod preempt;
 mod prefix_cache;
 mod request;
 mod request_state;
@@ -37,6 +41,7 @@ pub mod simulator;
 mod stats;
 
 pub use batch::{Batch, BlockCopy, SampleRow, ScheduledSeq};
+pub use block_event::{BlockEvent, FullBlock};
 pub use block_hash::{BlockHash, ExtraKeys};
 pub use block_manager::{BlockManager, Reserved};
 pub use block_pool::BlockPool;
@@ -45,6 +50,7 @@ pub use config::{Limits, Policy, SchedulerConfig};
 pub use echo::{EchoDevice, EchoHash, EchoHistory};
 pub use event::{EndedRequest, FinishReason, RequestAccounting, SampledToken, TokenEvent};
 pub use free_queue::FreeQueue;
+pub use host_pool::{BlockSwap, PreemptionCosts};
 pub use ids::{BlockId, RequestId, SeqId, TokenId};
 pub use prefix_cache::PrefixCache;
 pub use request::{Request, RequestError, RequestParams};

@@ -1,9 +1,8 @@
-//! How a step is filled: running sequences first, in order, then waiting requests; and what happens when blocks run out.
+//! How a step is filled: running sequences first, in order, then waiting requests.
 
 use super::batch::SeqEntry;
-use super::planted::planted;
-use super::request_state::{Order, RequestState};
-use super::{BlockId, BlockManager, RequestId, SampleRow, Scheduler, SchedulerConfig, SeqId};
+use super::request_state::RequestState;
+use super::{BlockId, BlockManager, FullBlock, RequestId, SampleRow, Scheduler, SchedulerConfig, SeqId};
 
 /// What became of one sequence in this step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +47,13 @@ impl Scheduler {
                 let (order, victim) = self.running.pop().expect("the request being scheduled is running");
                 if victim == id {
                     // It was the last itself: what it has been given in this step is taken back.
-                    self.batch.truncate(start);
                     self.newly_cached.iter().for_each(|&block| self.blocks.uncache(block));
-                    self.preempt(order, victim);
+                    self.preempt(order, victim, start.block_copies);
+                    self.batch.truncate(start);
                     return preempted;
                 }
                 seqs_left -= self.requests[&victim].seqs.len() as u32;
-                self.preempt(order, victim);
+                self.preempt(order, victim, self.batch.block_copies.len());
             }
             self.commit(id, start.seqs);
             next += 1;
@@ -81,7 +80,9 @@ impl Scheduler {
             let state = self.requests.get_mut(&id).expect("waiting requests are alive");
             state.running = true;
             state.preempted = false;
+            state.reserve(self.config.block_size);
             let num_seqs = state.seqs.len();
+            self.swap_in(id);
             let start = self.batch.mark();
             self.newly_cached.clear();
             for at in 0..num_seqs {
@@ -105,11 +106,15 @@ impl Scheduler {
         let state = self.requests.get_mut(&id).expect("waiting requests are alive");
         let mut needed = 0;
         for at in 0..state.seqs.len() {
+            if !state.seqs[at].host_table.is_empty() {
+                needed += state.seqs[at].num_tokens().div_ceil(block_size);
+                continue;
+            }
             find_prefix(state, at, &self.config, &self.blocks, &mut self.hits);
             let free_hits = self.blocks.pool().num_free() - self.blocks.num_free_besides(&self.hits);
             needed += state.seqs[at].num_tokens().div_ceil(block_size) - self.hits.len() as u32 + free_hits;
         }
-        needed <= self.blocks.pool().num_free()
+        needed - self.shared_on_host(id) <= self.blocks.pool().num_free()
     }
 
     /// Gives one sequence its share of the step: tokens, blocks, logits rows.
@@ -211,9 +216,14 @@ impl Scheduler {
         seq.extend_hashes(num_full, &root, block_size);
         for i in seq.num_cached_blocks as usize..num_full as usize {
             let block = seq.table.blocks()[i];
+            if self.blocks.is_cached(block) {
+                // A sibling has brought it back from the host too.
+                continue;
+            }
             let parent = if i == 0 { root } else { seq.hashes[i - 1] };
             let tokens = &seq.token_ids[i * block_size as usize..][..block_size as usize];
-            self.blocks.cache(block, seq.hashes[i], parent, tokens);
+            let full = FullBlock { hash: seq.hashes[i], parent, is_first: i == 0, token_ids: tokens };
+            self.blocks.cache(block, &full);
             self.newly_cached.push(block);
         }
         seq.num_cached_blocks = seq.num_cached_blocks.max(num_full);
@@ -237,26 +247,7 @@ impl Scheduler {
             state.seqs.push(child);
             self.batch.sample_rows.push(SampleRow { seq: SeqId { request: id, index }, row });
         }
-    }
-
-    /// Takes all blocks from a request that has been removed from the running ones; its tokens are computed again when
-    /// it is first in line.
-    fn preempt(&mut self, order: Order, id: RequestId) {
-        let state = self.requests.get_mut(&id).expect("running requests are alive");
-        for seq in &mut state.seqs {
-            self.blocks.free(&mut seq.table);
-            if !planted!(PreemptionKeepsComputedTokens) {
-                seq.num_computed_tokens = 0;
-            }
-            seq.num_scheduled_tokens = 0;
-            seq.num_cached_blocks = 0;
-            seq.samples = false;
-        }
-        state.running = false;
-        state.preempted = true;
-        state.accounting.preemptions += 1;
-        self.counters.preemptions += 1;
-        self.waiting.insert(order, id);
+        state.reserve(self.config.block_size);
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum PlantedBug {
     PreemptionKeepsComputedTokens,
     /// A block that is handed out again is still found under the hash of its old contents.
     EvictedBlockKeepsHash,
+    /// The last block of a request that is swapped out is not copied.
+    SwapOutForgetsBlock,
     /// The salt does not enter the block hash.
     SaltIgnored,
 }

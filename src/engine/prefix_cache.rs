@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::{BlockHash, BlockId, TokenId};
+use super::{BlockHash, BlockId, FullBlock, TokenId};
 
 /// No further block under this hash.
 const NONE: u32 = u32::MAX;
@@ -30,7 +30,7 @@ impl PrefixCache {
         let blocks = num_blocks as usize;
         PrefixCache {
             block_size,
-            first: HashMap::default(),
+            first: HashMap::with_capacity_and_hasher(blocks, BuildHasherDefault::default()),
             next: vec![NONE; blocks],
             hashes: vec![None; blocks],
             parents: vec![BlockHash([0; 32]); blocks],
@@ -61,8 +61,9 @@ impl PrefixCache {
         None
     }
 
-    /// Makes the full block `block` findable.
-    pub fn insert(&mut self, block: BlockId, hash: BlockHash, parent: BlockHash, token_ids: &[TokenId]) {
+    /// Makes the full block `block` findable. Returns whether it is the first under its hash.
+    pub fn insert(&mut self, block: BlockId, full: &FullBlock<'_>) -> bool {
+        let &FullBlock { hash, parent, token_ids, .. } = full;
         assert_eq!(token_ids.len(), self.block_size as usize, "only full blocks are cached");
         let at = block.0 as usize;
         assert!(self.hashes[at].is_none(), "block {} already has a hash", block.0);
@@ -80,11 +81,12 @@ impl PrefixCache {
             }
             self.next[last as usize] = block.0;
         }
+        head == block.0
     }
 
-    /// Forgets `block`, if it was known: its contents are about to change.
-    pub fn remove(&mut self, block: BlockId) {
-        let Some(hash) = self.hashes[block.0 as usize].take() else { return };
+    /// Forgets `block`, if it was known: its contents are about to change. Returns its hash if it was the last under it.
+    pub fn remove(&mut self, block: BlockId) -> Option<BlockHash> {
+        let hash = self.hashes[block.0 as usize].take()?;
         self.num_cached -= 1;
         let after = std::mem::replace(&mut self.next[block.0 as usize], NONE);
         let head = self.first[&hash];
@@ -98,7 +100,9 @@ impl PrefixCache {
             self.first.insert(hash, after);
         } else {
             self.first.remove(&hash);
+            return Some(hash);
         }
+        None
     }
 
     /// Forgets all blocks.

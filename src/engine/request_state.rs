@@ -69,6 +69,12 @@ impl RequestState {
         self.request.params.max_sequences > self.request.params.num_samples
     }
 
+    /// Makes room for all tokens that the sequences may reach.
+    pub fn reserve(&mut self, block_size: u32) {
+        let max_tokens = self.prompt_len() + self.request.max_tokens;
+        self.seqs.iter_mut().for_each(|seq| seq.reserve(max_tokens, block_size));
+    }
+
     pub fn prompt_len(&self) -> u32 {
         self.request.prompt_token_ids.len() as u32
     }

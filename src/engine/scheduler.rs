@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::host_pool::HostPool;
 use super::request_state::{Order, RequestState};
 use super::requests::Requests;
 use super::{
-    Batch, BlockId, BlockManager, EndedRequest, Request, RequestAccounting, RequestId, SampledToken, SchedulerConfig,
-    SeqId, Stats, TokenEvent, TokenId,
+    Batch, BlockEvent, BlockId, BlockManager, EndedRequest, PreemptionCosts, Request, RequestAccounting, RequestId,
+    SampledToken, SchedulerConfig, SeqId, Stats, TokenEvent, TokenId,
 };
 
 /// Continuous batching over paged KV memory, with no phases: every sequence has `num_computed_tokens` chasing the
-/// number of its tokens. Chunked prefill, prefix hits, mixed batches and preemption by recompute all follow from that.
+/// number of its tokens. Chunked prefill, prefix hits, mixed batches and preemption all follow from that.
 ///
 /// [`Scheduler::schedule`] and [`Scheduler::update`] alternate; the step is *in flight* between them. Requests may be
 /// added, aborted, forked and finished at any time; blocks given up while a step is in flight are released by its
@@ -22,6 +23,9 @@ use super::{
 pub struct Scheduler {
     pub(super) config: SchedulerConfig,
     pub(super) blocks: BlockManager,
+    /// Where preempted requests may be swapped out to.
+    pub(super) host: Option<HostPool>,
+    pub(super) costs: PreemptionCosts,
     pub(super) requests: Requests,
     /// In order of service.
     pub(super) running: Vec<(Order, RequestId)>,
@@ -48,10 +52,12 @@ impl Scheduler {
         config.assert_valid();
         Scheduler {
             blocks: BlockManager::new(config.num_blocks, config.block_size, config.enable_prefix_caching),
+            host: (config.num_host_blocks > 0).then(|| HostPool::new(config.num_host_blocks)),
+            costs: PreemptionCosts::default(),
             requests: Requests::default(),
             running: Vec::new(),
             waiting: BTreeMap::new(),
-            batch: Batch::default(),
+            batch: Batch::with_room_for(&config),
             in_flight: false,
             counters: Stats::default(),
             ended: Vec::new(),
@@ -66,6 +72,11 @@ impl Scheduler {
     /// Sizes and switches.
     pub fn config(&self) -> &SchedulerConfig {
         &self.config
+    }
+
+    /// Says what preemption costs on this device; each later one takes the cheaper way. Only with a host pool.
+    pub fn set_preemption_costs(&mut self, costs: PreemptionCosts) {
+        self.costs = costs;
     }
 
     /// Lets `request` wait for its turn.
@@ -206,9 +217,21 @@ impl Scheduler {
         &self.blocks
     }
 
-    /// Forgets all cached prefixes (the weights have changed). Refused (`false`) while any block is in use.
+    /// Forgets all cached prefixes (the weights have changed). Refused (`false`) while any block is in use, on the
+    /// device or on the host.
     pub fn reset_prefix_cache(&mut self) -> bool {
-        self.blocks.reset_prefix_cache()
+        self.host.as_ref().is_none_or(|host| host.num_used() == 0) && self.blocks.reset_prefix_cache()
+    }
+
+    /// Records what the prefix cache gains and loses, from now on: see [`Scheduler::take_block_events`].
+    pub fn record_block_events(&mut self) {
+        self.blocks.record_events();
+    }
+
+    /// Moves the [`BlockEvent`]s since the last call to the end of `events`, in the order in which they happened. A
+    /// block that a step fills is announced with the step's [`Scheduler::schedule`].
+    pub fn take_block_events(&mut self, events: &mut Vec<BlockEvent>) {
+        self.blocks.take_events(events);
     }
 
     /// Counters and gauges.
@@ -236,6 +259,8 @@ impl Scheduler {
             free_blocks: pool.num_free(),
             used_blocks: pool.num_blocks() - pool.num_free(),
             cached_blocks: self.blocks.prefix().map_or(0, |prefix| prefix.num_cached()),
+            num_host_blocks: self.config.num_host_blocks,
+            used_host_blocks: self.host.as_ref().map_or(0, HostPool::num_used),
             unused_slots,
             block_table_entries,
             steps: self.batch.step,

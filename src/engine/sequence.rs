@@ -19,6 +19,8 @@ pub struct Sequence {
     pub samples: bool,
     /// Its blocks.
     pub table: BlockTable,
+    /// Its blocks in the host pool, while it is swapped out.
+    pub host_table: BlockTable,
     /// Hashes of its full blocks, as far as they were needed.
     pub hashes: Vec<BlockHash>,
     /// Blocks at the start of `table` that the prefix cache knows, or was told of.
@@ -37,6 +39,7 @@ impl Sequence {
             num_scheduled_tokens: 0,
             samples: false,
             table: BlockTable::default(),
+            host_table: BlockTable::default(),
             hashes: Vec::new(),
             num_cached_blocks: 0,
             ended: false,
@@ -44,9 +47,18 @@ impl Sequence {
     }
 
     /// The sequence `index` with the same tokens and the same progress, over `table`, which shares this one's blocks.
+    /// Blocks in the host pool are for the caller to share.
     pub fn fork(&self, index: u32, table: BlockTable) -> Self {
         assert_eq!(self.table, table, "I6: a fork starts with its parent's block table");
         Sequence { index, table, ..self.clone() }
+    }
+
+    /// Makes room for `max_tokens` tokens, prompt and completion, so that nothing is allocated on the way there.
+    pub fn reserve(&mut self, max_tokens: u32, block_size: u32) {
+        let blocks = max_tokens.div_ceil(block_size) as usize;
+        reserve_total(&mut self.token_ids, max_tokens as usize);
+        reserve_total(&mut self.hashes, blocks);
+        self.table.reserve(blocks);
     }
 
     /// Prompt and completion tokens.
@@ -68,4 +80,9 @@ impl Sequence {
             self.hashes.push(hash);
         }
     }
+}
+
+/// Makes room for `capacity` elements in all.
+fn reserve_total<T>(values: &mut Vec<T>, capacity: usize) {
+    values.reserve_exact(capacity.saturating_sub(values.len()));
 }

@@ -17,6 +17,10 @@ pub struct Stats {
     pub used_blocks: u32,
     /// Blocks that prefix caching can find, used or free.
     pub cached_blocks: u32,
+    /// Blocks in the pool on the host.
+    pub num_host_blocks: u32,
+    /// Those of them that hold blocks of preempted requests.
+    pub used_host_blocks: u32,
     /// Slots of the running sequences' last blocks that hold no token yet.
     pub unused_slots: u64,
     /// Entries of all block tables: the blocks that would be used if nothing were shared.
@@ -28,6 +32,10 @@ pub struct Stats {
     pub scheduled_tokens: u64,
     /// Requests preempted.
     pub preemptions: u64,
+    /// Those of them that were swapped out, rather than to be computed again.
+    pub swaps: u64,
+    /// Blocks copied to the host.
+    pub swapped_blocks: u64,
     /// Tokens of sequences looked up in the prefix cache when first served.
     pub prefix_query_tokens: u64,
     /// Those of them that were found.

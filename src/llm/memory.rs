@@ -1,6 +1,6 @@
 //! How large the KV pool is.
 
-use super::{LlmError, LlmOptions};
+use super::{LlmError, LlmOptions, PreemptionMode};
 use crate::backend::{Backend, KvLayout, Program, Rows, StepLimits};
 use crate::engine::DEFAULT_BLOCK_SIZE;
 use crate::model::ModelConfig;
@@ -105,6 +105,15 @@ pub(super) fn plan(
         )));
     }
     Ok(layout(num_blocks as u32))
+}
+
+/// Blocks in the host pool: what [`LlmOptions::swap_space_bytes`] holds, but no more than sequences could use.
+pub(super) fn num_host_blocks(layout: &KvLayout, options: &LlmOptions, max_model_len: u32) -> u32 {
+    if options.preemption_mode == PreemptionMode::Recompute {
+        return 0;
+    }
+    let useful = u64::from(options.max_num_seqs) * u64::from(max_model_len.div_ceil(layout.block_size));
+    (options.swap_space_bytes / layout.block_bytes()).min(useful).min(u64::from(u32::MAX / layout.block_size)) as u32
 }
 
 /// Whether every activation fits one binding.

@@ -26,6 +26,7 @@ mod event;
 mod memory;
 mod options;
 mod output;
+mod preemption;
 mod request;
 mod step;
 
@@ -34,6 +35,7 @@ pub use event::{Event, Finish, FinishCause, TokenUpdate};
 pub use memory::KvMemory;
 pub use options::LlmOptions;
 pub use output::{Completion, RequestOutput};
+pub use preemption::PreemptionMode;
 
 use crate::backend::{Backend, StepLimits};
 use crate::engine::{Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
@@ -41,6 +43,7 @@ use crate::model::{Checkpoint, Llama, LoadFormat, LoadProgress, ModelConfig, Mod
 use crate::sampling::{ParamCaps, Sampler, SamplingParams};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
 use beam::Beams;
+use preemption::CostMeter;
 use request::ActiveRequest;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,6 +58,8 @@ pub struct Llm {
     chat_template: Result<Arc<ChatTemplate>, TextError>,
     active: BTreeMap<RequestId, ActiveRequest>,
     kv_memory: KvMemory,
+    /// Measures what preemption costs, unless its mode is given.
+    costs: Option<CostMeter>,
     max_logprobs: u32,
     eos_token_ids: Vec<TokenId>,
     next_request: u64,
@@ -100,8 +105,10 @@ impl Llm {
         let kv_memory = KvMemory::new(&layout, max_model_len);
         backend.prepare(loaded.program, layout, limits)?;
 
+        let num_host_blocks = memory::num_host_blocks(&layout, options, max_model_len);
         let scheduler_config = SchedulerConfig {
             num_blocks: layout.num_blocks,
+            num_host_blocks,
             block_size: layout.block_size,
             max_num_seqs: limits.max_seqs,
             max_num_batched_tokens: limits.max_tokens,
@@ -113,14 +120,17 @@ impl Llm {
         };
         let eos_token_ids = eos_token_ids(&config, tokenizer.as_deref().ok());
         let identity = checkpoint.identity();
+        let mut runner = ModelRunner::new(backend, config, identity);
+        runner.reserve_host_blocks(num_host_blocks, layout.block_bytes());
         Ok(Self {
-            runner: ModelRunner::new(backend, config, identity),
+            runner,
             scheduler: Scheduler::new(scheduler_config, &identity),
             sampler: Sampler::new(eos_token_ids.clone()),
             tokenizer,
             chat_template,
             active: BTreeMap::new(),
             kv_memory,
+            costs: (options.preemption_mode == PreemptionMode::Auto && num_host_blocks > 0).then(CostMeter::default),
             max_logprobs: options.max_logprobs,
             eos_token_ids,
             next_request: 0,
@@ -309,6 +319,7 @@ impl LlmOptions {
                 .max_num_seqs
                 .saturating_mul(max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE)),
             max_block_copies: self.max_num_seqs,
+            batch_invariant: self.batch_invariant,
         }
     }
 }

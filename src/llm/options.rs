@@ -1,6 +1,6 @@
 //! How a model is loaded and run.
 
-use super::LlmError;
+use super::{LlmError, PreemptionMode};
 use crate::backend::KvDtype;
 #[cfg(feature = "webgpu")]
 use crate::backend::webgpu::Variant;
@@ -44,6 +44,13 @@ pub struct LlmOptions {
     pub kv_cache_memory_bytes: Option<u64>,
     /// Share of the device's memory that weights, activations and KV pool may take together, in (0, 1].
     pub gpu_memory_utilization: f64,
+    /// Bytes of host memory for the blocks of preempted requests.
+    pub swap_space_bytes: u64,
+    /// What becomes of the blocks of a preempted request.
+    pub preemption_mode: PreemptionMode,
+    /// Whether a request's logits are the same to the bit alone and in any batch, in any chunks, after any preemption or
+    /// prefix hit; slower.
+    pub batch_invariant: bool,
     /// Whether full blocks are shared among requests with the same prefix.
     pub enable_prefix_caching: bool,
     /// In which order requests are served.
@@ -74,6 +81,9 @@ impl LlmOptions {
             num_gpu_blocks_override: None,
             kv_cache_memory_bytes: None,
             gpu_memory_utilization: 0.92,
+            swap_space_bytes: 4 << 30,
+            preemption_mode: PreemptionMode::Auto,
+            batch_invariant: false,
             enable_prefix_caching: true,
             policy: Policy::Fcfs,
             max_logprobs: 20,

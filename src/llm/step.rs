@@ -8,6 +8,7 @@ use crate::engine::{Batch, RequestId, SampledToken, ScheduledSeq, SeqId};
 use crate::model::WantedRows;
 use crate::sampling::{Draw, History, SampleError, TokenLogprobs, token_logprobs};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// What sampling a batch gave.
 #[derive(Default)]
@@ -40,7 +41,19 @@ impl Llm {
         let Some(batch) = self.scheduler.schedule() else { return Ok(false) };
         let rows = logits_rows_to_read(batch, &self.active);
         let (top_k_rows, top_k) = candidate_rows(batch, &self.active);
+        let start = Instant::now();
+        let swapped = self.runner.swap(batch)?;
+        let computing = Instant::now();
         let output = self.runner.forward(batch, WantedRows { whole: &rows, top_k_rows: &top_k_rows, top_k })?;
+        if let Some(meter) = &mut self.costs {
+            if swapped > 0 {
+                meter.copied(swapped, computing - start);
+            }
+            meter.computed(batch.token_ids.len(), computing.elapsed());
+            if let Some(costs) = meter.costs() {
+                self.scheduler.set_preemption_costs(costs);
+            }
+        }
         let mut sampled = self.sample(&rows, &output, events);
         self.advance_beams(&top_k_rows, &output.top_k, &mut sampled, events)?;
         let mut token_events = Vec::with_capacity(sampled.tokens.len());

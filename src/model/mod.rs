@@ -13,6 +13,7 @@
 
 mod error;
 mod file_bytes;
+mod host_blocks;
 mod identity;
 mod locate;
 mod upload;

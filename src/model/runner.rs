@@ -1,6 +1,7 @@
 //! Runs batches on a backend.
 
 use super::config::ModelConfig;
+use super::host_blocks::HostBlocks;
 use crate::backend::{Backend, BackendError, StepInput, StepOutput};
 use crate::engine::Batch;
 
@@ -28,12 +29,26 @@ pub struct ModelRunner {
     config: ModelConfig,
     identity: [u8; 32],
     block_copies: Vec<(u32, u32)>,
+    host_blocks: HostBlocks,
 }
 
 impl ModelRunner {
     /// Over a backend that holds the weights and is [prepared](Backend::prepare); `identity` is the checkpoint's.
     pub fn new(backend: Box<dyn Backend>, config: ModelConfig, identity: [u8; 32]) -> Self {
-        Self { backend, config, identity, block_copies: Vec::new() }
+        Self { backend, config, identity, block_copies: Vec::new(), host_blocks: HostBlocks::default() }
+    }
+
+    /// Reserves host memory for `num_blocks` blocks of `block_bytes`, for [`ModelRunner::swap`].
+    pub fn reserve_host_blocks(&mut self, num_blocks: u32, block_bytes: u64) {
+        self.host_blocks = HostBlocks::new(num_blocks, block_bytes);
+    }
+
+    /// Makes the swaps of a step; they come before its [`ModelRunner::forward`]. Returns how many blocks were copied.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the device fails.
+    pub fn swap(&mut self, batch: &Batch) -> Result<u32, BackendError> {
+        self.host_blocks.swap(&mut *self.backend, batch)
     }
 
     /// Sizes and constants of the model.

@@ -205,6 +205,7 @@ fn kv(outputs: &[RequestOutput]) -> Value {
         "blocks_copied": sum(|a| a.blocks_copied),
         "cached_tokens": sum(|a| a.cached_tokens),
         "computed_tokens": sum(|a| a.computed_tokens),
+        "blocks_swapped": sum(|a| a.blocks_swapped),
         "preemptions": sum(|a| a.preemptions),
     })
 }

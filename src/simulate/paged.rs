@@ -45,6 +45,7 @@ impl<'a> Run<'a> {
         let num_blocks = u32::try_from(setup.num_slots / u64::from(block_size)).expect("checked by Setup");
         let config = SchedulerConfig {
             num_blocks: num_blocks.max(1),
+            num_host_blocks: 0,
             block_size,
             max_num_seqs: setup.max_num_seqs,
             max_num_batched_tokens: setup.max_num_batched_tokens,

@@ -42,6 +42,7 @@ impl PlainModel {
             max_logits_rows: 1,
             max_block_table_entries: num_blocks,
             max_block_copies: 0,
+            batch_invariant: false,
         };
         let kv = checkpoint.config().kv_layout(num_blocks, 16, KvDtype::F32);
         backend.prepare(model.program, kv, limits).expect("it fits");

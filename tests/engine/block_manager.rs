@@ -1,6 +1,8 @@
 //! Block tables and prefix hits, case by case (vLLM: test_prefix_caching.py; our block ids are theirs minus 1).
 
-use bindery::engine::{BlockCopy, BlockHash, BlockId, BlockManager, BlockTable, PrefixCache, Sequence};
+use bindery::engine::{
+    BlockCopy, BlockHash, BlockId, BlockManager, BlockTable, ExtraKeys, FullBlock, PrefixCache, Sequence,
+};
 
 use super::{Blocks, common_prefix_and};
 
@@ -165,6 +167,10 @@ fn at_least_one_token_is_left_to_compute() {
     assert_eq!(blocks.find(&mut longer, &Blocks::root(None)), [0, 1]);
 }
 
+fn full(hash: BlockHash, parent: BlockHash, token_ids: &[u32]) -> FullBlock<'_> {
+    FullBlock { hash, parent, is_first: false, token_ids }
+}
+
 #[test]
 fn test_maybe_evict_cached_block() {
     let hash = |byte| BlockHash([byte; 32]);
@@ -173,7 +179,11 @@ fn test_maybe_evict_cached_block() {
     let mut prefix = PrefixCache::new(4, 4);
     // Blocks 0 and 3 hold the same tokens under one hash.
     for (block, name) in [(0, 10), (1, 20), (2, 30), (3, 10)] {
-        prefix.insert(BlockId(block), hash(name), parent, &tokens);
+        assert_eq!(
+            prefix.insert(BlockId(block), &full(hash(name), parent, &tokens)),
+            block != 3,
+            "first under its hash"
+        );
     }
     let find = |prefix: &PrefixCache, name| prefix.find(&hash(name), &parent, &tokens).map(|block| block.0);
     assert_eq!([10, 20, 30].map(|name| find(&prefix, name)), [Some(0), Some(1), Some(2)]);
@@ -192,11 +202,13 @@ fn three_blocks_under_one_hash_leave_in_any_order() {
     let (hash, parent, tokens) = (BlockHash([1; 32]), BlockHash([0; 32]), [5]);
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let mut prefix = PrefixCache::new(3, 1);
-        (0..3).for_each(|block| prefix.insert(BlockId(block), hash, parent, &tokens));
+        let firsts = [0, 1, 2].map(|block| prefix.insert(BlockId(block), &full(hash, parent, &tokens)));
+        assert_eq!(firsts, [true, false, false]);
         for (gone, &block) in order.iter().enumerate() {
             let first = order[gone..].iter().min().copied();
             assert_eq!(prefix.find(&hash, &parent, &tokens).map(|block| block.0), first);
-            prefix.remove(BlockId(block));
+            let last = gone + 1 == order.len();
+            assert_eq!(prefix.remove(BlockId(block)).is_some(), last, "the last under its hash");
         }
         assert_eq!(prefix.find(&hash, &parent, &tokens), None);
     }
@@ -206,8 +218,8 @@ fn three_blocks_under_one_hash_leave_in_any_order() {
 fn tokens_are_compared_on_a_hit() {
     let (hash, parent) = (BlockHash([1; 32]), BlockHash([0; 32]));
     let mut prefix = PrefixCache::new(2, 2);
-    prefix.insert(BlockId(0), hash, parent, &[1, 2]);
-    prefix.insert(BlockId(1), hash, parent, &[3, 4]);
+    prefix.insert(BlockId(0), &full(hash, parent, &[1, 2]));
+    prefix.insert(BlockId(1), &full(hash, parent, &[3, 4]));
     assert_eq!(prefix.find(&hash, &parent, &[3, 4]), Some(BlockId(1)));
     assert_eq!(prefix.find(&hash, &parent, &[5, 6]), None, "a collision is a miss");
     assert_eq!(prefix.find(&hash, &hash, &[1, 2]), None, "another parent is a miss");
@@ -251,4 +263,70 @@ fn a_copy_that_does_not_fit_changes_nothing() {
     let mut child = manager.fork(&parent);
     assert_eq!(manager.reserve(&mut child, &[], 3, 4), None);
     assert_eq!((child, manager.pool().ref_counts()), (parent, &[2][..]));
+}
+
+#[test]
+fn test_cache_blocks() {
+    let mut blocks = Blocks::new(5, true);
+    let root = Blocks::root(None);
+    let mut seq = Sequence::new(0, (0..33).collect());
+    blocks.allocate(&mut seq, &root).expect("three blocks are free");
+    let num_cached = |blocks: &Blocks| blocks.manager.prefix().expect("it is enabled").num_cached();
+    assert_eq!((num_cached(&blocks), blocks.cached(2)), (2, false), "only full blocks");
+    seq.token_ids.extend(33..48);
+    blocks.allocate(&mut seq, &root).expect("nothing is needed");
+    assert_eq!((num_cached(&blocks), blocks.cached(2)), (3, true));
+}
+
+#[test]
+fn test_hash_block_tokens() {
+    let root = Blocks::root(None);
+    let hash = root.child(&[1, 2, 3]);
+    assert_eq!(hash, root.child(&[1, 2, 3]));
+    for other in [root.child(&[1, 2, 4]), root.child(&[1, 2]), hash.child(&[1, 2, 3])] {
+        assert_ne!(hash, other);
+    }
+}
+
+#[test]
+fn test_request_block_hasher() {
+    let root = Blocks::root(None);
+    let mut seq = Sequence::new(0, (0..40).collect());
+    seq.extend_hashes(2, &root, 16);
+    let first = root.child(&(0..16).collect::<Vec<u32>>());
+    assert_eq!(seq.hashes, [first, first.child(&(16..32).collect::<Vec<u32>>())]);
+    // More tokens only add hashes.
+    let before = seq.hashes.clone();
+    seq.token_ids.extend(40..48);
+    seq.extend_hashes(3, &root, 16);
+    assert_eq!((&seq.hashes[..2], seq.hashes.len()), (&before[..], 3));
+}
+
+/// There is no null hash: the first block's parent is the root, which depends on everything but the tokens.
+#[test]
+fn test_null_parent_block_hash() {
+    let (plain, salted) = (Blocks::root(None), Blocks::root(Some("salt")));
+    let of_model = |model: &[u8]| BlockHash::root(ExtraKeys { model, adapter: None, cache_salt: None });
+    assert_eq!(plain, of_model(b"test model"));
+    assert_ne!(plain, salted);
+    assert_ne!(plain, of_model(b"another model"));
+    assert_ne!(plain.child(&[1]), salted.child(&[1]));
+}
+
+/// Free blocks that are hit are counted once as hits, and not again as free blocks for what is new.
+#[test]
+fn test_evictable_cached_blocks_not_double_allocated() {
+    let root = Blocks::root(None);
+    for (tokens, fits) in [(80, true), (81, false)] {
+        let mut blocks = Blocks::new(5, true);
+        let (seq, _, _) = blocks.start((0..48).collect());
+        blocks.free(seq);
+        let mut next = Sequence::new(0, (0..tokens).collect());
+        assert_eq!(blocks.find(&mut next, &root), [0, 1, 2]);
+        assert_eq!(blocks.manager.num_free_besides(&[0, 1, 2].map(BlockId)), 2);
+        assert_eq!(blocks.allocate(&mut next, &root), fits.then(|| vec![3, 4]));
+        if !fits {
+            assert_eq!((blocks.ref_counts(&[0, 1, 2]), blocks.manager.pool().num_free()), (vec![0; 3], 5));
+        }
+    }
 }

@@ -3,7 +3,20 @@
 //! Many of them carry the name and the numbers of a case in vLLM's `tests/v1/core` (Apache-2.0; read at commit
 //! 003df296, written anew here). There, block 0 is a null block that is never handed out; we have none, so our block
 //! ids are theirs minus 1, and a pool of `n` blocks there is one of `n - 1` here.
+//!
+//! Cases that have another name or shape here:
+//!
+//! | there | here |
+//! |---|---|
+//! | `test_free_kv_cache_block_queue_*` | `block_pool`: one block at a time, so no `append_n`, `prepend_n`, `popleft_n` |
+//! | `test_block_lookup_cache_single/multi_blocks_per_key` | `test_maybe_evict_cached_block`, `three_blocks_under_one_hash_leave_in_any_order` |
+//! | `test_none_hash*` | `test_null_parent_block_hash`: the root is no random seed but a hash of the model |
+//! | `test_kv_pressure_preemption_with_inflight_output` | `test_preempt_during_execution`: the victim keeps the token it has emitted |
+//! | admission control `rejects_with_n` | `more_sequences_than_can_run_are_refused`, `sequences_that_never_fit_the_pool_are_refused` |
+//! | copy-on-write of partial hits, `test_free_cow_retained_blocks_*` | `forks`, and `a_shared_partial_block_is_copied_by_whoever_writes_first` and its neighbours |
+//! | sliding windows, hybrid models | no such model is supported |
 
+mod block_events;
 mod block_manager;
 mod block_pool;
 mod forks;
@@ -11,17 +24,19 @@ mod preemption;
 mod prefix_caching;
 mod request;
 mod scheduler;
+mod swap;
 mod trace;
 
 use bindery::engine::{
-    Batch, BlockHash, BlockId, BlockManager, ExtraKeys, Policy, Request, RequestId, RequestParams, SampledToken,
-    Scheduler, SchedulerConfig, SeqId, Sequence, TokenEvent, TokenId,
+    Batch, BlockHash, BlockId, BlockManager, ExtraKeys, FullBlock, Policy, Request, RequestId, RequestParams,
+    SampledToken, Scheduler, SchedulerConfig, SeqId, Sequence, TokenEvent, TokenId,
 };
 
 /// Roomy sizes; tests say what matters to them with `..config()`.
 fn config() -> SchedulerConfig {
     SchedulerConfig {
         num_blocks: 10_000,
+        num_host_blocks: 0,
         block_size: 16,
         max_num_seqs: 16,
         max_num_batched_tokens: 8192,
@@ -144,7 +159,8 @@ impl Blocks {
         for i in seq.num_cached_blocks as usize..full as usize {
             let parent = if i == 0 { *root } else { seq.hashes[i - 1] };
             let tokens = &seq.token_ids[i * 16..][..16];
-            self.manager.cache(seq.table.blocks()[i], seq.hashes[i], parent, tokens);
+            let full = FullBlock { hash: seq.hashes[i], parent, is_first: i == 0, token_ids: tokens };
+            self.manager.cache(seq.table.blocks()[i], &full);
         }
         seq.num_cached_blocks = full;
         Some(ids(&seq.table.blocks()[held..]))

@@ -246,3 +246,18 @@ fn no_sequence_gets_two_tokens() {
     let token = SampledToken { seq: SeqId { request: RequestId(0), index: 0 }, token: 1 };
     driver.scheduler.update(&[token, token], &mut Vec::new());
 }
+
+/// vLLM: test_can_fit_full_sequence_full_attention_still_gates_oversized. The first chunk would fit, the prompt does not.
+#[test]
+fn a_prompt_waits_until_all_of_it_fits() {
+    let sizes = SchedulerConfig { num_blocks: 10, max_model_len: 160, max_num_batched_tokens: 96, ..config() };
+    let mut driver = Driver::new(sizes);
+    driver.add(0, vec![0; 80], max_tokens(4));
+    driver.add(1, vec![1; 95], max_tokens(4));
+    assert_eq!(driver.step(), [(0, 80)]);
+    while driver.scheduler.tokens(seq(0)).is_some() {
+        assert_eq!(driver.step(), [(0, 1)], "six blocks are not free");
+    }
+    assert_eq!(driver.step(), [(1, 95)]);
+    driver.drain();
+}

@@ -50,6 +50,7 @@ fn replay(num_blocks: u32, enable_prefix_caching: bool) -> Outcome {
     let mut scheduler = Scheduler::new(
         SchedulerConfig {
             num_blocks,
+            num_host_blocks: 0,
             enable_prefix_caching,
             max_num_seqs: 64,
             max_num_batched_tokens: 512,

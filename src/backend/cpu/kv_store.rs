@@ -74,6 +74,36 @@ impl KvStore {
         }
     }
 
+    /// One block of every layer in the pool's dtype: K, then V.
+    pub fn read_block(&self, block: u32) -> Vec<u8> {
+        let pools = self.layers.iter().flat_map(|layer| [&layer.k, &layer.v]);
+        let values = pools.flat_map(|pool| &pool[self.elements_of(block)]);
+        match self.layout.dtype {
+            KvDtype::F32 => values.flat_map(|value| value.to_le_bytes()).collect(),
+            KvDtype::F16 => values.flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+        }
+    }
+
+    /// Replaces one block of every layer, in the shape of [`KvStore::read_block`].
+    pub fn write_block(&mut self, block: u32, bytes: &[u8]) {
+        let at = self.elements_of(block);
+        let dtype = self.layout.dtype;
+        let pools = self.layers.iter_mut().flat_map(|layer| [&mut layer.k, &mut layer.v]);
+        for (pool, bytes) in pools.zip(bytes.chunks_exact(at.len() * dtype.bytes() as usize)) {
+            for (value, bytes) in pool[at.clone()].iter_mut().zip(bytes.chunks_exact(dtype.bytes() as usize)) {
+                *value = match dtype {
+                    KvDtype::F32 => bytemuck::pod_read_unaligned(bytes),
+                    KvDtype::F16 => bytemuck::pod_read_unaligned::<f16>(bytes).to_f32(),
+                };
+            }
+        }
+    }
+
+    fn elements_of(&self, block: u32) -> std::ops::Range<usize> {
+        let elements = (self.layout.num_kv_heads * self.layout.block_size * self.layout.head_dim) as usize;
+        block as usize * elements..(block as usize + 1) * elements
+    }
+
     /// Copies whole blocks in every layer; no `dst` may be a `src`, so the order does not matter.
     ///
     /// # Panics
@@ -83,12 +113,11 @@ impl KvStore {
             assert!(copies.iter().all(|&(src, _)| src != dst), "block {dst} is copied to and from in one step");
             assert!(copies[..i].iter().all(|&(_, other)| other != dst), "block {dst} is copied to twice in one step");
         }
-        let block = (self.layout.num_kv_heads * self.layout.block_size * self.layout.head_dim) as usize;
-        for layer in &mut self.layers {
-            for &(src, dst) in copies {
-                let (src, dst) = (src as usize * block, dst as usize * block);
-                layer.k.copy_within(src..src + block, dst);
-                layer.v.copy_within(src..src + block, dst);
+        for &(src, dst) in copies {
+            let (src, dst) = (self.elements_of(src), self.elements_of(dst).start);
+            for layer in &mut self.layers {
+                layer.k.copy_within(src.clone(), dst);
+                layer.v.copy_within(src.clone(), dst);
             }
         }
     }

@@ -166,6 +166,18 @@ impl Backend for CpuBackend {
         Ok((k.to_vec(), v.to_vec()))
     }
 
+    fn read_blocks(&mut self, blocks: &[u32]) -> Result<Vec<u8>, BackendError> {
+        Ok(blocks.iter().flat_map(|&block| self.model().kv.read_block(block)).collect())
+    }
+
+    fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError> {
+        let kv = &mut self.model_mut().kv;
+        let block_bytes = kv.layout().block_bytes() as usize;
+        assert_eq!(bytes.len(), blocks.len() * block_bytes, "bytes of {} blocks", blocks.len());
+        blocks.iter().zip(bytes.chunks_exact(block_bytes)).for_each(|(&block, bytes)| kv.write_block(block, bytes));
+        Ok(())
+    }
+
     fn memory(&self) -> DeviceMemory {
         DeviceMemory { total_bytes: None, is_software: true, max_buffer_bytes: u64::MAX }
     }

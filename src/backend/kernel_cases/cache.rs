@@ -27,7 +27,9 @@ pub(super) fn cases() -> Vec<KernelCase> {
             let heads = AttentionShape { num_heads: num_kv_heads, num_kv_heads, head_dim, scale: 1.0 };
             let name = format!("{num_kv_heads}x{head_dim}/{}", dtype_name(dtype));
             let build = move |rng: &mut SplitMix64| copy_data(rng, heads, dtype);
-            cases.push(KernelCase::new("block_copies", name, 0.0, build).quick_if(true));
+            cases.push(KernelCase::new("block_copies", name.clone(), 0.0, build).quick_if(true));
+            let build = move |rng: &mut SplitMix64| swap_data(rng, heads, dtype);
+            cases.push(KernelCase::new("swap_blocks", name, 0.0, build).quick_if(true));
         }
     }
     cases
@@ -57,10 +59,32 @@ fn rope_data(rng: &mut SplitMix64, heads: AttentionShape, pairing: RopePairing, 
     CaseData { weights: Vec::new(), program, kv: kv_layout(&heads, 2, num_blocks, dtype), steps: steps.into() }
 }
 
-/// Copies between random blocks of five layers (more than one dispatch may copy together), one source twice; then a step with none.
+/// Copies between random blocks (more than one dispatch may copy together), one source twice; then a step with none.
 fn copy_data(rng: &mut SplitMix64, heads: AttentionShape, dtype: KvDtype) -> CaseData {
-    let num_blocks = 11;
-    let kv = kv_layout(&heads, 5, num_blocks, dtype);
+    let (mut data, mut first) = blocks_only(rng, heads, dtype);
+    let order = rng.permutation(data.kv.num_blocks);
+    first.data.block_copies =
+        vec![(order[0], order[5]), (order[1], order[6]), (order[0], order[7]), (order[2], order[8])];
+    let mut second = StepData::of_tokens(1);
+    second.block_copies = vec![(order[5], order[0])];
+    let step = |data| CaseStep { compare_kv: true, ..CaseStep::new(data) };
+    data.steps = vec![first, step(second), step(StepData::of_tokens(1))];
+    data
+}
+
+/// Blocks leave for the host and come back elsewhere; one of them is then copied on the device.
+fn swap_data(rng: &mut SplitMix64, heads: AttentionShape, dtype: KvDtype) -> CaseData {
+    let (mut data, mut step) = blocks_only(rng, heads, dtype);
+    let used = rng.permutation(7);
+    step.swaps = vec![(used[0], 7), (used[1], used[0]), (used[2], used[3])];
+    step.data.block_copies = vec![(7, 8)];
+    data.steps = vec![step];
+    data
+}
+
+/// A program of no op over eleven blocks of five layers, and a step that first writes seven of the blocks.
+fn blocks_only(rng: &mut SplitMix64, heads: AttentionShape, dtype: KvDtype) -> (CaseData, CaseStep) {
+    let kv = kv_layout(&heads, 5, 11, dtype);
     let program = Program {
         activations: Vec::new(),
         ops: Vec::new(),
@@ -76,12 +100,6 @@ fn copy_data(rng: &mut SplitMix64, heads: AttentionShape, dtype: KvDtype) -> Cas
         pool
     };
     let pools = (0..kv.num_layers).map(|_| (pool(), pool())).collect();
-    let order = rng.permutation(num_blocks);
-    let mut first = StepData::of_tokens(1);
-    first.block_copies = vec![(order[0], order[5]), (order[1], order[6]), (order[0], order[7]), (order[2], order[8])];
-    let mut second = StepData::of_tokens(1);
-    second.block_copies = vec![(order[5], order[0])];
-    let step = |data| CaseStep { compare_kv: true, ..CaseStep::new(data) };
-    let steps = vec![CaseStep { kv: pools, ..step(first) }, step(second), step(StepData::of_tokens(1))];
-    CaseData { weights: Vec::new(), program, kv, steps }
+    let step = CaseStep { kv: pools, compare_kv: true, ..CaseStep::new(StepData::of_tokens(1)) };
+    (CaseData { weights: Vec::new(), program, kv, steps: Vec::new() }, step)
 }

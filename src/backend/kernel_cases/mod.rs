@@ -126,6 +126,8 @@ struct CaseStep {
     inputs: Vec<(ActId, Vec<f32>)>,
     /// One K and V pool per layer to write, or none.
     kv: Vec<(Vec<f32>, Vec<f32>)>,
+    /// Blocks `(from, to)` that leave for the host and come back before the step.
+    swaps: Vec<(u32, u32)>,
     /// Activations whose live rows are compared. Those that are no input are NaN before the step.
     outputs: Vec<ActId>,
     /// Compare the whole KV pool.
@@ -134,7 +136,7 @@ struct CaseStep {
 
 impl CaseStep {
     fn new(data: StepData) -> Self {
-        Self { data, inputs: Vec::new(), kv: Vec::new(), outputs: Vec::new(), compare_kv: false }
+        Self { data, inputs: Vec::new(), kv: Vec::new(), swaps: Vec::new(), outputs: Vec::new(), compare_kv: false }
     }
 
     fn input(mut self, activation: ActId, values: Vec<f32>) -> Self {

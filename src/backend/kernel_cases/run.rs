@@ -100,6 +100,9 @@ fn run_step(
     for (layer, (k, v)) in step.kv.iter().enumerate() {
         backend.write_kv(layer, k, v)?;
     }
+    let (from, to): (Vec<u32>, Vec<u32>) = step.swaps.iter().copied().unzip();
+    let swapped = backend.read_blocks(&from)?;
+    backend.write_blocks(&to, &swapped)?;
     let output = backend.forward(&step.data.input())?;
 
     let mut values = Vec::new();

@@ -244,15 +244,18 @@ fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
 }
 
 impl MatMulKernel {
-    /// The kernels of a variant, each with the largest number of rows that it is chosen for.
-    pub(super) fn choices(variant: Variant) -> Vec<(u32, Self)> {
+    /// The kernels of a variant, each with the largest number of rows that it is chosen for; only one of them where rows
+    /// must not depend on each other.
+    pub(super) fn choices(variant: Variant, batch_invariant: bool) -> Vec<(u32, Self)> {
         match variant {
+            // One sum in one order, whatever the tile: these are batch-invariant as they are.
             Variant::Cpu => vec![
                 (1, Self::Cpu { tile: 1 }),
                 (2, Self::Cpu { tile: 2 }),
                 (4, Self::Cpu { tile: 4 }),
                 (u32::MAX, Self::Cpu { tile: 8 }),
             ],
+            Variant::Subgroup | Variant::Plain if batch_invariant => vec![(u32::MAX, Self::Tiled)],
             Variant::Subgroup | Variant::Plain => vec![
                 (1, Self::Vector { tile: 1 }),
                 (2, Self::Vector { tile: 2 }),
@@ -335,6 +338,8 @@ pub(super) struct AttentionTiling {
     pub(super) prefill_keys: u32,
     /// Keys of one decode work item.
     pub(super) split: u32,
+    /// New tokens of a sequence, at most, that are decode work items each; more of them are prefill work items.
+    pub(super) decode_tokens: u32,
 }
 
 /// Workgroup memory that every adapter has, in bytes (WebGPU's least `maxComputeWorkgroupStorageSize`). `wgpu` does not hold
@@ -347,7 +352,9 @@ fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
 }
 
 impl AttentionTiling {
-    pub(super) fn new(variant: Variant, shape: &AttentionShape, kv: KvDtype) -> Self {
+    /// Where rows must not depend on the step, a token at one position gets the same work items in every step: all its
+    /// keys in one where decode and prefill are one kernel, and else those of a decode.
+    pub(super) fn new(variant: Variant, shape: &AttentionShape, kv: KvDtype, batch_invariant: bool) -> Self {
         let group = shape.num_heads / shape.num_kv_heads;
         let divisor = |most: u32| (1..=group.min(most).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
         match variant {
@@ -355,7 +362,9 @@ impl AttentionTiling {
             Variant::Cpu => {
                 let heads_per_group = divisor((256 / shape.head_dim).max(1));
                 let rows = (768 / shape.head_dim).max(1);
-                Self { heads_per_group, prefill_tokens: (rows / heads_per_group).max(1), prefill_keys: 16, split: 256 }
+                let split = if batch_invariant { u32::MAX } else { 256 };
+                let prefill_tokens = (rows / heads_per_group).max(1);
+                Self { heads_per_group, prefill_tokens, prefill_keys: 16, split, decode_tokens: 1 }
             }
             // As many rows and keys as fit.
             Variant::Subgroup | Variant::Plain => {
@@ -364,7 +373,9 @@ impl AttentionTiling {
                     .into_iter()
                     .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
                     .unwrap_or((4, 1));
-                Self { heads_per_group, prefill_tokens: rows / heads_per_group, prefill_keys, split: 256 }
+                let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
+                let prefill_tokens = rows / heads_per_group;
+                Self { heads_per_group, prefill_tokens, prefill_keys, split: 256, decode_tokens }
             }
         }
     }

@@ -123,6 +123,15 @@ impl WebGpuBackend {
         })
     }
 
+    /// Where the blocks stand in the pools: `(buffer, first byte, bytes)`, in the order of [`Backend::read_blocks`].
+    fn block_ranges(&self, blocks: &[u32]) -> Vec<(&wgpu::Buffer, u64, u64)> {
+        let prepared = self.prepared();
+        let bytes = prepared.kv.layer_bytes() / u64::from(prepared.kv.num_blocks);
+        assert!(blocks.iter().all(|&block| block < prepared.kv.num_blocks), "block id beyond the pool");
+        let layers = || prepared.buffers.k_pool.iter().zip(&prepared.buffers.v_pool).flat_map(|(k, v)| [k, v]);
+        blocks.iter().flat_map(|&block| layers().map(move |pool| (pool, u64::from(block) * bytes, bytes))).collect()
+    }
+
     fn write_pool(&self, buffer: &wgpu::Buffer, values: &[f32]) {
         match self.prepared().kv.dtype {
             KvDtype::F32 => self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values)),
@@ -155,7 +164,7 @@ impl Backend for WebGpuBackend {
                 kv.block_size, kv.head_dim
             )));
         }
-        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype);
+        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, limits.batch_invariant);
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
@@ -164,6 +173,7 @@ impl Backend for WebGpuBackend {
             program: &program,
             kv: &kv,
             tiling,
+            batch_invariant: limits.batch_invariant,
             weights: &self.weights,
             buffers: &buffers,
             nodes: Vec::new(),
@@ -233,6 +243,23 @@ impl Backend for WebGpuBackend {
     fn read_kv(&mut self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), BackendError> {
         let buffers = &self.prepared().buffers;
         Ok((self.read_pool(&buffers.k_pool[layer])?, self.read_pool(&buffers.v_pool[layer])?))
+    }
+
+    fn read_blocks(&mut self, blocks: &[u32]) -> Result<Vec<u8>, BackendError> {
+        self.gpu.read(&self.block_ranges(blocks))
+    }
+
+    fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError> {
+        let ranges = self.block_ranges(blocks);
+        let total: u64 = ranges.iter().map(|&(_, _, bytes)| bytes).sum();
+        assert_eq!(bytes.len() as u64, total, "bytes of {} blocks", blocks.len());
+        let mut rest = bytes;
+        for (pool, at, bytes) in ranges {
+            let (this, after) = rest.split_at(bytes as usize);
+            self.gpu.queue.write_buffer(pool, at, this);
+            rest = after;
+        }
+        self.gpu.check()
     }
 
     fn memory(&self) -> DeviceMemory {

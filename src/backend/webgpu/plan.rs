@@ -152,6 +152,8 @@ pub(super) struct Planner<'a> {
     pub(super) program: &'a Program,
     pub(super) kv: &'a KvLayout,
     pub(super) tiling: AttentionTiling,
+    /// See [`super::super::StepLimits::batch_invariant`].
+    pub(super) batch_invariant: bool,
     pub(super) weights: &'a [GpuWeight],
     pub(super) buffers: &'a Buffers,
     pub(super) nodes: Vec<Node>,
@@ -317,7 +319,7 @@ impl<'a> Planner<'a> {
             buffers.push(self.activation(out));
             let mut choices = Vec::new();
             let mut bind_group = None;
-            for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant) {
+            for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant, self.batch_invariant) {
                 let kernel = choice.kernel(part.format, self.gpu.variant, self.gpu.subgroup_size());
                 let pipeline = self.gpu.pipeline(&kernel)?;
                 let groups = (part.rows as u32).div_ceil(choice.group_cols(part.format));

@@ -49,10 +49,16 @@ pub(super) struct StepWords {
     decode: Vec<[u32; ITEM_WORDS]>,
     prefill: Vec<[u32; ITEM_WORDS]>,
     reduce: Vec<[u32; REDUCE_WORDS]>,
+    /// Partial results so far.
+    partials: u32,
 }
 
-/// Most partial results of a step: every split of every sequence that has more than one.
+/// Most partial results of a step: every split of every token that is a decode and has more than one.
 pub(super) fn max_partials(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> u32 {
+    if tiling.decode_tokens > 1 {
+        let longest_seq = limits.max_block_table_entries.div_ceil(limits.max_seqs) * block_size;
+        return limits.max_tokens * longest_seq.div_ceil(tiling.split);
+    }
     (limits.max_block_table_entries * block_size).div_ceil(tiling.split) + limits.max_seqs
 }
 
@@ -65,12 +71,12 @@ pub(super) fn max_words(limits: &StepLimits, block_size: u32, tiling: &Attention
         + 2 * limits.max_logits_rows as usize
         + 2 * limits.max_block_copies as usize
         + ITEM_WORDS * (max_partials(limits, block_size, tiling) + prefill_items) as usize
-        + REDUCE_WORDS * limits.max_seqs as usize
+        + REDUCE_WORDS * limits.max_tokens as usize
 }
 
 impl StepWords {
-    /// Lays `input` out, and cuts attention into work items: a sequence with one new token is split over its keys, one with
-    /// more over its query tokens.
+    /// Lays `input` out, and cuts attention into work items: the tokens of a sequence with few new ones (commonly one) are
+    /// split over their keys, a sequence with more over its query tokens.
     pub(super) fn build(&mut self, input: &StepInput<'_>, tiling: &AttentionTiling) {
         self.words.clear();
         self.words.resize(header::WORDS, 0);
@@ -117,31 +123,38 @@ impl StepWords {
         self.prefill.clear();
         self.reduce.clear();
         let tables_at = self.words[header::BLOCK_TABLES_AT];
-        let mut partials = 0;
+        self.partials = 0;
         for seq in 0..input.seq_lens.len() {
             let first = input.query_start_loc[seq];
             let query_len = input.query_start_loc[seq + 1] - first;
             let seq_len = input.seq_lens[seq];
             let table = tables_at + input.block_table_start[seq];
-            if query_len == 1 {
-                let splits = seq_len.div_ceil(tiling.split);
-                if splits > 1 {
-                    self.reduce.push([first, partials, splits]);
-                }
-                for split in 0..splits {
-                    let begin = split * tiling.split;
-                    let end = (begin + tiling.split).min(seq_len);
-                    let partial = if splits == 1 { NO_PARTIAL } else { partials };
-                    self.decode.push([first, 1, table, begin, end, partial]);
-                    partials += u32::from(splits > 1);
+            let context_len = seq_len - query_len;
+            if query_len <= tiling.decode_tokens {
+                for token in 0..query_len {
+                    self.decode_token(first + token, table, context_len + token + 1, tiling.split);
                 }
             } else {
-                let context_len = seq_len - query_len;
                 for at in (0..query_len).step_by(tiling.prefill_tokens as usize) {
                     let tokens = tiling.prefill_tokens.min(query_len - at);
                     self.prefill.push([first + at, tokens, table, 0, context_len + at + tokens, NO_PARTIAL]);
                 }
             }
+        }
+    }
+
+    /// The work items of one token with the keys `0..num_keys`.
+    fn decode_token(&mut self, token: u32, table: u32, num_keys: u32, split: u32) {
+        let splits = num_keys.div_ceil(split);
+        if splits > 1 {
+            self.reduce.push([token, self.partials, splits]);
+        }
+        for i in 0..splits {
+            let begin = i * split;
+            let end = begin.saturating_add(split).min(num_keys);
+            let partial = if splits == 1 { NO_PARTIAL } else { self.partials };
+            self.decode.push([token, 1, table, begin, end, partial]);
+            self.partials += u32::from(splits > 1);
         }
     }
 }

@@ -5,6 +5,7 @@ mod latency;
 mod measure;
 mod report;
 mod setup;
+mod sharing;
 mod statistics;
 mod throughput;
 
@@ -34,6 +35,7 @@ pub(super) struct BenchArgs {
 enum BenchKind {
     Latency(latency::LatencyArgs),
     Throughput(throughput::ThroughputArgs),
+    Sharing(sharing::SharingArgs),
 }
 
 /// Runs the command.
@@ -41,5 +43,6 @@ pub(super) fn run(args: BenchArgs) -> Result<ExitCode> {
     match args.kind {
         BenchKind::Latency(args) => latency::run(args),
         BenchKind::Throughput(args) => throughput::run(args),
+        BenchKind::Sharing(args) => sharing::run(args),
     }
 }

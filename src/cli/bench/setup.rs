@@ -8,7 +8,21 @@ use bindery::backend::kernel_cases::SplitMix64;
 use bindery::backend::webgpu::{GpuDevice, WebGpuBackend};
 use bindery::engine::TokenId;
 use bindery::llm::{Llm, LlmOptions};
+use bindery::model::Checkpoint;
 use std::fs::File;
+
+/// Loads the model; with it, the device's copy bandwidth in bytes per second, read and written.
+pub(super) fn open_model(options: &LlmOptions) -> Result<(Llm, f64, Checkpoint)> {
+    let checkpoint = options.open_checkpoint()?;
+    let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
+    // Before the model takes the memory that the copies need.
+    let copy_bandwidth = gpu.measure_copy_bandwidth()?;
+    let upload = UploadBar::new();
+    let backend = Box::new(WebGpuBackend::new(gpu));
+    let llm = Llm::with_backend(&checkpoint, backend, options, &mut |progress| upload.show(progress));
+    upload.0.finish_and_clear();
+    Ok((llm?, copy_bandwidth, checkpoint))
+}
 
 /// A loaded model and what it is measured against.
 pub(super) struct Bench {
@@ -38,15 +52,7 @@ impl Bench {
             File::create(path).with_context(|| format!("--output-json {}: cannot be written", path.display()))
         };
         let json = args.output_json.as_ref().map(create).transpose()?;
-        let checkpoint = options.open_checkpoint()?;
-        let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
-        // Before the model takes the memory that the copies need.
-        let copy_bandwidth = gpu.measure_copy_bandwidth()?;
-        let upload = UploadBar::new();
-        let backend = Box::new(WebGpuBackend::new(gpu));
-        let llm = Llm::with_backend(&checkpoint, backend, &options, &mut |progress| upload.show(progress));
-        upload.0.finish_and_clear();
-        let llm = llm?;
+        let (llm, copy_bandwidth, checkpoint) = open_model(&options)?;
         if u64::from(input_len) + u64::from(output_len) > u64::from(llm.max_model_len()) {
             bail!(
                 "--input-len {input_len} and --output-len {output_len}: together more than the longest sequence, {} \

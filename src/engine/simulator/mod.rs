@@ -16,7 +16,9 @@ pub use self::report::SimReport;
 pub use self::rng::Rng;
 use self::traffic::{Traffic, random_config};
 use super::echo::{EchoDevice, EchoHash, EchoHistory};
-use super::{BlockId, Request, RequestId, SampledToken, Scheduler, SeqId, TokenEvent};
+use super::{
+    BlockId, PreemptionCosts, Request, RequestId, SampledToken, Scheduler, SchedulerConfig, SeqId, TokenEvent,
+};
 
 /// Runs one episode of about `steps` steps: the traffic of `seed`, then everything still alive to its end.
 ///
@@ -52,11 +54,17 @@ struct Episode {
 impl Episode {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let config = random_config(&mut rng);
+        // Drawn apart: a seed keeps the traffic that it had before there was a host pool.
+        let mut swap = Rng::new(!seed);
+        let num_host_blocks = swap.pick(&[0, 0, 2, 4, 12]);
+        let costs = PreemptionCosts { compute_token: 2, copy_block: swap.pick(&[0, 1, 4]) };
+        let config = SchedulerConfig { num_host_blocks, ..random_config(&mut rng) };
+        let mut scheduler = Scheduler::new(config.clone(), b"echo");
+        scheduler.set_preemption_costs(costs);
         Episode {
             traffic: Traffic::random(&mut rng, &config),
-            device: EchoDevice::new(config.num_blocks, config.block_size),
-            scheduler: Scheduler::new(config, b"echo"),
+            device: EchoDevice::with_host_pool(config.num_blocks, config.block_size, config.num_host_blocks),
+            scheduler,
             mirrors: VecDeque::new(),
             next_id: 0,
             report: SimReport { episodes: 1, ..SimReport::default() },
@@ -92,7 +100,8 @@ impl Episode {
     fn between_steps(&mut self) {
         self.misfortunes();
         if self.rng.chance(self.traffic.reset_rate) {
-            let unused = self.scheduler.stats().used_blocks == 0;
+            let stats = self.scheduler.stats();
+            let unused = stats.used_blocks == 0 && stats.used_host_blocks == 0;
             assert_eq!(self.scheduler.reset_prefix_cache(), unused, "the prefix cache is reset only when unused");
         }
     }
@@ -329,12 +338,15 @@ impl Episode {
         assert!(self.mirrors.is_empty(), "the scheduler has lost a request");
         let stats = self.scheduler.stats();
         assert_eq!(stats.free_blocks, stats.num_blocks, "I1: blocks are lost");
+        assert_eq!(stats.used_host_blocks, 0, "I1: host blocks are lost");
         let report = &mut self.report;
         let ended = report.refused + report.finished + report.aborted;
         assert_eq!(report.requests, ended, "every request ends exactly once");
         assert_eq!(stats.steps, report.steps, "steps");
         report.computed_tokens = stats.scheduled_tokens;
         report.preemptions = stats.preemptions;
+        report.swaps = stats.swaps;
+        report.swapped_blocks = stats.swapped_blocks;
         report.cow_copies = stats.cow_copies;
         report.prefix_hit_tokens = stats.prefix_hit_tokens + stats.resumed_hit_tokens;
         report.blocks_allocated = stats.blocks_allocated;

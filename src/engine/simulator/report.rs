@@ -24,6 +24,10 @@ pub struct SimReport {
     pub aborted: u64,
     /// Requests preempted.
     pub preemptions: u64,
+    /// Those of them that were swapped to the host.
+    pub swaps: u64,
+    /// Blocks copied to the host.
+    pub swapped_blocks: u64,
     /// Sequences forked, for parallel samples and beams.
     pub forks: u64,
     /// Sequences dropped by beam searches and stop strings.
@@ -49,6 +53,8 @@ impl AddAssign for SimReport {
         self.finished += other.finished;
         self.aborted += other.aborted;
         self.preemptions += other.preemptions;
+        self.swaps += other.swaps;
+        self.swapped_blocks += other.swapped_blocks;
         self.forks += other.forks;
         self.dropped += other.dropped;
         self.deferred += other.deferred;
@@ -69,6 +75,8 @@ impl fmt::Display for SimReport {
         writeln!(f, "  finished          {:>14}", self.finished)?;
         writeln!(f, "  aborted           {:>14}", self.aborted)?;
         writeln!(f, "preemptions         {:>14}", self.preemptions)?;
+        writeln!(f, "  by swap           {:>14}", self.swaps)?;
+        writeln!(f, "blocks swapped out  {:>14}", self.swapped_blocks)?;
         writeln!(f, "sequences forked    {:>14}", self.forks)?;
         writeln!(f, "sequences dropped   {:>14}", self.dropped)?;
         writeln!(f, "tokens deferred     {:>14}", self.deferred)?;

@@ -13,6 +13,7 @@ fn many_seeds_hold_all_invariants() {
     }
     println!("{total}");
     assert!(total.preemptions > 1000, "too few preemptions to show anything");
+    assert!(total.swaps > 1000 && total.preemptions - total.swaps > 1000, "too few of either preemption");
     assert!(total.cow_copies > 1000, "too few copies on write to show anything");
     assert!(total.prefix_hit_tokens > 5_000, "too few prefix hits to show anything");
     assert!(total.deferred > 100, "too few beams that waited to show anything");
@@ -73,6 +74,11 @@ fn finds_computed_tokens_that_survive_preemption() {
 #[test]
 fn finds_an_evicted_block_that_keeps_its_hash() {
     assert!(steps_until_found(PlantedBug::EvictedBlockKeepsHash) <= 5_000);
+}
+
+#[test]
+fn finds_a_block_forgotten_when_swapping_out() {
+    assert!(steps_until_found(PlantedBug::SwapOutForgetsBlock) <= 5_000);
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub(super) fn random_config(rng: &mut Rng) -> SchedulerConfig {
     let slots = num_blocks * block_size;
     SchedulerConfig {
         num_blocks,
+        num_host_blocks: 0,
         block_size,
         max_num_seqs: rng.pick(&[1, 2, 4, 4, 6, 8]),
         max_num_batched_tokens: rng.pick(&[1, 2, 3, 5, 8, 16, 64]),
