@@ -122,8 +122,9 @@ impl SamplingParams {
             let allowed = format!("at least `n` ({}) and at most {}", self.n, caps.max_n);
             check((self.n..=caps.max_n).contains(&best_of), "best_of", best_of, allowed)?;
         }
-        let top_k_allowed = format!("0 or -1 (off), or 1 to {vocab_size}, the size of the vocabulary");
-        check((-1..=vocab_size as i64).contains(&self.top_k), "top_k", self.top_k, top_k_allowed)?;
+        let most = i64::try_from(vocab_size).unwrap_or(i64::MAX);
+        let allowed = "0 or -1 (off), or 1 to the size of the vocabulary";
+        check((-1..=most).contains(&self.top_k), "top_k", self.top_k, allowed)?;
         if let Some(max_tokens) = self.max_tokens {
             check(max_tokens >= 1, "max_tokens", max_tokens, "at least 1")?;
             let allowed = format!("at most `max_tokens` ({max_tokens})");

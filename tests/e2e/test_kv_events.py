@@ -97,6 +97,6 @@ def test_an_index_of_the_events_is_what_the_cache_holds(publishing, source):
     cached = [
         float(line.rsplit(" ", 1)[1])
         for line in httpx.get(f"{publishing.url}/metrics").text.splitlines()
-        if line.startswith("bindery:cached_blocks")
+        if line.startswith("bindery_cached_blocks")
     ]
     assert removed > 0 and len(known) == cached[0]

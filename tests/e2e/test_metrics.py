@@ -1,11 +1,13 @@
 """/metrics, read by Prometheus' own parser for Python."""
 
 import asyncio
+import json
+import re
 
 import httpx2 as httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from server import MODEL, wait_until
+from server import MODEL, ROOT, wait_until
 
 
 class Metrics:
@@ -53,7 +55,7 @@ def test_a_request_is_counted_once(server, client):
     assert gained("vllm:inter_token_latency_seconds_count") == 8, "four after the first, in each of two samples"
     assert gained("vllm:request_generation_tokens_sum") == 10
     assert gained("vllm:iteration_tokens_total_count") == 5, "the prompt, and four steps of two tokens"
-    assert gained("bindery:copy_on_write_copies_total") == 1, "the samples part in the last block of the prompt"
+    assert gained("bindery_copy_on_write_copies_total") == 1, "the samples part in the last block of the prompt"
     again = client.completions.create(model=MODEL, prompt=prompt, max_tokens=1)
     cached = Metrics(server)["vllm:prefix_cache_hits_total"] - after["vllm:prefix_cache_hits_total"]
     assert cached == again.usage.prompt_tokens_details.cached_tokens > 0
@@ -85,10 +87,19 @@ def test_gauges_hold_under_load(server):
     assert metrics.of("vllm:num_requests_waiting_by_reason", reason="capacity") == 4
     sizes = metrics.labels("vllm:cache_config_info")
     assert (sizes["block_size"], sizes["num_gpu_blocks"]) == ("16", "160")
-    assert metrics["bindery:used_blocks"] >= 8
-    assert abs(metrics["vllm:kv_cache_usage_perc"] - metrics["bindery:used_blocks"] / 160) < 1e-9
-    assert metrics["bindery:used_blocks"] + metrics["bindery:free_blocks"] == 160
+    assert metrics["bindery_used_blocks"] >= 8
+    assert abs(metrics["vllm:kv_cache_usage_perc"] - metrics["bindery_used_blocks"] / 160) < 1e-9
+    assert metrics["bindery_used_blocks"] + metrics["bindery_free_blocks"] == 160
     wait_until(lambda: Metrics(server)["vllm:num_requests_running"] == 0)
     after = Metrics(server)
-    assert (after["bindery:used_blocks"], after["vllm:kv_cache_usage_perc"]) == (0, 0)
+    assert (after["bindery_used_blocks"], after["vllm:kv_cache_usage_perc"]) == (0, 0)
     assert after.of("vllm:request_success_total", finished_reason="abort") >= 12
+
+
+def test_the_dashboard_shows_what_is_there(server):
+    """Every metric that the Grafana dashboard asks for has a sample."""
+    dashboard = json.loads((ROOT / "deploy/grafana/bindery.json").read_text())
+    asked = {target["expr"] for panel in dashboard["panels"] for target in panel["targets"]}
+    names = {name for expression in asked for name in re.findall(r"(?:vllm:|bindery_)\w+", expression)}
+    samples = {name for name, _ in Metrics(server).samples}
+    assert len(names) > 15 and names <= samples, names - samples
