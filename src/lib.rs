@@ -8,6 +8,7 @@
 //! | [`backend`] | the seam: a [`backend::Program`] of fused kernels over opaque buffers; `cpu` and `webgpu` run it |
 //! | [`model`] | checkpoints (GGUF, Hugging Face folders) and the Llama family written over the seam |
 //! | [`sampling`] | [`sampling::SamplingParams`], the host sampler, logprobs |
+//! | [`structured`] | completions that follow a schema, a regular expression or a grammar |
 //! | [`text`] | tokenizer, chat template, incremental detokenizer, stop strings |
 //! | [`llm`] | the step loop and the embedding API |
 //! | [`openai`] | OpenAI's request and response bodies, with vLLM's extra fields |
@@ -32,6 +33,8 @@ pub mod sampling;
 pub mod server;
 #[cfg(feature = "runtime")]
 pub mod simulate;
+#[cfg(feature = "runtime")]
+pub mod structured;
 #[cfg(feature = "runtime")]
 pub mod text;
 

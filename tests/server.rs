@@ -184,12 +184,24 @@ fn hostile_requests_are_answered_and_the_next_one_too() {
     let ten_megabytes = json!({"prompt": "a ".repeat(5 << 20)}).to_string();
     let too_large = json!({"prompt": "a".repeat(13 << 20)}).to_string();
     let deep = "[".repeat(100_000);
-    let bodies: [(&[u8], u16, &str); 14] = [
+    let salted = json!({"prompt": "a", "cache_salt": "s".repeat(10 << 20)}).to_string();
+    let many_beams = br#"{"prompt": "a", "use_beam_search": true, "beam_width": 1000000000, "temperature": 0}"#;
+    let bodies: [(&[u8], u16, &str); 24] = [
         (br#"{"prompt": ""}"#, 400, "empty"),
         (ten_megabytes.as_bytes(), 400, "shorten"),
         (too_large.as_bytes(), 413, "too large"),
         (br#"{"prompt": "a", "n": 1000000000}"#, 400, "`n`"),
         (br#"{"prompt": "a", "n": -1}"#, 400, "`n`"),
+        (br#"{"prompt": "a", "n": 0}"#, 400, "`n`"),
+        (br#"{"prompt": "a", "n": 3, "best_of": 2}"#, 400, "best_of"),
+        (br#"{"prompt": "a", "best_of": 1000000000}"#, 400, "best_of"),
+        (br#"{"prompt": "a", "use_beam_search": true, "beam_width": 0, "temperature": 0}"#, 400, "beam_width"),
+        (many_beams, 400, "beam_width"),
+        (br#"{"prompt": "a", "use_beam_search": true, "n": 2, "length_penalty": NaN}"#, 400, "not JSON"),
+        (br#"{"prompt": "a", "use_beam_search": true, "n": 2, "length_penalty": 1e999}"#, 400, "not JSON"),
+        (br#"{"prompt": "a", "top_k": 1000000000000000000}"#, 400, "`top_k`"),
+        (br#"{"prompt": "a", "cache_salt": ""}"#, 400, "`cache_salt`"),
+        (salted.as_bytes(), 400, "`cache_salt`"),
         (br#"{"prompt": "a", "temperature": NaN}"#, 400, "not JSON"),
         (br#"{"prompt": "a", "temperature": Infinity}"#, 400, "not JSON"),
         (br#"{"prompt": "a", "top_p": -0.5}"#, 400, "`top_p`"),

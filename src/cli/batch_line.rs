@@ -1,7 +1,7 @@
 //! One line of a batch file: a request, and the line that answers it.
 
 use bindery::engine::RequestId;
-use bindery::llm::{Event, Llm, RequestOutput};
+use bindery::llm::{Event, Llm, RequestOptions, RequestOutput};
 use bindery::openai::{ApiError, ChatCompletionRequest, CommonFields, CompletionRequest, GenerateRequest, Reply};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -127,7 +127,8 @@ impl Work {
         let salt = cache_salt.as_ref().map(|salt| salt.clone().into_bytes());
         let mut outputs: Vec<RequestOutput> = Vec::with_capacity(prompts.len());
         for prompt in prompts {
-            match llm.add_with(prompt.clone(), params.clone(), *priority, salt.clone()) {
+            let options = RequestOptions { priority: *priority, cache_salt: salt.clone(), grammar: None };
+            match llm.add_with(prompt.clone(), params.clone(), options) {
                 Ok(id) => outputs.push(RequestOutput::new(id, prompt, params)),
                 Err(error) => {
                     for output in outputs {

@@ -42,7 +42,7 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     RunBatch(run_batch::RunBatchArgs),
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     Devices(devices::DevicesArgs),
     Selftest(selftest::SelftestArgs),
     Bench(bench::BenchArgs),
@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::RunBatch(args) => run_batch::run(args),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Devices(args) => devices::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Bench(args) => bench::run(args),

@@ -5,8 +5,9 @@ use super::exit::Failure;
 use super::load::load;
 use super::units::human_number;
 use anyhow::{Context as _, Result, bail};
+use bindery::engine::DEFAULT_BLOCK_SIZE;
 use bindery::llm::LlmOptions;
-use bindery::server::{App, EngineState, ServerConfig, router, serve};
+use bindery::server::{App, EngineState, KvEventsConfig, ServerConfig, StepObserver, publish_kv_events, router, serve};
 use clap::ValueEnum;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -85,6 +86,11 @@ pub(super) struct ServeArgs {
     #[arg(long)]
     allow_credentials: bool,
 
+    /// Publish what the prefix cache gains and loses over ZeroMQ, as JSON with vLLM's fields: enable_kv_cache_events,
+    /// endpoint, replay_endpoint, topic, buffer_steps, max_queue_size, publisher
+    #[arg(long, value_name = "JSON", value_parser = kv_events_config)]
+    kv_events_config: Option<KvEventsConfig>,
+
     /// Log each request's sampling parameters and prompt length
     #[arg(long)]
     enable_log_requests: bool,
@@ -106,7 +112,7 @@ enum LogFormat {
 /// Runs the command.
 pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     let options = args.engine.options()?;
-    let config = args.config(&options)?;
+    let mut config = args.config(&options)?;
     args.log_format.install();
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let address = format!("{}:{}", args.host, args.port);
@@ -116,7 +122,16 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
         .with_context(|| format!("{address} cannot be listened on: choose another --host or --port"))?;
     let llm = load(&options)?;
     eprintln!("{}\n{}", llm.device_description(), llm.kv_memory());
-    let app = App::start(llm, config, args.max_num_queued_reqs, Vec::new());
+    let mut observers: Vec<Box<dyn StepObserver>> = Vec::new();
+    if let Some(events) = &args.kv_events_config {
+        let published = runtime.block_on(publish_kv_events(events, DEFAULT_BLOCK_SIZE));
+        if let Some((observer, source)) = published.context("--kv-events-config")? {
+            eprintln!("KV events at {}", source.endpoint);
+            observers.push(Box::new(observer));
+            config.kv_event_sources.push(source);
+        }
+    }
+    let app = App::start(llm, config, args.max_num_queued_reqs, observers);
     let router = router(app.clone())?;
     eprintln!("serving {} at http://{}", app.config.served_model_names.join(", "), listener.local_addr()?);
     match runtime.block_on(serve(listener, app, router, interrupt())) {
@@ -167,6 +182,10 @@ impl LogFormat {
             Self::Json => logs.json().init(),
         }
     }
+}
+
+fn kv_events_config(json: &str) -> Result<KvEventsConfig, String> {
+    serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
 /// Comes back at SIGTERM or Ctrl-C.

@@ -4,6 +4,7 @@ use crate::backend::BackendError;
 use crate::engine::{RequestError, TokenId};
 use crate::model::LoadError;
 use crate::sampling::ParamError;
+use crate::structured::GrammarError;
 use crate::text::TextError;
 
 /// An error of loading or running a model.
@@ -15,6 +16,9 @@ pub enum LlmError {
     /// The device failed, or is too small.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// What a completion must look like cannot be.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
     /// Tokenizer or chat template.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -58,7 +62,12 @@ impl LlmError {
     pub fn is_request_error(&self) -> bool {
         matches!(
             self,
-            Self::Param(_) | Self::Request(_) | Self::UnknownToken { .. } | Self::Text(_) | Self::ChatTemplate(_)
+            Self::Param(_)
+                | Self::Request(_)
+                | Self::UnknownToken { .. }
+                | Self::Grammar(_)
+                | Self::Text(_)
+                | Self::ChatTemplate(_)
         )
     }
 }

@@ -38,9 +38,10 @@ pub use output::{Completion, RequestOutput};
 pub use preemption::PreemptionMode;
 
 use crate::backend::{Backend, StepLimits};
-use crate::engine::{Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
+use crate::engine::{BlockEvent, Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
 use crate::model::{Checkpoint, Llama, LoadFormat, LoadProgress, ModelConfig, ModelRunner};
 use crate::sampling::{ParamCaps, Sampler, SamplingParams};
+use crate::structured::{Grammar, GrammarCompiler};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
 use beam::Beams;
 use preemption::CostMeter;
@@ -56,6 +57,7 @@ pub struct Llm {
     /// A dummy model has no tokenizer: then only token ids go in and out.
     tokenizer: Result<Arc<Tokenizer>, TextError>,
     chat_template: Result<Arc<ChatTemplate>, TextError>,
+    compiler: Arc<GrammarCompiler>,
     active: BTreeMap<RequestId, ActiveRequest>,
     kv_memory: KvMemory,
     /// Measures what preemption costs, unless its mode is given.
@@ -64,6 +66,17 @@ pub struct Llm {
     eos_token_ids: Vec<TokenId>,
     next_request: u64,
     next_seed: u64,
+}
+
+/// What a request brings besides prompt and sampling parameters.
+#[derive(Debug, Default)]
+pub struct RequestOptions {
+    /// Lower is served first, under [`crate::engine::Policy::Priority`].
+    pub priority: i32,
+    /// Prefixes are shared only among requests of one salt.
+    pub cache_salt: Option<Vec<u8>>,
+    /// [`SamplingParams::structured_outputs`], compiled already: it takes time that others would wait for.
+    pub grammar: Option<Grammar>,
 }
 
 impl Llm {
@@ -126,6 +139,7 @@ impl Llm {
             runner,
             scheduler: Scheduler::new(scheduler_config, &identity),
             sampler: Sampler::new(eos_token_ids.clone()),
+            compiler: Arc::new(GrammarCompiler::new(tokenizer.as_ref().ok().cloned(), eos_token_ids.first().copied())),
             tokenizer,
             chat_template,
             active: BTreeMap::new(),
@@ -152,6 +166,11 @@ impl Llm {
     /// When the model has none, or it is not valid.
     pub fn chat_template(&self) -> Result<&Arc<ChatTemplate>, LlmError> {
         self.chat_template.as_ref().map_err(|error| LlmError::ChatTemplate(error.to_string()))
+    }
+
+    /// What compiles grammars for this model, on any thread.
+    pub fn grammar_compiler(&self) -> &Arc<GrammarCompiler> {
+        &self.compiler
     }
 
     /// Sizes and constants of the model.
@@ -194,16 +213,25 @@ impl Llm {
         self.scheduler.reset_prefix_cache()
     }
 
+    /// Records what the prefix cache gains and loses from now on, see [`Llm::take_block_events`].
+    pub fn record_block_events(&mut self) {
+        self.scheduler.record_block_events();
+    }
+
+    /// Moves the [`BlockEvent`]s since the last call to the end of `events`.
+    pub fn take_block_events(&mut self, events: &mut Vec<BlockEvent>) {
+        self.scheduler.take_block_events(events);
+    }
+
     /// Takes a request in; tokens come from [`Llm::step`].
     ///
     /// # Errors
     /// [`LlmError::Param`] or [`LlmError::Request`] when it asks for what can never be: nothing has been changed then.
     pub fn add(&mut self, prompt_token_ids: Vec<TokenId>, params: SamplingParams) -> Result<RequestId, LlmError> {
-        self.add_with(prompt_token_ids, params, 0, None)
+        self.add_with(prompt_token_ids, params, RequestOptions::default())
     }
 
-    /// [`Llm::add`] with a priority (lower is served first, under [`crate::engine::Policy::Priority`]) and a cache salt (prefixes are
-    /// shared only among requests of one salt).
+    /// [`Llm::add`] with what a server knows besides.
     ///
     /// # Errors
     /// As [`Llm::add`].
@@ -211,9 +239,9 @@ impl Llm {
         &mut self,
         prompt_token_ids: Vec<TokenId>,
         params: SamplingParams,
-        priority: i32,
-        cache_salt: Option<Vec<u8>>,
+        options: RequestOptions,
     ) -> Result<RequestId, LlmError> {
+        let RequestOptions { priority, cache_salt, grammar } = options;
         let vocab_size = self.runner.config().vocab_size;
         let caps = ParamCaps { max_logprobs: self.max_logprobs, ..ParamCaps::default() };
         params.validate(vocab_size as usize, &caps)?;
@@ -246,11 +274,15 @@ impl Llm {
         };
         let limits = self.scheduler.config().limits();
         let request = Request::new(id, prompt_token_ids, request_params, &limits)?;
+        let grammar = match &params.structured_outputs {
+            Some(spec) => Some(grammar.map_or_else(|| self.compiler.compile(spec), Ok)?),
+            None => None,
+        };
         // Without a seed of its own a request gets the next of the engine's, so that a whole run can be repeated.
         let seed = params.seed.unwrap_or(self.next_seed);
         let beams = beam_width.map(|_| Beams::new(&params, request.max_tokens(), beam_stop_token_ids, vocab_size));
         let tokenizer = self.tokenizer.as_ref().ok();
-        self.active.insert(id, ActiveRequest::new(request.prompt_token_ids(), params, seed, tokenizer, beams));
+        self.active.insert(id, ActiveRequest::new(request.prompt_token_ids(), params, seed, tokenizer, beams, grammar));
         self.scheduler.add(request);
         self.next_seed = self.next_seed.wrapping_add(1);
         self.next_request += 1;

@@ -4,6 +4,7 @@ use super::beam::Beams;
 use super::{Event, Finish, FinishCause, TokenUpdate};
 use crate::engine::{FinishReason, TokenEvent, TokenId};
 use crate::sampling::{SamplingParams, TokenLogprobs};
+use crate::structured::Grammar;
 use crate::text::{Detokenizer, StopStrings, TextError, Tokenizer};
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ struct ActiveSequence {
     detokenizer: Option<Detokenizer>,
     stop_strings: StopStrings,
     num_tokens: u32,
+    /// Where its grammar is, if it follows one.
+    grammar: Option<Grammar>,
 }
 
 /// What a request needs beside the scheduler's view of it.
@@ -31,15 +34,22 @@ impl ActiveRequest {
         seed: u64,
         tokenizer: Option<&Arc<Tokenizer>>,
         beams: Option<Beams>,
+        grammar: Option<Grammar>,
     ) -> Self {
         let tokenizer = tokenizer.filter(|_| params.detokenize);
         let sequence = || ActiveSequence {
             detokenizer: tokenizer.map(|t| Detokenizer::new(t.clone(), prompt, params.skip_special_tokens)),
             stop_strings: StopStrings::new(params.stop.clone(), params.include_stop_str_in_output),
             num_tokens: 0,
+            grammar: grammar.clone(),
         };
         let sequences = (0..params.num_sequences()).map(|_| sequence()).collect();
         Self { params, seed, prompt_len: prompt.len() as u32, beams, sequences }
+    }
+
+    /// The grammar of the sequence `index`.
+    pub(super) fn grammar(&mut self, index: u32) -> Option<&mut Grammar> {
+        self.sequences[index as usize].grammar.as_mut()
     }
 
     /// Turns a new token into text, looks for stop strings, and says whether one ended the sequence: then the scheduler

@@ -7,6 +7,7 @@ use crate::backend::StepOutput;
 use crate::engine::{Batch, RequestId, SampledToken, ScheduledSeq, SeqId};
 use crate::model::WantedRows;
 use crate::sampling::{Draw, History, SampleError, TokenLogprobs, token_logprobs};
+use crate::structured::Grammar;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -104,7 +105,7 @@ impl Llm {
         let mut sampled = Sampled::default();
         let mut scratch = Vec::new();
         for sample in &batch.sample_rows {
-            let Some(active) = self.active.get(&sample.seq.request) else { continue };
+            let Some(active) = self.active.get_mut(&sample.seq.request) else { continue };
             if active.beams.is_some() || sampled.has_failed(sample.seq.request) {
                 continue;
             }
@@ -125,8 +126,22 @@ impl Llm {
             // A row may be sampled more than once, and the sampler changes what it is given.
             scratch.clear();
             scratch.extend_from_slice(&output.logits[logits(sample.row)]);
-            match self.sampler.sample(&mut scratch, &active.params, History { prompt, output: generated }, draw) {
+            let allowed = match active.grammar(sample.seq.index).map(Grammar::allowed).transpose() {
+                Ok(allowed) => allowed,
+                Err(error) => {
+                    sampled.fail(sample.seq.request, SampleError::Grammar(error));
+                    continue;
+                }
+            };
+            let history = History { prompt, output: generated };
+            match self.sampler.sample(&mut scratch, &active.params, allowed.as_deref(), history, draw) {
                 Ok(token) => {
+                    if let Some(Err(error)) =
+                        active.grammar(sample.seq.index).map(|grammar| grammar.accept(token.token))
+                    {
+                        sampled.fail(sample.seq.request, SampleError::Grammar(error));
+                        continue;
+                    }
                     sampled.tokens.push(SampledToken { seq: sample.seq, token: token.token });
                     if let Some(logprobs) = token.logprobs {
                         sampled.logprobs.insert(sample.seq, logprobs);

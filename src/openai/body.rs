@@ -40,7 +40,9 @@ impl GenerateRequest {
         match self {
             Self::Completion(request) => request.prompts.iter().map(super::Prompt::text_bytes).max().unwrap_or(0),
             Self::Chat(request) => {
-                request.messages.iter().filter_map(|message| message.content.as_str()).map(str::len).sum()
+                let messages = request.messages.iter().filter_map(|message| message.content.as_str()).map(str::len);
+                let tools = request.tools.offered.iter().map(|tool| tool.to_string().len());
+                messages.chain(tools).sum()
             }
         }
     }

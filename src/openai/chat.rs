@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::ApiError;
 use super::fields::Fields;
 use super::sampling::CommonFields;
+use super::tools::Tools;
 use crate::engine::TokenId;
 use crate::text::{ChatTemplate, Message, Tokenizer};
 
@@ -15,6 +16,8 @@ pub struct ChatCompletionRequest {
     pub messages: Vec<Message>,
     /// Whether the prompt ends with the beginning of the assistant's answer.
     pub add_generation_prompt: bool,
+    /// Functions that the model may call.
+    pub tools: Tools,
     /// Everything else.
     pub common: CommonFields,
 }
@@ -31,6 +34,14 @@ impl ChatCompletionRequest {
             return Err(ApiError::bad_field("messages", "`messages` is empty: send at least one message"));
         }
         let mut common = CommonFields::take(&mut fields)?;
+        let tools = Tools::take(&mut fields)?;
+        if let Some(calls) = tools.grammar(fields.or("parallel_tool_calls", true)?) {
+            if common.params.structured_outputs.is_some() {
+                let message = "`tool_choice` and another format are asked for at once: send one of them";
+                return Err(ApiError::bad_field("tool_choice", message));
+            }
+            common.params.structured_outputs = Some(calls);
+        }
         let max_tokens: Option<u32> = fields.take("max_tokens")?;
         common.params.max_tokens = fields.take("max_completion_tokens")?.or(max_tokens);
         let top_logprobs: Option<u32> = fields.take("top_logprobs")?;
@@ -41,7 +52,7 @@ impl ChatCompletionRequest {
                 return Err(ApiError::bad_field("top_logprobs", "`top_logprobs` needs `logprobs` to be true"));
             }
         };
-        Ok(Self { messages, add_generation_prompt: fields.or("add_generation_prompt", true)?, common })
+        Ok(Self { messages, add_generation_prompt: fields.or("add_generation_prompt", true)?, tools, common })
     }
 
     /// The prompt's token ids.
@@ -49,6 +60,7 @@ impl ChatCompletionRequest {
     /// # Errors
     /// A message that the template refuses.
     pub fn token_ids(&self, template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<Vec<TokenId>, ApiError> {
-        Ok(template.encode_chat(tokenizer, &self.messages, self.add_generation_prompt)?)
+        let generate = self.add_generation_prompt;
+        Ok(template.encode_chat_with_tools(tokenizer, &self.messages, &self.tools.offered, generate)?)
     }
 }

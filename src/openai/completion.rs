@@ -67,6 +67,7 @@ impl CompletionRequest {
     pub fn from_body(body: Value) -> Result<Self, ApiError> {
         let mut fields = Fields::new(body)?;
         let prompts = prompts(fields.required("prompt")?)?;
+        fields.refuse(&["tools"])?;
         let mut common = CommonFields::take(&mut fields)?;
         let echo = fields.or("echo", false)?;
         let params = &mut common.params;

@@ -18,8 +18,10 @@ mod logprobs;
 mod response;
 mod sampling;
 mod stream;
+mod structured;
 #[cfg(test)]
 mod tests;
+mod tools;
 
 pub use body::GenerateRequest;
 pub use chat::ChatCompletionRequest;
@@ -28,3 +30,4 @@ pub use error::ApiError;
 pub use response::{Reply, chat_response, completion_response};
 pub use sampling::{CommonFields, StreamOptions};
 pub use stream::{StreamReply, StreamedResponse};
+pub use tools::{ToolChoice, Tools};

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::logprobs::{chat_logprobs, completion_logprobs, prompt_logprobs};
-use super::{ApiError, ChatCompletionRequest, CompletionRequest, Prompt};
+use super::tools::{CallFinder, Part, call_json};
+use super::{ApiError, ChatCompletionRequest, CompletionRequest, Prompt, ToolChoice};
 use crate::engine::{RequestAccounting, TokenId};
 use crate::llm::{Completion, Finish, FinishCause, RequestOutput};
 use crate::sampling::TokenLogprobs;
@@ -119,11 +120,12 @@ pub fn chat_response(
     let params = &request.common.params;
     let choice = |(index, completion): (usize, &Completion)| {
         let (finish_reason, stop_reason) = ended(completion);
+        let (message, calls) = message(request, &completion.text, reply.id, index);
         let mut choice = json!({
             "index": index,
-            "message": {"role": "assistant", "content": completion.text},
+            "message": message,
             "logprobs": params.logprobs.map(|_| chat_logprobs(reply.tokenizer, &completion.logprobs)),
-            "finish_reason": finish_reason,
+            "finish_reason": with_calls(request, finish_reason, calls),
             "stop_reason": stop_reason,
         });
         if request.common.return_token_ids {
@@ -147,6 +149,45 @@ pub fn chat_response(
         body["prompt_token_ids"] = json!(output.prompt_token_ids);
     }
     Ok(body)
+}
+
+/// The assistant's message, and how many calls are in it.
+fn message(request: &ChatCompletionRequest, text: &str, reply: &str, choice: usize) -> (Value, usize) {
+    if request.tools.choice == ToolChoice::None {
+        return (json!({"role": "assistant", "content": text}), 0);
+    }
+    let (mut finder, mut parts) = (CallFinder::default(), Vec::new());
+    finder.push(text, &mut parts);
+    finder.finish(&mut parts);
+    let (mut content, mut calls) = (String::new(), Vec::new());
+    for part in parts {
+        match part {
+            Part::Text(text) => content += &text,
+            Part::Call { name, arguments } => {
+                calls.push(call_json(&call_id(reply, choice, calls.len()), &name, &arguments));
+            }
+        }
+    }
+    let count = calls.len();
+    let content = if content.is_empty() && count > 0 { Value::Null } else { Value::String(content) };
+    let mut message = json!({"role": "assistant", "content": content});
+    if count > 0 {
+        message["tool_calls"] = Value::Array(calls);
+    }
+    (message, count)
+}
+
+/// An id that no other call of the server's has.
+pub(super) fn call_id(reply: &str, choice: usize, call: usize) -> String {
+    format!("call_{}_{choice}_{call}", reply.trim_start_matches("chatcmpl-"))
+}
+
+/// The reason why a choice ended, once it is known how many calls it made.
+pub(super) fn with_calls(request: &ChatCompletionRequest, reason: Value, calls: usize) -> Value {
+    if reason != "stop" {
+        return reason;
+    }
+    request.tools.finish_reason(calls).map_or(reason, Value::from)
 }
 
 /// A sequence that ended by an error makes the whole answer one.

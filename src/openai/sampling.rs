@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::ApiError;
 use super::fields::Fields;
+use super::structured;
 use crate::engine::TokenId;
 use crate::sampling::SamplingParams;
 
@@ -40,18 +41,11 @@ pub struct StreamOptions {
 }
 
 /// Fields of OpenAI's or vLLM's that would change the answer.
-const UNSUPPORTED: [&str; 18] = [
+const UNSUPPORTED: [&str; 11] = [
     "suffix",
     "bad_words",
-    "response_format",
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
     "logits_processors",
     "prompt_embeds",
-    "tools",
     "functions",
     "documents",
     "audio",
@@ -60,6 +54,19 @@ const UNSUPPORTED: [&str; 18] = [
     "continue_final_message",
     "kv_transfer_params",
 ];
+
+/// Bytes of a salt, at most: it is hashed for every request.
+const MAX_SALT_BYTES: usize = 1024;
+
+fn salt(salt: Option<String>) -> Result<Option<String>, ApiError> {
+    match &salt {
+        Some(text) if !(1..=MAX_SALT_BYTES).contains(&text.len()) => Err(ApiError::bad_field(
+            "cache_salt",
+            format!("`cache_salt` has {} bytes; it must have 1 to {MAX_SALT_BYTES}", text.len()),
+        )),
+        _ => Ok(salt),
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -90,6 +97,7 @@ impl CommonFields {
             seed: fields.take::<i64>("seed")?.map(i64::cast_unsigned),
             stop,
             stop_token_ids: fields.or("stop_token_ids", Vec::new())?,
+            structured_outputs: structured::take(fields)?,
             allowed_token_ids: fields.take("allowed_token_ids")?,
             logit_bias: fields.or::<BTreeMap<TokenId, f32>>("logit_bias", BTreeMap::new())?,
             max_tokens: None,
@@ -112,7 +120,7 @@ impl CommonFields {
             stream_options: fields.or("stream_options", StreamOptions::default())?,
             return_token_ids: fields.or("return_token_ids", false)?,
             priority: fields.or("priority", 0)?,
-            cache_salt: fields.take("cache_salt")?,
+            cache_salt: salt(fields.take("cache_salt")?)?,
             truncate_prompt_tokens: fields.take("truncate_prompt_tokens")?,
         })
     }

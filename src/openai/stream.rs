@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::logprobs::{chat_logprobs, completion_logprobs};
-use super::response::{echoed_text, finish_fields, usage_fields};
-use super::{ApiError, CompletionRequest, GenerateRequest};
+use super::response::{call_id, echoed_text, finish_fields, usage_fields, with_calls};
+use super::tools::{CallFinder, Part, call_json};
+use super::{ApiError, CompletionRequest, GenerateRequest, ToolChoice};
 use crate::engine::TokenId;
 use crate::llm::{Completion, Event, FinishCause, RequestOutput, TokenUpdate};
 use crate::sampling::TokenLogprobs;
@@ -43,6 +44,8 @@ struct ChoiceState {
     has_begun: bool,
     /// Characters so far, as `text_offset` counts them.
     text_offset: usize,
+    /// Of a chat that offers tools.
+    calls: CallFinder,
 }
 
 /// A part of a choice.
@@ -156,22 +159,49 @@ impl StreamedResponse {
                     let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
                     chunks.push(self.chunk(json!([choice])));
                 }
-                self.chat_choice(index, piece)
+                self.chat_choices(prompt, index, piece, chunks);
+                return Ok(());
             }
         };
         chunks.extend(choice.map(|choice| self.chunk(json!([choice]))));
         Ok(())
     }
 
-    fn chat_choice(&self, index: usize, piece: Piece<'_>) -> Option<Value> {
+    /// The chunks of a piece of a chat: one for each call in it, and one for its text, its tokens and its end.
+    fn chat_choices(&mut self, prompt: usize, index: usize, mut piece: Piece<'_>, chunks: &mut Vec<Value>) {
+        let GenerateRequest::Chat(request) = &self.request else { return };
+        if request.tools.choice == ToolChoice::None {
+            let text = piece.text.to_owned();
+            chunks.extend(self.chat_choice(index, &text, piece).map(|choice| self.chunk(json!([choice]))));
+            return;
+        }
+        let finder = &mut self.prompts[prompt].choices[index].calls;
+        let first_call = finder.calls();
+        let mut parts = Vec::new();
+        finder.push(piece.text, &mut parts);
+        if piece.finish.is_some() {
+            finder.finish(&mut parts);
+        }
+        if let Some((reason, _)) = &mut piece.finish {
+            *reason = with_calls(request, std::mem::take(reason), finder.calls());
+        }
+        let (text, deltas) = call_deltas(parts, &self.reply.id, index, first_call);
+        for delta in deltas {
+            let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
+            chunks.push(self.chunk(json!([choice])));
+        }
+        chunks.extend(self.chat_choice(index, &text, piece).map(|choice| self.chunk(json!([choice]))));
+    }
+
+    fn chat_choice(&self, index: usize, text: &str, piece: Piece<'_>) -> Option<Value> {
         let common = self.request.common();
         let tells_tokens = common.return_token_ids || common.params.logprobs.is_some();
-        if piece.text.is_empty() && piece.finish.is_none() && !tells_tokens {
+        if text.is_empty() && piece.finish.is_none() && !tells_tokens {
             return None;
         }
         let logprobs = common.params.logprobs.map(|_| chat_logprobs(self.reply.tokenizer.as_deref(), piece.logprobs));
         let (finish_reason, stop_reason) = piece.finish.unwrap_or_default();
-        let delta = if piece.text.is_empty() { json!({}) } else { json!({"content": piece.text}) };
+        let delta = if text.is_empty() { json!({}) } else { json!({"content": text}) };
         let mut choice = json!({
             "index": index,
             "delta": delta,
@@ -212,6 +242,23 @@ impl StreamedResponse {
         let cached = self.outputs().filter_map(|output| Some(output.accounting.as_ref()?.cached_tokens)).sum();
         usage_fields(prompt, if prompt_only { 0 } else { completion }, cached)
     }
+}
+
+/// The text among `parts`, and a delta for each call; the first is the choice's call number `first_call`.
+fn call_deltas(parts: Vec<Part>, reply: &str, choice: usize, first_call: usize) -> (String, Vec<Value>) {
+    let (mut text, mut deltas) = (String::new(), Vec::new());
+    for part in parts {
+        match part {
+            Part::Text(more) => text += &more,
+            Part::Call { name, arguments } => {
+                let number = first_call + deltas.len();
+                let mut call = call_json(&call_id(reply, choice, number), &name, &arguments);
+                call["index"] = json!(number);
+                deltas.push(json!({"tool_calls": [call]}));
+            }
+        }
+    }
+    (text, deltas)
 }
 
 /// A completion's choice; the first one of an echoed prompt begins with it.

@@ -40,7 +40,12 @@ fn what_is_wrong_is_named() {
         ("stop", json!({"stop": [1]})),
         ("logprobs", json!({"logprobs": true})),
         ("tools", json!({"tools": [{}]})),
-        ("response_format", json!({"response_format": {"type": "json_object"}})),
+        ("response_format", json!({"response_format": {"type": "yaml"}})),
+        ("response_format", json!({"response_format": {"type": "json_schema"}})),
+        ("structured_outputs.regex", json!({"structured_outputs": {"regex": 3}})),
+        ("structured_outputs.yaml", json!({"structured_outputs": {"yaml": "a"}})),
+        ("guided_choice", json!({"guided_choice": []})),
+        ("cache_salt", json!({"cache_salt": ""})),
         ("suffix", json!({"suffix": "end"})),
     ];
     for (field, extra) in table {
@@ -53,9 +58,12 @@ fn what_is_wrong_is_named() {
         ("messages", json!({"messages": "Hi"})),
         ("messages", json!({"messages": [{"content": "no role"}]})),
         ("top_logprobs", json!({"top_logprobs": 2})),
+        ("tools", json!({"tools": [{}]})),
     ] {
         assert_eq!(chat(extra).expect_err(field).param.as_deref(), Some(field));
     }
+    let two = json!({"guided_regex": "a", "response_format": {"type": "json_object"}});
+    assert!(completion(two).expect_err("two formats").message.contains("one of them"));
     assert!(CompletionRequest::from_body(json!([1])).is_err());
 }
 

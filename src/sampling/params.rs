@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::EarlyStopping;
 use crate::engine::TokenId;
+use crate::structured::GrammarSpec;
 
 /// Below this temperature a request is greedy (vLLM's `_SAMPLING_EPS`).
 pub(super) const GREEDY_TEMPERATURE: f32 = 1e-5;
@@ -44,6 +45,9 @@ pub struct SamplingParams {
     pub stop_token_ids: Vec<TokenId>,
     /// If given, only these tokens can be sampled.
     pub allowed_token_ids: Option<Vec<TokenId>>,
+    /// What the completion must look like.
+    #[serde(skip_deserializing)]
+    pub structured_outputs: Option<GrammarSpec>,
     /// Added to the logits of single tokens, in [-100, 100].
     pub logit_bias: BTreeMap<TokenId, f32>,
     /// The longest completion in tokens; `None`: up to the model's context length.
@@ -88,6 +92,7 @@ impl Default for SamplingParams {
             stop: Vec::new(),
             stop_token_ids: Vec::new(),
             allowed_token_ids: None,
+            structured_outputs: None,
             logit_bias: BTreeMap::new(),
             max_tokens: None,
             min_tokens: 0,
@@ -131,6 +136,7 @@ impl SamplingParams {
                 || self.has_penalties()
                 || !self.logit_bias.is_empty()
                 || self.allowed_token_ids.is_some()
+                || self.structured_outputs.is_some()
                 || self.min_tokens > 0
                 || self.logprobs.is_some()
                 || self.num_sequences() > self.n)

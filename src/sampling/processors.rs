@@ -13,6 +13,15 @@ pub(super) struct TokenCounts {
 
 const IN_PROMPT: u32 = 1 << 31;
 
+/// Excludes every token whose bit is not set in `allowed`, the lowest id in the lowest bit.
+pub(super) fn keep_only(logits: &mut [f32], allowed: &[u32]) {
+    for (token, logit) in logits.iter_mut().enumerate() {
+        if allowed.get(token / 32).is_none_or(|word| word >> (token % 32) & 1 == 0) {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
+}
+
 /// Excludes tokens the request may not end on yet, or did not allow, and adds its biases.
 pub(super) fn mask_and_bias(logits: &mut [f32], params: &SamplingParams, output_len: usize, eos: &[TokenId]) {
     if let Some(allowed) = &params.allowed_token_ids {

@@ -1,7 +1,7 @@
 //! One row of logits to one token, on the host.
 
 use super::logprobs::{TokenLogprobs, likelier_first, token_logprobs};
-use super::processors::{TokenCounts, mask_and_bias, penalise};
+use super::processors::{TokenCounts, keep_only, mask_and_bias, penalise};
 use super::{SamplingParams, uniform};
 use crate::engine::TokenId;
 
@@ -54,6 +54,9 @@ pub enum SampleError {
          prompts too, check the weights and report the device"
     )]
     NonFiniteLogprobs,
+    /// The grammar of the request cannot go on.
+    #[error("structured output: {0}")]
+    Grammar(String),
     /// Every token is excluded.
     #[error("no token can be sampled: every one is excluded; allow more in `allowed_token_ids`, or lower `min_tokens`")]
     NothingLeft,
@@ -70,7 +73,7 @@ struct Candidate {
 
 /// The host sampler. It keeps scratch memory between calls, never anything a result depends on.
 ///
-/// Order of processing (vLLM v1): allowed tokens, `min_tokens`, `logit_bias`, repetition, frequency and presence
+/// Order of processing (vLLM v1): the grammar's tokens, allowed tokens, `min_tokens`, `logit_bias`, repetition, frequency and presence
 /// penalties; greedy if the temperature is below 1e-5; otherwise temperature, `min_p`, `top_k`, `top_p`, and a draw by
 /// inverse CDF over the remaining tokens in the order of their ids. Ties go to the lower id, so `top_k` keeps exactly
 /// k tokens.
@@ -88,7 +91,8 @@ impl Sampler {
         Self { eos, ..Self::default() }
     }
 
-    /// Samples one token from `logits` (one f32 per token id; left in an unspecified state).
+    /// Samples one token from `logits` (one f32 per token id; left in an unspecified state). With `grammar`, only those
+    /// whose bits are set in it, the lowest id in the lowest bit.
     ///
     /// # Errors
     /// [`SampleError`] if a logit is NaN or +inf, or every token is excluded.
@@ -96,6 +100,7 @@ impl Sampler {
         &mut self,
         logits: &mut [f32],
         params: &SamplingParams,
+        grammar: Option<&[u32]>,
         history: History<'_>,
         draw: Draw,
     ) -> Result<SampledToken, SampleError> {
@@ -106,6 +111,9 @@ impl Sampler {
         if wants_logprobs {
             self.raw.clear();
             self.raw.extend_from_slice(logits);
+        }
+        if let Some(grammar) = grammar {
+            keep_only(logits, grammar);
         }
         mask_and_bias(logits, params, history.output.len(), &self.eos);
         penalise(logits, params, history, &mut self.counts);

@@ -9,7 +9,7 @@ fn draw_at(position: u32) -> Draw {
 }
 
 fn sample(logits: &[f32], params: &SamplingParams, draw: Draw) -> SampledToken {
-    Sampler::new(vec![]).sample(&mut logits.to_vec(), params, History::default(), draw).unwrap()
+    Sampler::new(vec![]).sample(&mut logits.to_vec(), params, None, History::default(), draw).unwrap()
 }
 
 /// Draws 20,000 tokens and holds them against `expected` probabilities.
@@ -19,7 +19,7 @@ fn assert_distribution(params: &SamplingParams, expected: &[f64]) {
     let mut sampler = Sampler::new(vec![]);
     let mut counts = vec![0u32; P.len()];
     for position in 0..N {
-        let sampled = sampler.sample(&mut logits.clone(), params, History::default(), draw_at(position)).unwrap();
+        let sampled = sampler.sample(&mut logits.clone(), params, None, History::default(), draw_at(position)).unwrap();
         counts[sampled.token as usize] += 1;
     }
     let mut chi2 = 0.0;
@@ -97,10 +97,10 @@ fn a_function_of_seed_index_and_position() {
     let mut differ = 0;
     for position in 0..200 {
         let draw = draw_at(position);
-        let first = used.sample(&mut logits.clone(), &params, history, draw).unwrap();
-        let fresh = Sampler::new(vec![]).sample(&mut logits.clone(), &params, history, draw).unwrap();
+        let first = used.sample(&mut logits.clone(), &params, None, history, draw).unwrap();
+        let fresh = Sampler::new(vec![]).sample(&mut logits.clone(), &params, None, history, draw).unwrap();
         assert_eq!(first, fresh);
-        let fork = used.sample(&mut logits.clone(), &params, history, Draw { sample_index: 1, ..draw }).unwrap();
+        let fork = used.sample(&mut logits.clone(), &params, None, history, Draw { sample_index: 1, ..draw }).unwrap();
         differ += u32::from(fork != first);
     }
     assert!(differ > 150, "forks must draw their own numbers: {differ}");
@@ -131,11 +131,12 @@ fn broken_rows_are_errors() {
     let mut sampler = Sampler::new(vec![0]);
     for params in [SamplingParams::greedy(1), SamplingParams::default()] {
         for bad in [f32::NAN, f32::INFINITY] {
-            let error = sampler.sample(&mut [0.0, bad], &params, History::default(), draw_at(0)).unwrap_err();
+            let error = sampler.sample(&mut [0.0, bad], &params, None, History::default(), draw_at(0)).unwrap_err();
             assert!(matches!(error, SampleError::NonFinite { token: 1, .. }), "{error}");
         }
         let none = SamplingParams { min_tokens: 1, ..params };
-        let error = sampler.sample(&mut [1.0, f32::NEG_INFINITY], &none, History::default(), draw_at(0)).unwrap_err();
+        let error =
+            sampler.sample(&mut [1.0, f32::NEG_INFINITY], &none, None, History::default(), draw_at(0)).unwrap_err();
         assert_eq!(error, SampleError::NothingLeft);
     }
 }
@@ -155,7 +156,7 @@ fn extreme_parameters_stay_finite() {
                 ..SamplingParams::default()
             };
             let mut logits = [100.0, -100.0, 0.0, f32::MIN, f32::NEG_INFINITY];
-            let sampled = Sampler::new(vec![]).sample(&mut logits, &params, history, draw_at(1));
+            let sampled = Sampler::new(vec![]).sample(&mut logits, &params, None, history, draw_at(1));
             assert!(sampled.is_ok_and(|s| s.token < 4), "temperature {temperature}, penalty {repetition_penalty}");
         }
     }

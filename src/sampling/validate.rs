@@ -96,7 +96,7 @@ impl SamplingParams {
     /// # Errors
     /// The first parameter found wrong, with what would be allowed.
     pub fn validate(&self, vocab_size: usize, caps: &ParamCaps) -> Result<(), ParamError> {
-        self.validate_counts(caps)?;
+        self.validate_counts(vocab_size, caps)?;
         self.validate_floats()?;
         self.validate_lists(vocab_size, caps)?;
         self.validate_beams(vocab_size, caps)?;
@@ -108,16 +108,23 @@ impl SamplingParams {
                 "`n` and `best_of` must be 1 at temperature 0: all sequences would be the same",
             ));
         }
+        if self.structured_outputs.is_some() && (self.use_beam_search || self.ignore_eos || self.min_tokens > 0) {
+            return Err(ParamError::Conflict(
+                "structured output ends where its grammar does: leave out `use_beam_search`, `ignore_eos` and `min_tokens`",
+            ));
+        }
         Ok(())
     }
 
-    fn validate_counts(&self, caps: &ParamCaps) -> Result<(), ParamError> {
+    fn validate_counts(&self, vocab_size: usize, caps: &ParamCaps) -> Result<(), ParamError> {
         check((1..=caps.max_n).contains(&self.n), "n", self.n, format!("1 to {}", caps.max_n))?;
         if let Some(best_of) = self.best_of {
             let allowed = format!("at least `n` ({}) and at most {}", self.n, caps.max_n);
             check((self.n..=caps.max_n).contains(&best_of), "best_of", best_of, allowed)?;
         }
-        check(self.top_k >= -1, "top_k", self.top_k, "0 or -1 (off), or at least 1")?;
+        let most = i64::try_from(vocab_size).unwrap_or(i64::MAX);
+        let allowed = "0 or -1 (off), or 1 to the size of the vocabulary";
+        check((-1..=most).contains(&self.top_k), "top_k", self.top_k, allowed)?;
         if let Some(max_tokens) = self.max_tokens {
             check(max_tokens >= 1, "max_tokens", max_tokens, "at least 1")?;
             let allowed = format!("at most `max_tokens` ({max_tokens})");
@@ -206,6 +213,8 @@ mod tests {
             ("top_p", |p| p.top_p = 1.01),
             ("top_p", |p| p.top_p = f32::NAN),
             ("top_k", |p| p.top_k = -2),
+            ("top_k", |p| p.top_k = 101),
+            ("top_k", |p| p.top_k = i64::MAX),
             ("min_p", |p| p.min_p = -0.01),
             ("min_p", |p| p.min_p = f32::NAN),
             ("presence_penalty", |p| p.presence_penalty = 2.1),
@@ -245,6 +254,7 @@ mod tests {
             |p| (p.n, p.best_of) = (2, Some(4)),
             |p| p.n = 16384,
             |p| p.top_k = -1,
+            |p| p.top_k = 100,
             |p| (p.min_p, p.top_p) = (1.0, 1e-6),
             |p| (p.presence_penalty, p.frequency_penalty) = (-2.0, 2.0),
             |p| p.logit_bias = [(0, -100.0), (99, 100.0)].into(),

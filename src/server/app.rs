@@ -1,9 +1,11 @@
 //! What all routes share.
 
+use super::metrics::{Metrics, MetricsObserver};
 use super::{EngineHandle, ServerConfig, StepObserver};
 use crate::engine::SchedulerConfig;
 use crate::llm::Llm;
 use crate::openai::{ApiError, GenerateRequest};
+use crate::structured::GrammarCompiler;
 use crate::text::{ChatTemplate, Tokenizer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -20,12 +22,14 @@ pub struct App {
     pub config: ServerConfig,
     pub(super) tokenizer: Option<Arc<Tokenizer>>,
     pub(super) chat_template: Option<Arc<ChatTemplate>>,
+    pub(super) compiler: Arc<GrammarCompiler>,
     pub(super) scheduler: SchedulerConfig,
     pub(super) device: String,
     pub(super) started: u64,
     /// Requests to generate that are being answered.
     pub(super) load: Arc<AtomicUsize>,
     pub(super) next_id: AtomicU64,
+    pub(super) metrics: Arc<Metrics>,
     longest_token_bytes: usize,
 }
 
@@ -35,8 +39,10 @@ impl App {
         llm: Llm,
         config: ServerConfig,
         max_queued: Option<usize>,
-        observers: Vec<Box<dyn StepObserver>>,
+        mut observers: Vec<Box<dyn StepObserver>>,
     ) -> Arc<Self> {
+        let metrics = Arc::new(Metrics::new(&config.served_model_names[0], llm.scheduler().config()));
+        observers.push(Box::new(MetricsObserver::new(metrics.clone(), llm.stats())));
         let tokenizer = llm.tokenizer().ok().cloned();
         let longest = tokenizer.as_ref().map_or(0, |tokenizer| {
             let bytes = |token| tokenizer.token_bytes(token).map_or(0, |bytes| bytes.len());
@@ -45,6 +51,7 @@ impl App {
         Arc::new(Self {
             tokenizer,
             chat_template: llm.chat_template().ok().cloned(),
+            compiler: llm.grammar_compiler().clone(),
             scheduler: llm.scheduler().config().clone(),
             device: llm.device_description(),
             engine: EngineHandle::start(llm, max_queued, observers),
@@ -52,6 +59,7 @@ impl App {
             started: now(),
             load: Arc::default(),
             next_id: AtomicU64::new(0),
+            metrics,
             longest_token_bytes: longest,
         })
     }

@@ -1,5 +1,6 @@
 //! What the operator decides.
 
+use super::KvEventSource;
 use std::time::Duration;
 
 /// How the server behaves; the names are vLLM's where it has them.
@@ -31,6 +32,8 @@ pub struct ServerConfig {
     pub allowed_headers: Vec<String>,
     /// Whether they may send credentials.
     pub allow_credentials: bool,
+    /// Where KV events are published; none without [`super::publish_kv_events`].
+    pub kv_event_sources: Vec<KvEventSource>,
     /// Whether each request is logged with its parameters (never its prompt).
     pub log_requests: bool,
 }
@@ -52,6 +55,7 @@ impl ServerConfig {
             allowed_methods: vec!["*".into()],
             allowed_headers: vec!["*".into()],
             allow_credentials: false,
+            kv_event_sources: Vec::new(),
             log_requests: false,
         }
     }

@@ -6,6 +6,7 @@ use crate::engine::{RequestId, TokenId};
 use crate::llm::{Event, Llm};
 use crate::openai::ApiError;
 use crate::sampling::SamplingParams;
+use crate::structured::Grammar;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -27,6 +28,8 @@ pub struct Submission {
     pub priority: i32,
     /// Prefixes are shared only among requests of one salt.
     pub cache_salt: Option<Vec<u8>>,
+    /// The compiled form of [`SamplingParams::structured_outputs`].
+    pub grammar: Option<Grammar>,
 }
 
 /// What the engine's thread answers to a submission.

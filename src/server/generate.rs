@@ -7,10 +7,11 @@ use super::gate::RequestTag;
 use super::stream::{LoadGuard, sse};
 use super::{App, Submission};
 use crate::engine::TokenId;
-use crate::llm::RequestOutput;
+use crate::llm::{LlmError, RequestOutput};
 use crate::openai::{
     ApiError, ChatCompletionRequest, CompletionRequest, GenerateRequest, Reply, StreamReply, StreamedResponse,
 };
+use crate::structured::Grammar;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -52,7 +53,7 @@ pub(super) async fn render_chat(State(app): State<Arc<App>>, JsonBody(body): Jso
 /// What would be generated from: an object per prompt.
 async fn render(app: &Arc<App>, request: GenerateRequest) -> Result<Response, ApiError> {
     let model = app.model_name(request.common().model.as_deref())?.to_owned();
-    let (request, prompts) = tokenize(app, request).await?;
+    let (request, prompts, _) = prepare(app, request).await?;
     let params = json!(request.common().params);
     let rendered = |ids| json!({"model": model, "token_ids": ids, "sampling_params": params});
     Ok(json_response(StatusCode::OK, &Value::Array(prompts.into_iter().map(rendered).collect())))
@@ -62,7 +63,7 @@ async fn generate(app: Arc<App>, tag: RequestTag, request: GenerateRequest) -> R
     let guard = LoadGuard::new(&app.load);
     check(&app, &request)?;
     let model = app.model_name(request.common().model.as_deref())?.to_owned();
-    let (request, prompts) = tokenize(&app, request).await?;
+    let (request, prompts, grammar) = prepare(&app, request).await?;
     let common = request.common();
     if app.config.log_requests {
         let tokens: Vec<usize> = prompts.iter().map(Vec::len).collect();
@@ -74,6 +75,7 @@ async fn generate(app: Arc<App>, tag: RequestTag, request: GenerateRequest) -> R
         params: common.params.clone(),
         priority: common.priority,
         cache_salt: common.cache_salt.clone().map(String::into_bytes),
+        grammar,
     })?;
     let ids = timeout_at(deadline, events.accepted()).await.map_err(|_| late())??;
     let outputs = ids.into_iter().zip(prompts).map(|(id, prompt)| RequestOutput::new(id, prompt, &common.params));
@@ -118,14 +120,20 @@ fn check(app: &App, request: &GenerateRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Templates and tokenizers take their time: not on the threads that serve others.
-async fn tokenize(app: &Arc<App>, request: GenerateRequest) -> Result<(GenerateRequest, Vec<Vec<TokenId>>), ApiError> {
+/// A request with its prompts' token ids and its grammar.
+type Prepared = (GenerateRequest, Vec<Vec<TokenId>>, Option<Grammar>);
+
+/// Templates, tokenizers and grammars take their time: not on the threads that serve others.
+async fn prepare(app: &Arc<App>, request: GenerateRequest) -> Result<Prepared, ApiError> {
     app.check_text(&request)?;
     let app = app.clone();
     let work = move || {
         let max_model_len = app.scheduler.max_model_len;
         let ids = request.token_ids(app.tokenizer.as_deref(), app.chat_template.as_deref(), max_model_len)?;
-        Ok((request, ids))
+        let spec = request.common().params.structured_outputs.as_ref();
+        let grammar = spec.map(|spec| app.compiler.compile(spec)).transpose();
+        let grammar = grammar.map_err(|error| ApiError::from(LlmError::Grammar(error)))?;
+        Ok((request, ids, grammar))
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal("the tokenizer failed"))?
 }

@@ -7,6 +7,7 @@
 //! | `router`, `gate`, `body`, `error` | paths, keys and request ids, JSON in, errors out |
 //! | `generate`, `stream` | completions and chat, in one piece and in pieces |
 //! | `text_routes`, `status_routes` | tokens and text; health, models, sizes |
+//! | `metrics`, `request_times`, `kv_events` | observers: Prometheus' numbers, events for routers |
 //! | `listen` | connections, their limits, and how they end |
 
 mod app;
@@ -16,7 +17,10 @@ mod engine;
 mod error;
 mod gate;
 mod generate;
+mod kv_events;
 mod listen;
+mod metrics;
+mod request_times;
 mod router;
 mod snapshot;
 mod status_routes;
@@ -27,6 +31,7 @@ mod worker;
 pub use app::App;
 pub use config::ServerConfig;
 pub use engine::{EngineHandle, EngineState, EventStream, Submission};
+pub use kv_events::{KvEventObserver, KvEventSource, KvEventsConfig, KvEventsError, publish as publish_kv_events};
 pub use listen::serve;
 pub use router::{CorsError, router};
 pub use snapshot::{Arrival, StepObserver, StepReport, StepSnapshot};

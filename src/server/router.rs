@@ -40,6 +40,8 @@ pub fn router(app: Arc<App>) -> Result<Router, CorsError> {
         .route("/ping", get(status_routes::health).post(status_routes::health))
         .route("/version", get(status_routes::version))
         .route("/load", get(status_routes::load))
+        .route("/metrics", get(status_routes::metrics))
+        .route("/kv_event_sources", get(status_routes::kv_event_sources))
         .route("/get_server_info", get(status_routes::server_info))
         .method_not_allowed_fallback(async |request: Request| {
             let (method, path) = (request.method(), request.uri().path());

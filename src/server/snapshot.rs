@@ -34,6 +34,8 @@ pub struct StepReport<'a> {
     pub arrived: &'a [Arrival],
     /// Requests aborted before it: no event tells of them any more.
     pub aborted: &'a [RequestId],
+    /// Submissions refused before it because too many requests were waiting.
+    pub rejected: u64,
 }
 
 /// A request that the engine has taken in.
@@ -54,6 +56,9 @@ pub struct Arrival {
 /// Somebody who is told after each step, on the engine's thread: be quick. Metrics, KV events and the block map are
 /// observers.
 pub trait StepObserver: Send {
+    /// The engine is about to serve its first request.
+    fn start(&mut self, _llm: &mut Llm) {}
+
     /// A step is done. `llm` is idle; its scheduler shows blocks and tables, its batch what was computed.
     fn after_step(&mut self, llm: &mut Llm, report: &StepReport<'_>);
 }

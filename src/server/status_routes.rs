@@ -4,8 +4,8 @@ use super::error::json_response;
 use super::{App, EngineState};
 use crate::openai::ApiError;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +24,18 @@ pub(super) async fn version() -> Response {
 
 pub(super) async fn load(State(app): State<Arc<App>>) -> Response {
     json_response(StatusCode::OK, &json!({"server_load": app.load.load(Ordering::Relaxed)}))
+}
+
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.text())
+}
+
+/// Where KV events come from, with the host that this client used.
+pub(super) async fn kv_event_sources(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1");
+    let host = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    let sources: Vec<_> = app.config.kv_event_sources.iter().map(|source| source.seen_from(host)).collect();
+    json_response(StatusCode::OK, &json!(sources))
 }
 
 pub(super) async fn models(State(app): State<Arc<App>>) -> Response {

@@ -3,7 +3,7 @@
 use super::engine::{Answer, EngineState, Submission};
 use super::snapshot::{Arrival, StepObserver, StepReport, StepSnapshot};
 use crate::engine::RequestId;
-use crate::llm::{Event, Llm, LlmError};
+use crate::llm::{Event, Llm, LlmError, RequestOptions};
 use crate::openai::ApiError;
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap};
@@ -39,6 +39,7 @@ pub(super) struct Worker {
     owners: HashMap<RequestId, (u64, usize)>,
     arrived: Vec<Arrival>,
     aborted: Vec<RequestId>,
+    rejected: u64,
 }
 
 impl Worker {
@@ -61,6 +62,7 @@ impl Worker {
             owners: HashMap::new(),
             arrived: Vec::new(),
             aborted: Vec::new(),
+            rejected: 0,
         }
     }
 
@@ -81,6 +83,7 @@ impl Worker {
     }
 
     fn serve(&mut self) -> Result<(), LlmError> {
+        self.observers.iter_mut().for_each(|observer| observer.start(&mut self.llm));
         let mut events = Vec::new();
         loop {
             if !self.take_commands() {
@@ -89,7 +92,7 @@ impl Worker {
             let began = Instant::now();
             let has_stepped = self.llm.step(&mut events)?;
             let duration = began.elapsed();
-            if has_stepped || !self.arrived.is_empty() || !self.aborted.is_empty() {
+            if has_stepped || !self.arrived.is_empty() || !self.aborted.is_empty() || self.rejected > 0 {
                 self.observe(has_stepped.then_some(began), duration, &events);
             }
             events.drain(..).for_each(|event| self.hand_out(event));
@@ -150,12 +153,16 @@ impl Worker {
         submitted: Instant,
         left_waiting: usize,
     ) -> Result<Vec<RequestId>, ApiError> {
-        self.check_queue(submission.prompts.len(), left_waiting)?;
+        self.check_queue(submission.prompts.len(), left_waiting).inspect_err(|_| self.rejected += 1)?;
         let params = &submission.params;
         let mut ids = Vec::with_capacity(submission.prompts.len());
         for prompt in &submission.prompts {
-            let salt = submission.cache_salt.clone();
-            match self.llm.add_with(prompt.clone(), params.clone(), submission.priority, salt) {
+            let options = RequestOptions {
+                priority: submission.priority,
+                cache_salt: submission.cache_salt.clone(),
+                grammar: submission.grammar.clone(),
+            };
+            match self.llm.add_with(prompt.clone(), params.clone(), options) {
                 Ok(id) => ids.push(id),
                 Err(error) => {
                     ids.into_iter().for_each(|id| {
@@ -196,7 +203,15 @@ impl Worker {
     fn observe(&mut self, began: Option<Instant>, duration: Duration, events: &[Event]) {
         let snapshot = StepSnapshot::of(&self.llm);
         self.snapshot.store(Arc::new(snapshot));
-        let report = StepReport { snapshot, began, duration, events, arrived: &self.arrived, aborted: &self.aborted };
+        let report = StepReport {
+            snapshot,
+            began,
+            duration,
+            events,
+            arrived: &self.arrived,
+            aborted: &self.aborted,
+            rejected: std::mem::take(&mut self.rejected),
+        };
         for observer in &mut self.observers {
             observer.after_step(&mut self.llm, &report);
         }

@@ -68,7 +68,7 @@ impl ChatTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String, TextError> {
-        self.render_maps(tokenizer, &self.prepare(messages)?, add_generation_prompt)
+        self.render_maps(tokenizer, &self.prepare(messages)?, &[], add_generation_prompt)
     }
 
     /// The prompt for `messages`, as spans that say who wrote what. Users' text that holds no special token's text may
@@ -87,9 +87,27 @@ impl ChatTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<Vec<Span>, TextError> {
+        self.render_with_tools(tokenizer, messages, &[], add_generation_prompt)
+    }
+
+    /// [`ChatTemplate::render`] with the functions that the model may call, as OpenAI's API writes them. What a template
+    /// does with them is its own affair; many know none.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`], and [`TextError::SpecialTextInTools`].
+    pub fn render_with_tools(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<Span>, TextError> {
         let maps = self.prepare(messages)?;
-        let plain = self.render_maps(tokenizer, &maps, add_generation_prompt)?;
         let added = tokenizer.added_tokens();
+        if let Some(token) = tools.iter().find_map(|tool| first_control_token(tool, added)) {
+            return Err(TextError::SpecialTextInTools { token });
+        }
+        let plain = self.render_maps(tokenizer, &maps, tools, add_generation_prompt)?;
         let harmless = |map: &Map<String, serde_json::Value>| {
             map.iter()
                 .filter(|(key, _)| *key != "role")
@@ -105,7 +123,7 @@ impl ChatTemplate {
             };
             let marked: Vec<_> = maps.iter().map(|map| marker.mark_message(map)).collect();
             // A template may refuse a marked message that it takes as it is: the next marking may pass.
-            let Ok(rendered) = self.render_maps(tokenizer, &marked, add_generation_prompt) else { continue };
+            let Ok(rendered) = self.render_maps(tokenizer, &marked, tools, add_generation_prompt) else { continue };
             match marker.spans(&rendered) {
                 Some(spans) if Span::concat(&spans) == plain => return Ok(spans),
                 _ => (),
@@ -132,6 +150,20 @@ impl ChatTemplate {
         tokenizer.encode_spans(&self.render(tokenizer, messages, add_generation_prompt)?)
     }
 
+    /// [`ChatTemplate::encode_chat`] with the functions that the model may call.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render_with_tools`] and [`Tokenizer::encode`].
+    pub fn encode_chat_with_tools(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<TokenId>, TextError> {
+        tokenizer.encode_spans(&self.render_with_tools(tokenizer, messages, tools, add_generation_prompt)?)
+    }
+
     fn prepare(&self, messages: &[Message]) -> Result<Vec<Map<String, serde_json::Value>>, TextError> {
         messages.iter().enumerate().map(|(index, message)| message.for_template(index, self.keeps_parts)).collect()
     }
@@ -140,6 +172,7 @@ impl ChatTemplate {
         &self,
         tokenizer: &Tokenizer,
         messages: &[Map<String, serde_json::Value>],
+        tools: &[serde_json::Value],
         add_generation_prompt: bool,
     ) -> Result<String, TextError> {
         let spelled = |token: Option<TokenId>| token.and_then(|token| tokenizer.id_to_token(token)).unwrap_or_default();
@@ -147,7 +180,7 @@ impl ChatTemplate {
         template
             .render(context! {
                 messages => Value::from(Serde(messages)),
-                tools => (),
+                tools => (!tools.is_empty()).then(|| Value::from(Serde(tools))),
                 documents => (),
                 add_generation_prompt,
                 bos_token => spelled(tokenizer.bos()),

@@ -66,6 +66,12 @@ pub enum TextError {
         /// What is allowed.
         reason: String,
     },
+    /// Special-token text in a tool.
+    #[error("`tools` contain the text of a special token ({token:?}), which cannot be passed on safely: break it up")]
+    SpecialTextInTools {
+        /// The special token's text.
+        token: String,
+    },
     /// Special-token text in a message that the template rewrites, so that it cannot be told from the template's own.
     #[error(
         "messages[{index}] contains the text of a special token ({token:?}) and the chat template rewrites that \

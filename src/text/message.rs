@@ -65,7 +65,9 @@ impl Message {
     fn plain_content(&self, index: usize, keep_parts: bool) -> Result<Value, TextError> {
         let refuse = |reason: String| TextError::Message { index, field: "content", reason };
         match &self.content {
-            Value::Null | Value::String(_) => Ok(self.content.clone()),
+            // As vLLM: a message that only calls tools has none, and not every template expects that.
+            Value::Null => Ok(Value::String(String::new())),
+            Value::String(_) => Ok(self.content.clone()),
             Value::Array(parts) => {
                 let mut texts = Vec::with_capacity(parts.len());
                 for part in parts {

@@ -36,6 +36,18 @@ pub(super) struct Iteration {
     unused_slot_steps: u64,
     pub(super) steps: u64,
     pub(super) preemptions: u64,
+    /// Those of them by swap to the host.
+    pub(super) swaps: u64,
+    /// Blocks handed out by the pool.
+    pub(super) blocks_allocated: u64,
+    /// Blocks shared instead: prefix hits and forks.
+    pub(super) blocks_shared: u64,
+    /// Blocks copied on write.
+    pub(super) blocks_copied: u64,
+    /// Blocks copied to the host.
+    pub(super) blocks_swapped: u64,
+    /// Prompt tokens found in the prefix cache.
+    pub(super) cached_tokens: u64,
 }
 
 impl Iteration {
@@ -92,6 +104,10 @@ pub(super) fn run_iteration(
             result.decode_kv_tokens += llm.scheduler().batch().seq_lens.iter().map(|&len| u64::from(len)).sum::<u64>();
         }
         for event in events.drain(..) {
+            if let Event::Done { accounting, .. } = &event {
+                result.blocks_shared += accounting.blocks_shared;
+                result.cached_tokens += accounting.cached_tokens;
+            }
             let Event::Token(update) = event else { continue };
             result.completion_tokens += 1;
             result.decode_tokens += u64::from(is_decode);
@@ -116,6 +132,10 @@ pub(super) fn run_iteration(
     let after = llm.stats();
     result.steps = after.steps - before.steps;
     result.preemptions = after.preemptions - before.preemptions;
+    result.swaps = after.swaps - before.swaps;
+    result.blocks_allocated = after.blocks_allocated - before.blocks_allocated;
+    result.blocks_copied = after.cow_copies - before.cow_copies;
+    result.blocks_swapped = after.swapped_blocks - before.swapped_blocks;
     Ok(result)
 }
 

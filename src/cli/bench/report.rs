@@ -106,9 +106,20 @@ impl Bench {
             "KV slots without a token",
             format!("{:.1} % over all steps, {} at the peak", 100.0 * medians.unused_share, medians.peak_unused_slots),
         );
-        let preemptions: u64 = iterations.iter().map(|i| i.preemptions).sum();
-        if preemptions > 0 {
-            row("preemptions", format!("{preemptions} in all iterations"));
+        let sum = |count: fn(&Iteration) -> u64| iterations.iter().map(count).sum::<u64>();
+        row(
+            "in all iterations",
+            format!(
+                "{} blocks allocated, {} shared, {} copied; {} tokens from the prefix cache",
+                sum(|i| i.blocks_allocated),
+                sum(|i| i.blocks_shared),
+                sum(|i| i.blocks_copied),
+                sum(|i| i.cached_tokens)
+            ),
+        );
+        if sum(|i| i.preemptions) > 0 {
+            let (preemptions, swaps) = (sum(|i| i.preemptions), sum(|i| i.swaps));
+            row("preemptions", format!("{preemptions}, {swaps} of them swapped to the host"));
         }
         row("copy bandwidth", format!("{:.2} GB/s, read and written", self.copy_bandwidth / 1e9));
         if medians.decode_step_bytes.is_finite() {
@@ -214,5 +225,11 @@ fn iteration_json(iteration: &Iteration) -> Value {
         "kv_unused_slot_share": iteration.unused_share(),
         "steps": iteration.steps,
         "preemptions": iteration.preemptions,
+        "swaps": iteration.swaps,
+        "blocks_allocated": iteration.blocks_allocated,
+        "blocks_shared": iteration.blocks_shared,
+        "blocks_copied": iteration.blocks_copied,
+        "blocks_swapped": iteration.blocks_swapped,
+        "cached_tokens": iteration.cached_tokens,
     })
 }

@@ -25,7 +25,7 @@ max_tokens and sys may stand instead. Times in steps make every step as long as 
 
 Examples:
   bindery simulate
-  bindery simulate --output-json report.json
+  bindery simulate --output-json report.json --output-html report.html
   bindery simulate --preset alpaca --n 4 --policy paged
   bindery simulate --rate 3 --num-prefixes 4 --prefix-len 300 --prefix-share 0.8
   bindery simulate --trace requests.csv --model llama-3.1-8b --kv-cache-memory-bytes 4Gi --bandwidth 256 --tflops 60
@@ -194,6 +194,10 @@ pub(in crate::cli) struct SimulateArgs {
     /// Write all numbers here, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(super) output_json: Option<PathBuf>,
+
+    /// Write a page with plots here, one HTML file that needs nothing else
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) output_html: Option<PathBuf>,
 }
 
 /// Numbers of sequences; possibly none.

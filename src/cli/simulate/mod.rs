@@ -1,6 +1,8 @@
 //! `bindery simulate`: what paging does to KV memory, with no GPU and no model.
 
 mod args;
+mod charts;
+mod page;
 mod report;
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +30,9 @@ pub(super) fn run(args: &SimulateArgs) -> Result<ExitCode> {
     if let Some(path) = &args.output_json {
         let json = serde_json::to_string_pretty(&report::json(&workload, &setup, &suite))?;
         write(path, &json)?;
+    }
+    if let Some(path) = &args.output_html {
+        write(path, &page::html(&workload, &setup, &suite)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }

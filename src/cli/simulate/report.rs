@@ -55,7 +55,8 @@ pub(super) fn json(workload: &Workload, setup: &Setup, suite: &Suite) -> Value {
     })
 }
 
-fn heading(workload: &Workload, setup: &Setup) -> String {
+/// What was simulated, in one line.
+pub(super) fn heading(workload: &Workload, setup: &Setup) -> String {
     let (prompt, output) = workload.mean_lengths();
     let kv_bytes = setup.num_slots * setup.cost.model.kv_bytes_per_token();
     format!(

@@ -1,0 +1,165 @@
+"""Structured output and tool calling: whatever the model, the answers have the form that was asked for."""
+
+import json
+import re
+
+import jsonschema
+import openai
+import pytest
+
+from server import MODEL
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "likes": {"type": "array", "items": {"enum": ["tea", "rain", "books"]}, "minItems": 1, "maxItems": 3},
+    },
+    "required": ["name", "age", "likes"],
+    "additionalProperties": False,
+}
+ASK = [{"role": "user", "content": "Describe a person as JSON."}]
+
+
+def tool(name: str, **properties) -> dict:
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {"type": "function", "function": {"name": name, "description": f"{name} something", "parameters": schema}}
+
+
+CITY = {"type": "string", "maxLength": 12}
+TOOLS = [tool("get_weather", city=CITY), tool("add", a={"type": "integer", "maximum": 99}, b={"enum": [1, 2, 3]})]
+
+
+def chat(client, **options):
+    return client.chat.completions.create(**{"model": MODEL, "messages": ASK, "max_tokens": 150, **options})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_json_follows_its_schema(client, seed):
+    schema = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON, "strict": True}}
+    answer = chat(client, response_format=schema, n=3, seed=seed, temperature=1.2)
+    for choice in answer.choices:
+        assert choice.finish_reason == "stop"
+        jsonschema.validate(json.loads(choice.message.content), PERSON)
+
+
+def test_streamed_json_is_the_same(client):
+    schema = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
+    whole = chat(client, response_format=schema, seed=3).choices[0].message.content
+    stream = chat(client, response_format=schema, seed=3, stream=True)
+    pieces = [choice.delta.content or "" for chunk in stream for choice in chunk.choices]
+    assert "".join(pieces) == whole and len([piece for piece in pieces if piece]) > 5
+
+
+def test_a_json_object_is_one(client):
+    answer = chat(client, response_format={"type": "json_object"}, temperature=0, max_tokens=300)
+    text = answer.choices[0].message.content
+    assert text.startswith("{")
+    if answer.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(text), dict)
+
+
+@pytest.mark.parametrize("extra", [
+    {"structured_outputs": {"regex": r"\d{3}-\d{2} [A-Z]+"}},
+    {"guided_regex": r"\d{3}-\d{2} [A-Z]+"},
+])
+def test_text_follows_a_regular_expression(client, extra):
+    answer = client.completions.create(model=MODEL, prompt="Number:", max_tokens=40, seed=1, extra_body=extra)
+    text, reason = answer.choices[0].text, answer.choices[0].finish_reason
+    pattern = r"\d{3}-\d{2} [A-Z]+"
+    assert re.fullmatch(pattern, text) if reason == "stop" else re.match(pattern, text)
+
+
+def test_a_choice_is_made(client):
+    for seed in range(6):
+        extra = {"structured_outputs": {"choice": ["yes", "no", "per\"haps\nnot"]}}
+        answer = client.completions.create(model=MODEL, prompt="Is it?", max_tokens=20, seed=seed, extra_body=extra)
+        assert answer.choices[0].text in ["yes", "no", "per\"haps\nnot"]
+
+
+def test_text_follows_a_grammar(client):
+    extra = {"structured_outputs": {"grammar": 'start: "SELECT " column ("," column)? " FROM t"\ncolumn: "a" | "b"'}}
+    answer = client.completions.create(model=MODEL, prompt="SQL:", max_tokens=40, extra_body=extra)
+    assert re.fullmatch(r"SELECT [ab](,[ab])? FROM t", answer.choices[0].text)
+
+
+def arguments_of(call):
+    schema = next(t["function"]["parameters"] for t in TOOLS if t["function"]["name"] == call.function.name)
+    arguments = json.loads(call.function.arguments)
+    jsonschema.validate(arguments, schema)
+    return arguments
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_required_tools_are_called(client, seed):
+    answer = chat(client, tools=TOOLS, tool_choice="required", parallel_tool_calls=False, seed=seed)
+    (choice,) = answer.choices
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    (call,) = choice.message.tool_calls
+    assert call.type == "function" and call.id.startswith("call_")
+    arguments_of(call)
+
+
+def test_calls_may_be_parallel(client):
+    for seed in range(8):
+        answer = chat(client, tools=TOOLS, tool_choice="required", seed=seed, temperature=1.5, max_tokens=200)
+        calls = answer.choices[0].message.tool_calls or []
+        assert len({call.id for call in calls}) == len(calls)
+        for call in calls:
+            arguments_of(call)
+
+
+def test_a_named_tool_is_called_and_its_answer_taken(client):
+    named = {"type": "function", "function": {"name": "add"}}
+    answer = chat(client, tools=TOOLS, tool_choice=named, seed=0)
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "add" and answer.choices[0].finish_reason == "stop"
+    result = {"role": "tool", "tool_call_id": call.id, "content": "3"}
+    turn = [*ASK, answer.choices[0].message.model_dump(exclude_none=True), result]
+    assert chat(client, messages=turn, tools=TOOLS, tool_choice="none", max_tokens=5).choices[0].message.tool_calls is None
+
+
+def test_streamed_calls_are_the_same(client):
+    options = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "seed": 5}
+    whole = chat(client, **options).choices[0]
+    calls, reasons = {}, []
+    for chunk in chat(client, stream=True, **options):
+        for choice in chunk.choices:
+            reasons.append(choice.finish_reason)
+            for delta in choice.delta.tool_calls or []:
+                call = calls.setdefault(delta.index, {"name": "", "arguments": ""})
+                call["name"] += delta.function.name or ""
+                call["arguments"] += delta.function.arguments or ""
+    assert [reason for reason in reasons if reason] == ["tool_calls"]
+    assert list(calls.values()) == [
+        {"name": call.function.name, "arguments": call.function.arguments} for call in whole.message.tool_calls
+    ]
+
+
+@pytest.mark.parametrize("extra, says", [
+    ({"structured_outputs": {"regex": "("}}, "grammar"),
+    ({"structured_outputs": {"grammar": "start: nothing"}}, "grammar"),
+    ({"structured_outputs": {"json": {"type": "widget"}}}, "grammar"),
+    ({"structured_outputs": {"json": "no schema"}}, "structured_outputs.json"),
+    ({"structured_outputs": {"choice": ["a"]}, "guided_regex": "a"}, "one of them"),
+    ({"structured_outputs": {"regex": "a"}, "ignore_eos": True}, "ignore_eos"),
+    ({"structured_outputs": {"regex": "(" * 300 + "a" + ")*" * 300}}, "grammar"),
+    ({"structured_outputs": {"regex": "a" * 300_000}}, "at most"),
+])
+def test_what_cannot_be_is_refused(client, extra, says):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(model=MODEL, prompt="Hi", max_tokens=4, extra_body=extra)
+    assert says in refused.value.message
+    assert client.completions.create(model=MODEL, prompt="Hi", max_tokens=1).choices
+
+
+@pytest.mark.parametrize("regex", ["((a{1,1000}){1,1000}){1,1000}", "(a|b)*a(a|b){2000}", "(.*a){40}.*", "(x+x+)+y"])
+def test_expensive_expressions_hold_nobody_up(client, regex):
+    """They are served or refused, and either way at once."""
+    extra = {"structured_outputs": {"regex": regex}}
+    try:
+        client.completions.create(model=MODEL, prompt="Hi", max_tokens=8, extra_body=extra, timeout=60)
+    except openai.BadRequestError as refused:
+        assert "grammar" in refused.message
+    assert client.completions.create(model=MODEL, prompt="Hi", max_tokens=1).choices
