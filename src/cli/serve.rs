@@ -86,6 +86,10 @@ pub(super) struct ServeArgs {
     #[arg(long)]
     allow_credentials: bool,
 
+    /// No page at `/`
+    #[arg(long)]
+    no_ui: bool,
+
     /// Publish what the prefix cache gains and loses over ZeroMQ, as JSON with vLLM's fields: enable_kv_cache_events,
     /// endpoint, replay_endpoint, topic, buffer_steps, max_queue_size, publisher
     #[arg(long, value_name = "JSON", value_parser = kv_events_config)]
@@ -167,6 +171,7 @@ impl ServeArgs {
             allowed_methods: self.allowed_methods.clone(),
             allowed_headers: self.allowed_headers.clone(),
             allow_credentials: self.allow_credentials,
+            ui: !self.no_ui,
             log_requests: self.enable_log_requests,
             ..config
         })

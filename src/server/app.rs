@@ -1,6 +1,7 @@
 //! What all routes share.
 
 use super::metrics::{Metrics, MetricsObserver};
+use super::ui::UiObserver;
 use super::{EngineHandle, ServerConfig, StepObserver};
 use crate::engine::SchedulerConfig;
 use crate::llm::Llm;
@@ -10,6 +11,7 @@ use crate::text::{ChatTemplate, Tokenizer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 
 /// How much shorter than its longest tokens a tokenizer's normaliser may make a text, at most.
 const NORMALISER_SHRINKS: usize = 4;
@@ -30,6 +32,8 @@ pub struct App {
     pub(super) load: Arc<AtomicUsize>,
     pub(super) next_id: AtomicU64,
     pub(super) metrics: Arc<Metrics>,
+    /// What the page shows; `None` where it is turned off.
+    pub(super) frames: Option<watch::Receiver<Arc<str>>>,
     longest_token_bytes: usize,
 }
 
@@ -43,6 +47,11 @@ impl App {
     ) -> Arc<Self> {
         let metrics = Arc::new(Metrics::new(&config.served_model_names[0], llm.scheduler().config()));
         observers.push(Box::new(MetricsObserver::new(metrics.clone(), llm.stats())));
+        let frames = config.ui.then(|| {
+            let (observer, frames) = UiObserver::new(metrics.clone());
+            observers.push(Box::new(observer));
+            frames
+        });
         let tokenizer = llm.tokenizer().ok().cloned();
         let longest = tokenizer.as_ref().map_or(0, |tokenizer| {
             let bytes = |token| tokenizer.token_bytes(token).map_or(0, |bytes| bytes.len());
@@ -60,6 +69,7 @@ impl App {
             load: Arc::default(),
             next_id: AtomicU64::new(0),
             metrics,
+            frames,
             longest_token_bytes: longest,
         })
     }

@@ -32,6 +32,8 @@ pub struct ServerConfig {
     pub allowed_headers: Vec<String>,
     /// Whether they may send credentials.
     pub allow_credentials: bool,
+    /// Whether there is a page at `/`.
+    pub ui: bool,
     /// Where KV events are published; none without [`super::publish_kv_events`].
     pub kv_event_sources: Vec<KvEventSource>,
     /// Whether each request is logged with its parameters (never its prompt).
@@ -55,6 +57,7 @@ impl ServerConfig {
             allowed_methods: vec!["*".into()],
             allowed_headers: vec!["*".into()],
             allow_credentials: false,
+            ui: true,
             kv_event_sources: Vec::new(),
             log_requests: false,
         }

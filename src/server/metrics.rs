@@ -195,6 +195,12 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather()).expect("metrics are text")
     }
 
+    /// Sum and count of times to first token and of inter-token latencies, in seconds; and tokens generated.
+    pub(super) fn totals(&self) -> ([(f64, u64); 2], u64) {
+        let of = |histogram: &Histogram| (histogram.get_sample_sum(), histogram.get_sample_count());
+        ([of(&self.ttft), of(&self.itl)], self.generation_tokens.get())
+    }
+
     fn gauges(&self, stats: &Stats) {
         self.running.set(i64::from(stats.running_requests));
         self.waiting.set(i64::from(stats.waiting_requests));

@@ -8,6 +8,7 @@
 //! | `generate`, `stream` | completions and chat, in one piece and in pieces |
 //! | `text_routes`, `status_routes` | tokens and text; health, models, sizes |
 //! | `metrics`, `request_times`, `kv_events` | observers: Prometheus' numbers, events for routers |
+//! | `ui` | the live block map: a page, and an observer that feeds it |
 //! | `listen` | connections, their limits, and how they end |
 
 mod app;
@@ -26,6 +27,7 @@ mod snapshot;
 mod status_routes;
 mod stream;
 mod text_routes;
+mod ui;
 mod worker;
 
 pub use app::App;

@@ -1,6 +1,6 @@
 //! Paths to routes.
 
-use super::{App, gate, generate, status_routes, text_routes};
+use super::{App, gate, generate, status_routes, text_routes, ui};
 use crate::openai::ApiError;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
@@ -28,7 +28,11 @@ pub struct CorsError {
 /// [`CorsError`] when the CORS options contradict each other or are no header values.
 pub fn router(app: Arc<App>) -> Result<Router, CorsError> {
     let cors = cors(&app)?;
-    Ok(Router::new()
+    let page = match app.config.ui {
+        true => Router::new().route("/", get(ui::page)).route("/ui/events", get(ui::frames)),
+        false => Router::new(),
+    };
+    Ok(page
         .route("/v1/completions", post(generate::completions))
         .route("/v1/chat/completions", post(generate::chat_completions))
         .route("/v1/completions/render", post(generate::render_completion))

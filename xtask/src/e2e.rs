@@ -3,11 +3,11 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::adapters::Software;
-use crate::run::{cargo, command, root, run as run_command, target_dir};
-use crate::{model, python};
+use crate::run::{cargo, command, root, run as run_command, succeeds, target_dir};
+use crate::{model, packages, python};
 
 /// `cargo xtask e2e [PYTEST ARGUMENTS]`.
 pub fn run(args: &[String]) -> Result<()> {
@@ -18,6 +18,7 @@ pub fn run(args: &[String]) -> Result<()> {
 
 /// Builds the binary and runs pytest with these arguments; the server finds its adapter by these Vulkan drivers.
 pub fn pytest(drivers: &OsStr, args: &[String]) -> Result<()> {
+    ensure_browser()?;
     let mut build = cargo();
     run_command(build.args(["build", "--bin", "bindery"]))?;
     let folder = root().join("tests/e2e");
@@ -28,6 +29,17 @@ pub fn pytest(drivers: &OsStr, args: &[String]) -> Result<()> {
         pytest.env("VK_DRIVER_FILES", drivers).env("VK_ICD_FILENAMES", drivers);
     }
     run_command(&mut pytest)
+}
+
+/// The page is looked at in Chromium.
+fn ensure_browser() -> Result<()> {
+    let is_there = |name: &str| succeeds(command(name).arg("--version"));
+    if std::env::var_os("CHROMIUM").is_none() && !["chromium", "google-chrome"].into_iter().any(is_there) {
+        ensure!(packages::has_apt(), "a Chromium is needed: install it, or name it by the variable CHROMIUM");
+        println!("no Chromium: installing it with apt-get");
+        packages::install(&["chromium"], None)?;
+    }
+    Ok(())
 }
 
 /// The `bindery` that the tests have built.
