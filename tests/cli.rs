@@ -345,3 +345,23 @@ fn bench_runs_on_made_up_weights() {
     assert!(text.contains("completion tokens"), "{text}");
     assert_eq!(read()["total_num_tokens"], 120);
 }
+
+#[test]
+fn a_conversation_is_remembered_and_its_commands_obeyed() {
+    let saved = temporary("chat.json", b"");
+    let input = format!(
+        "My name is\\\nAda.\n/stats\n/undo\n/nosuch\n/set temperature hot\n{QUESTION}\n/save {}\n/quit\nnever read\n",
+        saved.display()
+    );
+    let output =
+        run_with_input(&[&["chat", "--max-tokens", "12", "--max-model-len", "256"], &DEVICE[..]].concat(), &input);
+    let answers = stdout_of(&output);
+    assert!(answers.contains("The capital of France is Paris."), "{answers}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    for word in ["completion tokens", "/nosuch: there is no such command", "\"hot\" is no number", "2 messages in"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let messages: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&saved).expect("saved")).expect("JSON");
+    assert_eq!(messages.iter().map(|m| m["role"].as_str().expect("a role")).collect::<Vec<_>>(), ["user", "assistant"]);
+    assert_eq!(messages[0]["content"], QUESTION);
+}

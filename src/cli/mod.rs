@@ -4,6 +4,7 @@
 
 mod batch_line;
 mod bench;
+mod chat;
 mod devices;
 mod engine_args;
 mod exit;
@@ -41,6 +42,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Chat(chat::ChatArgs),
     RunBatch(run_batch::RunBatchArgs),
     Serve(Box<serve::ServeArgs>),
     Devices(devices::DevicesArgs),
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Chat(args) => chat::run(args),
         Command::RunBatch(args) => run_batch::run(args),
         Command::Serve(args) => serve::run(*args),
         Command::Devices(args) => devices::run(&args),

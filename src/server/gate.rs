@@ -47,7 +47,7 @@ fn tag(headers: &HeaderMap) -> Option<String> {
 
 /// Everything needs a key but what says how the server is: load balancers ask for that.
 fn check_key(app: &App, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
-    let is_open = matches!(path, "/" | "/health" | "/ping" | "/version" | "/load" | "/metrics");
+    let is_open = matches!(path, "/" | "/openapi.json" | "/health" | "/ping" | "/version" | "/load" | "/metrics");
     if app.config.api_keys.is_empty() || is_open || method == Method::OPTIONS {
         return Ok(());
     }

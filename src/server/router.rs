@@ -44,6 +44,7 @@ pub fn router(app: Arc<App>) -> Result<Router, CorsError> {
         .route("/ping", get(status_routes::health).post(status_routes::health))
         .route("/version", get(status_routes::version))
         .route("/load", get(status_routes::load))
+        .route("/openapi.json", get(status_routes::openapi))
         .route("/metrics", get(status_routes::metrics))
         .route("/kv_event_sources", get(status_routes::kv_event_sources))
         .route("/get_server_info", get(status_routes::server_info))

@@ -26,6 +26,13 @@ pub(super) async fn load(State(app): State<Arc<App>>) -> Response {
     json_response(StatusCode::OK, &json!({"server_load": app.load.load(Ordering::Relaxed)}))
 }
 
+/// What the server takes and gives, as OpenAPI 3.1.
+pub(super) async fn openapi() -> Response {
+    let mut description: Value = serde_json::from_str(include_str!("openapi.json")).expect("the file is JSON");
+    description["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
+    json_response(StatusCode::OK, &description)
+}
+
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.text())
 }

@@ -5,19 +5,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
-from server import KEY, MODEL, Server
+from server import KEY, MODEL, Server, wait_until
 
 FLAGS = ["--max-model-len", "512", "--num-gpu-blocks-override", "96"]
 EVENTS = '{"enable_kv_cache_events": true, "endpoint": "tcp://127.0.0.1:0"}'
 KEYED = {"Authorization": f"Bearer {KEY}"}
-FIRST = "The history of the paged cache is long and it begins in the year when engineers first asked. " * 8
-SECOND = "Cooking rice well takes patience, clean water, and a pot whose lid fits as it should do. " * 8
+TEXT = "The history of the paged cache is long and it begins in the year when engineers first asked. " * 8
 
 
 def free_port() -> int:
@@ -42,15 +40,16 @@ class Router:
     def __enter__(self) -> "Router":
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         threading.Thread(target=lambda: self.log.extend(self.process.stdout), daemon=True).start()
-        end = time.monotonic() + 60
-        while True:
+
+        def is_up() -> bool:
+            assert self.process.poll() is None, "".join(self.log)
             try:
-                if httpx.get(f"{self.url}/health").status_code == 200:
-                    return self
+                return httpx.get(f"{self.url}/health").status_code == 200
             except httpx.TransportError:
-                pass
-            assert time.monotonic() < end and self.process.poll() is None, "".join(self.log)
-            time.sleep(0.2)
+                return False
+
+        wait_until(is_up)
+        return self
 
     def __exit__(self, *_) -> None:
         self.process.kill()
@@ -81,11 +80,9 @@ def test_prompts_go_to_the_replica_that_holds_their_prefix(replicas):
         (source,) = httpx.get(f"{server.url}/kv_event_sources", headers=KEYED).json()
         sources += ["--kv-event-source", f"{server.url}={source['endpoint']}"]
     with Router("kv_aware", replicas, *sources, "--kv-event-block-size", "16", "--kv-event-model", MODEL) as router:
-        time.sleep(2)  # The router tells nobody when its subscriptions have taken effect.
-        assert [ask(replicas[0].url, FIRST), ask(replicas[1].url, SECOND)] == [0, 0]
-        time.sleep(1)
-        for number in range(3):
-            for server, prefix in zip(replicas, [FIRST, SECOND]):
+        for at, server in enumerate(replicas):
+            prefix = known_prefix(router, server, at)
+            for number in range(3):
                 before = prompt_tokens(server)
                 cached = ask(router.url, f"{prefix} And number {number}?")
                 assert cached >= 128 and cached % 16 == 0, "".join(router.log[-20:])
@@ -97,10 +94,22 @@ def test_prompts_go_to_the_replica_that_holds_their_prefix(replicas):
         replicas[1].process.terminate()
         replicas[1].process.wait(60)
         for number in range(4):
-            ask(router.url, f"{SECOND} Once more, {number}.")
+            ask(router.url, f"{prefix} Once more, {number}.")
+
+
+def known_prefix(router: Router, server: Server, at: int) -> str:
+    """A prefix that `server` holds and the router knows of. It tells nobody when its subscriptions take effect, so new
+    ones are made until it does."""
+    for attempt in range(50):
+        prefix = f"{at}.{attempt} {TEXT}"
+        assert ask(server.url, prefix) == 0
+        before = prompt_tokens(server)
+        if ask(router.url, f"{prefix} Known?") >= 128 and prompt_tokens(server) > before:
+            return prefix
+    raise AssertionError("the router learns nothing:\n" + "".join(router.log[-20:]))
 
 
 def test_cache_aware_routing_keeps_prefixes_together(replicas):
     with Router("cache_aware", replicas) as router:
-        cached = [ask(router.url, f"{FIRST} Question {number}?") for number in range(4)]
+        cached = [ask(router.url, f"{TEXT} Question {number}?") for number in range(4)]
     assert cached[0] == 0 and all(tokens >= 128 for tokens in cached[1:]), cached
