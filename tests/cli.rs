@@ -104,6 +104,14 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["bench", "latency", "--input-len", "0"], "--input-len"),
         (&["bench", "latency", "--output-json", "/nonexistent/out"], "/nonexistent/out"),
         (&["bench", "throughput", "--num-prompts", "0"], "--num-prompts"),
+        (&["bench", "sharing", "--lengths", "novels"], "novels"),
+        (&["bench", "sharing", "--n", "1000"], "--max-num-seqs"),
+        (&["bench", "serve", "--base-url", "https://example.com"], "http://"),
+        (&["bench", "serve", "--request-rate", "0"], "--request-rate"),
+        (&["bench", "serve", "--num-prompts", "0"], "--num-prompts"),
+        (&["chat", "-n", "2", "--temperature", "1"], "-n"),
+        (&["run", "--swap-space", "lots", "hi"], "lots"),
+        (&["run", "--preemption-mode", "hope", "hi"], "hope"),
     ];
     for (args, word) in table {
         assert_refused(args, word);

@@ -4,6 +4,7 @@
 
 mod batch_line;
 mod bench;
+mod charts;
 mod chat;
 mod devices;
 mod engine_args;

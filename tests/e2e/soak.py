@@ -19,7 +19,7 @@ import httpx2 as httpx
 
 from server import KEY, MODEL, Server, wait_until
 
-FLAGS = ["--max-model-len", "256", "--num-gpu-blocks-override", "64", "--max-num-seqs", "24", "--batch-invariant"]
+FLAGS = ["--max-model-len", "256", "--num-gpu-blocks-override", "32", "--max-num-seqs", "24", "--batch-invariant"]
 TOPICS = ["the sea", "old maps", "a paged cache", "rain in May", "trains", "the number seven", "bread", "a lighthouse"]
 
 
@@ -31,7 +31,7 @@ def requests(count: int) -> list[dict]:
         made.append({
             "model": MODEL,
             "prompt": f"Write about {draw.choice(TOPICS)}. " * draw.randint(1, 8) + f"Number {number}:",
-            "max_tokens": draw.randint(1, 24),
+            "max_tokens": draw.randint(1, 40),
             "n": n,
             "temperature": 0.9 if n > 1 else draw.choice([0, 0.8]),
             "seed": number,
@@ -114,7 +114,7 @@ def main() -> None:
         wait_until(lambda: metric(server, "bindery_used_blocks") == 0)
         preemptions = metric(server, "vllm:num_preemptions_total")
         swaps = metric(server, "bindery_swapped_requests_total")
-        assert metric(server, "bindery_free_blocks") == 64 and metric(server, "bindery_host_blocks_used") == 0
+        assert metric(server, "bindery_free_blocks") == 32 and metric(server, "bindery_host_blocks_used") == 0
         assert preemptions > 0, "the pool was large enough"
         assert grown < 64 << 20, f"memory grew by {grown >> 20} MiB"
         for connection in connections:

@@ -4,6 +4,7 @@ mod args;
 mod latency;
 mod measure;
 mod report;
+mod serve;
 mod setup;
 mod sharing;
 mod statistics;
@@ -14,7 +15,7 @@ use clap::Subcommand;
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
-Prompts are random token ids, all different, so that nothing comes from the prefix cache. Numbers are medians over the
+Prompts of latency and throughput are random token ids, all different, so that nothing comes from the prefix cache. Numbers are medians over the
 iterations; --output-json keeps every iteration and all settings.
 
 Examples:
@@ -36,6 +37,7 @@ enum BenchKind {
     Latency(latency::LatencyArgs),
     Throughput(throughput::ThroughputArgs),
     Sharing(sharing::SharingArgs),
+    Serve(serve::ServeArgs),
 }
 
 /// Runs the command.
@@ -44,5 +46,6 @@ pub(super) fn run(args: BenchArgs) -> Result<ExitCode> {
         BenchKind::Latency(args) => latency::run(args),
         BenchKind::Throughput(args) => throughput::run(args),
         BenchKind::Sharing(args) => sharing::run(args),
+        BenchKind::Serve(args) => serve::run(args),
     }
 }

@@ -1,7 +1,6 @@
 //! `bindery simulate`: what paging does to KV memory, with no GPU and no model.
 
 mod args;
-mod charts;
 mod page;
 mod report;
 

@@ -6,7 +6,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
 use serde::Serialize;
 
-use super::charts::{self, Bars, Line, Rgb};
+use super::super::charts::{self, Bars, Line, Rgb};
 use super::report;
 
 /// What memory holds, from the bottom of the stack up.
