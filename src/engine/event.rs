@@ -40,6 +40,8 @@ pub struct RequestAccounting {
     pub blocks_shared: u64,
     /// Blocks copied on write.
     pub blocks_copied: u64,
+    /// Slots in the last blocks of its sequences that held no token when they ended.
+    pub unused_slots: u64,
     /// Prompt tokens found in the prefix cache when the request was first served.
     pub cached_tokens: u64,
     /// Tokens computed, recomputation included.

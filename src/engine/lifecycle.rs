@@ -86,6 +86,7 @@ impl Scheduler {
             for seq in &mut state.seqs {
                 assert!(seq.ended || !seq.samples || waits, "sequence {id}.{} got no token", seq.index);
                 if seq.ended {
+                    state.accounting.unused_slots += seq.num_unused_slots(self.config.block_size);
                     self.blocks.free(&mut seq.table);
                 }
             }
@@ -113,6 +114,7 @@ impl Scheduler {
             return;
         }
         for seq in state.seqs.iter_mut().filter(|seq| seq.ended) {
+            state.accounting.unused_slots += seq.num_unused_slots(self.config.block_size);
             self.blocks.free(&mut seq.table);
             if let Some(host) = &mut self.host {
                 host.free(&mut seq.host_table);

@@ -246,8 +246,7 @@ impl Scheduler {
                 // Siblings that have just forked share their last block: it is one.
                 let sibling = std::mem::replace(&mut last_block, seq.table.blocks().last().copied());
                 if sibling.is_none() || sibling != last_block {
-                    let slots = u64::from(seq.table.len()) * u64::from(self.config.block_size);
-                    unused_slots += slots - u64::from(seq.num_reserved_tokens());
+                    unused_slots += seq.num_unused_slots(self.config.block_size);
                 }
             }
         }

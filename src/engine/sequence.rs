@@ -71,6 +71,12 @@ impl Sequence {
         self.num_computed_tokens + self.num_scheduled_tokens
     }
 
+    /// Slots of its blocks that hold no token.
+    pub fn num_unused_slots(&self, block_size: u32) -> u64 {
+        let slots = u64::from(self.table.len()) * u64::from(block_size);
+        slots.saturating_sub(u64::from(self.num_reserved_tokens()))
+    }
+
     /// Computes hashes up to `num_blocks` full blocks.
     pub fn extend_hashes(&mut self, num_blocks: u32, root: &BlockHash, block_size: u32) {
         let size = block_size as usize;

@@ -245,6 +245,7 @@ fn kv(outputs: &[RequestOutput]) -> Value {
         "blocks_shared": sum(|a| a.blocks_shared),
         "blocks_copied": sum(|a| a.blocks_copied),
         "cached_tokens": sum(|a| a.cached_tokens),
+        "unused_slots": sum(|a| a.unused_slots),
         "computed_tokens": sum(|a| a.computed_tokens),
         "blocks_swapped": sum(|a| a.blocks_swapped),
         "preemptions": sum(|a| a.preemptions),

@@ -164,3 +164,19 @@ fn more_beams_than_granted_are_a_bug() {
     driver.scheduler.fork(nth(0), 2);
     driver.scheduler.schedule();
 }
+
+#[test]
+fn a_request_accounts_for_its_blocks() {
+    let mut driver = Driver::new(SchedulerConfig { block_size: 4, ..config() });
+    driver.add(0, (0..6).collect(), RequestParams { num_samples: 2, ..max_tokens(4) });
+    let mut ended = None;
+    while ended.is_none() {
+        driver.step();
+        ended = driver.scheduler.ended_requests().first().map(|ended| ended.accounting);
+    }
+    // Two blocks for the prompt; both are shared by the fork, the second is copied, and each sample needs a third block
+    // for the ninth of its ten tokens: the last is never computed. That leaves three slots in each.
+    let accounting = ended.expect("just seen");
+    assert_eq!((accounting.blocks_allocated, accounting.blocks_shared, accounting.blocks_copied), (5, 2, 1));
+    assert_eq!(accounting.unused_slots, 6);
+}
