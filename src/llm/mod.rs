@@ -134,7 +134,7 @@ impl Llm {
         let eos_token_ids = eos_token_ids(&config, tokenizer.as_deref().ok());
         let identity = checkpoint.identity();
         let mut runner = ModelRunner::new(backend, config, identity);
-        runner.reserve_host_blocks(num_host_blocks, layout.block_bytes());
+        runner.reserve_host_blocks(num_host_blocks);
         Ok(Self {
             runner,
             scheduler: Scheduler::new(scheduler_config, &identity),

@@ -1,26 +1,25 @@
 //! KV blocks on the host: what swapped-out requests left there.
 
 use crate::backend::{Backend, BackendError};
-use crate::engine::{Batch, BlockSwap};
+use crate::engine::Batch;
 
 /// Blocks that move in one call of the backend: a bound on what it stages.
 const BLOCKS_AT_ONCE: usize = 64;
 
-/// Host memory of [`crate::engine::SchedulerConfig::num_host_blocks`] blocks. Reserved at once, but a system that hands
-/// memory out by the page gives it when a block is first used.
+/// The contents of [`crate::engine::SchedulerConfig::num_host_blocks`] blocks. A block takes memory when it is first
+/// used, and keeps it for the next one.
 #[derive(Debug, Default)]
 pub(super) struct HostBlocks {
-    bytes: Vec<u8>,
-    block_bytes: usize,
-    /// Block ids of the call being made.
+    blocks: Vec<Vec<u8>>,
+    /// Block ids, and bytes, of the call being made.
     ids: Vec<u32>,
+    staged: Vec<u8>,
 }
 
 impl HostBlocks {
-    /// `num_blocks` blocks of `block_bytes` each.
-    pub(super) fn new(num_blocks: u32, block_bytes: u64) -> Self {
-        let block_bytes = block_bytes as usize;
-        Self { bytes: vec![0; num_blocks as usize * block_bytes], block_bytes, ids: Vec::new() }
+    /// `num_blocks` blocks that have not been used.
+    pub(super) fn new(num_blocks: u32) -> Self {
+        Self { blocks: vec![Vec::new(); num_blocks as usize], ..Self::default() }
     }
 
     /// Makes the swaps of a step, those to the host first. Returns how many blocks were copied.
@@ -29,26 +28,21 @@ impl HostBlocks {
             self.ids.clear();
             self.ids.extend(swaps.iter().map(|swap| swap.device.0));
             let read = backend.read_blocks(&self.ids)?;
-            for (swap, block) in swaps.iter().zip(read.chunks_exact(self.block_bytes)) {
-                let at = self.at(swap);
-                self.bytes[at].copy_from_slice(block);
+            for (swap, contents) in swaps.iter().zip(read.chunks_exact(read.len() / swaps.len())) {
+                let block = &mut self.blocks[swap.host.0 as usize];
+                block.clear();
+                block.extend_from_slice(contents);
             }
         }
-        let mut staged = Vec::new();
         for swaps in batch.swap_ins.chunks(BLOCKS_AT_ONCE) {
             self.ids.clear();
-            self.ids.extend(swaps.iter().map(|swap| swap.device.0));
-            staged.clear();
+            self.staged.clear();
             for swap in swaps {
-                staged.extend_from_slice(&self.bytes[self.at(swap)]);
+                self.ids.push(swap.device.0);
+                self.staged.extend_from_slice(&self.blocks[swap.host.0 as usize]);
             }
-            backend.write_blocks(&self.ids, &staged)?;
+            backend.write_blocks(&self.ids, &self.staged)?;
         }
         Ok((batch.swap_outs.len() + batch.swap_ins.len()) as u32)
-    }
-
-    fn at(&self, swap: &BlockSwap) -> std::ops::Range<usize> {
-        let start = swap.host.0 as usize * self.block_bytes;
-        start..start + self.block_bytes
     }
 }

@@ -38,9 +38,9 @@ impl ModelRunner {
         Self { backend, config, identity, block_copies: Vec::new(), host_blocks: HostBlocks::default() }
     }
 
-    /// Reserves host memory for `num_blocks` blocks of `block_bytes`, for [`ModelRunner::swap`].
-    pub fn reserve_host_blocks(&mut self, num_blocks: u32, block_bytes: u64) {
-        self.host_blocks = HostBlocks::new(num_blocks, block_bytes);
+    /// Makes room for `num_blocks` blocks on the host, for [`ModelRunner::swap`]. Memory is taken as it is used.
+    pub fn reserve_host_blocks(&mut self, num_blocks: u32) {
+        self.host_blocks = HostBlocks::new(num_blocks);
     }
 
     /// Makes the swaps of a step; they come before its [`ModelRunner::forward`]. Returns how many blocks were copied.

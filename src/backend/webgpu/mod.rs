@@ -13,6 +13,8 @@ mod reflection;
 mod repack;
 mod step_words;
 #[cfg(test)]
+mod translation;
+#[cfg(test)]
 mod uniformity;
 mod weights;
 

@@ -107,16 +107,20 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
     all
 }
 
+/// What kernels may use. The last one: unpack2x16float and pack2x16float.
+pub(super) const CAPABILITIES: Capabilities =
+    Capabilities::IMMEDIATES.union(Capabilities::SUBGROUP).union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+
 /// A parsed and validated kernel.
-struct Reflected {
-    label: String,
-    kernel: Kernel,
+pub(super) struct Reflected {
+    pub(super) label: String,
+    pub(super) kernel: Kernel,
     fields: Vec<Field>,
-    module: Module,
+    pub(super) module: Module,
 }
 
 /// Every kernel once: those of equal text are compiled once too.
-fn for_each_kernel(mut check: impl FnMut(&Reflected)) {
+pub(super) fn for_each_kernel(mut check: impl FnMut(&Reflected)) {
     let mut seen = BTreeSet::new();
     for (variant, subgroup_size) in VARIANTS {
         for (label, kernel, fields) in kernels(variant, subgroup_size) {
@@ -157,10 +161,8 @@ fn workgroup_bytes(module: &Module) -> u32 {
 
 #[test]
 fn every_kernel_is_valid_wgsl_and_its_entry_point_bears_its_name() {
-    // The last one: unpack2x16float and pack2x16float.
-    let capabilities = Capabilities::IMMEDIATES | Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     for_each_kernel(|Reflected { label, kernel, module, .. }| {
-        let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+        let mut validator = Validator::new(ValidationFlags::all(), CAPABILITIES);
         if let Err(error) = validator.validate(module) {
             panic!("{label}: {}", error.emit_to_string(&kernel.source()));
         }
