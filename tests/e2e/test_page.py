@@ -44,9 +44,26 @@ def mapped():
         yield running
 
 
+# What a number has been, for tests that would come too late to see it.
+RECORD = """
+    window.shown = (id) => (shown.of[id] ??= new Set());
+    shown.of = {};
+    new MutationObserver(() => {
+        for (const b of document.querySelectorAll("#numbers b")) shown(b.id).add(b.textContent);
+    }).observe(document, {childList: true, subtree: true});
+"""
+
+
+def reproducible(route):
+    """The page's own request, with a seed and without an early end."""
+    route.continue_(post_data={**route.request.post_data_json, "seed": 7, "ignore_eos": True})
+
+
 @pytest.fixture
 def page(browser, mapped):
     page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.add_init_script(RECORD)
+    page.route("**/v1/completions", reproducible)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -71,17 +88,16 @@ def assert_counts(page, server) -> None:
 
 
 def test_what_the_page_counts_is_what_the_metrics_say(page, mapped):
-    page.fill("#tokens", "60")
+    before = int(metrics(mapped)["vllm:generation_tokens_total"])
+    page.fill("#tokens", "100")
     page.fill("#n", "4")
     page.click("button >> text=Generate")
-    shared = page.locator("#n-shared")
-    expect(page.locator("#n-running")).to_have_text("1", timeout=60_000)
-    expect(shared).not_to_have_text("0", timeout=60_000)
-    for _ in range(40):
-        if metrics(mapped)["vllm:num_requests_running"] == 0:
-            break
-        page.wait_for_timeout(500)
+    expect(page.locator("#n-generated")).to_have_text(str(before + 4 * 100), timeout=60_000)
     expect(page.locator("#n-running")).to_have_text("0", timeout=60_000)
+    assert "1" in page.evaluate("[...shown('n-running')]")
+    # The prompt's full blocks, in four tables each, while the samples were written.
+    full_blocks = page.evaluate("Math.max(...[...shown('n-shared')].map(Number))")
+    assert full_blocks >= 2 * 3, "the page has shown no shared blocks"
     assert int(page.locator("#n-cow").inner_text()) >= 3, "four samples part in the last block of the prompt"
     assert_counts(page, mapped)
     texts = page.locator(".answer").all_inner_texts()
