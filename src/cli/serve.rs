@@ -66,6 +66,10 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "SECONDS")]
     request_timeout: Option<u64>,
 
+    /// Seconds that a client may leave what it is sent unread
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    write_timeout: u64,
+
     /// Seconds that requests may go on after SIGTERM or Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     shutdown_timeout: u64,
@@ -166,6 +170,7 @@ impl ServeArgs {
             max_prompts: self.max_prompts,
             max_n: self.max_n,
             request_timeout: self.request_timeout.map(seconds),
+            write_timeout: seconds(self.write_timeout),
             shutdown_timeout: seconds(self.shutdown_timeout),
             allowed_origins: self.allowed_origins.clone(),
             allowed_methods: self.allowed_methods.clone(),

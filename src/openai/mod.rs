@@ -10,6 +10,7 @@
 //! OpenAI's and vLLM's servers do.
 
 mod body;
+mod call_finder;
 mod chat;
 mod completion;
 mod error;

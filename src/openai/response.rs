@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::call_finder::{CallFinder, Part};
 use super::logprobs::{chat_logprobs, completion_logprobs, prompt_logprobs};
-use super::tools::{CallFinder, Part, call_json};
+use super::tools::call_json;
 use super::{ApiError, ChatCompletionRequest, CompletionRequest, Prompt, ToolChoice};
 use crate::engine::{RequestAccounting, TokenId};
 use crate::llm::{Completion, Finish, FinishCause, RequestOutput};
@@ -156,23 +157,24 @@ fn message(request: &ChatCompletionRequest, text: &str, reply: &str, choice: usi
     if request.tools.choice == ToolChoice::None {
         return (json!({"role": "assistant", "content": text}), 0);
     }
-    let (mut finder, mut parts) = (CallFinder::default(), Vec::new());
+    let (mut finder, mut parts) = (CallFinder::new(&request.tools), Vec::new());
     finder.push(text, &mut parts);
     finder.finish(&mut parts);
-    let (mut content, mut calls) = (String::new(), Vec::new());
+    let (mut content, mut calls) = (String::new(), Vec::<(String, String)>::new());
     for part in parts {
         match part {
             Part::Text(text) => content += &text,
-            Part::Call { name, arguments } => {
-                calls.push(call_json(&call_id(reply, choice, calls.len()), &name, &arguments));
-            }
+            Part::Call { name, arguments } => calls.push((name, arguments)),
+            Part::Arguments(more) => calls.last_mut().expect("arguments are a call's").1 += &more,
         }
     }
     let count = calls.len();
+    let call =
+        |(at, (name, arguments)): (usize, &(String, String))| call_json(&call_id(reply, choice, at), name, arguments);
     let content = if content.is_empty() && count > 0 { Value::Null } else { Value::String(content) };
     let mut message = json!({"role": "assistant", "content": content});
     if count > 0 {
-        message["tool_calls"] = Value::Array(calls);
+        message["tool_calls"] = calls.iter().enumerate().map(call).collect();
     }
     (message, count)
 }

@@ -1,15 +1,15 @@
 //! The chunks of a streamed answer.
 
-use serde_json::{Value, json};
-
+use super::call_finder::{CallFinder, Part};
 use super::logprobs::{chat_logprobs, completion_logprobs};
 use super::response::{call_id, echoed_text, finish_fields, usage_fields, with_calls};
-use super::tools::{CallFinder, Part, call_json};
+use super::tools::call_json;
 use super::{ApiError, CompletionRequest, GenerateRequest, ToolChoice};
 use crate::engine::TokenId;
 use crate::llm::{Completion, Event, FinishCause, RequestOutput, TokenUpdate};
 use crate::sampling::TokenLogprobs;
 use crate::text::Tokenizer;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What a streamed answer says besides what was generated: see [`super::Reply`].
@@ -45,7 +45,7 @@ struct ChoiceState {
     /// Characters so far, as `text_offset` counts them.
     text_offset: usize,
     /// Of a chat that offers tools.
-    calls: CallFinder,
+    calls: Option<CallFinder>,
 }
 
 /// A part of a choice.
@@ -63,7 +63,13 @@ impl StreamedResponse {
         let params = &request.common().params;
         // Which of `best_of` completions are the best is known when all have ended.
         let is_held_back = params.num_sequences() > params.n;
-        let choices = || (0..params.n).map(|_| ChoiceState::default()).collect();
+        let calls = || match &request {
+            GenerateRequest::Chat(request) if request.tools.choice != ToolChoice::None => {
+                Some(CallFinder::new(&request.tools))
+            }
+            _ => None,
+        };
+        let choices = || (0..params.n).map(|_| ChoiceState { calls: calls(), ..ChoiceState::default() }).collect();
         let state = |output| PromptState { output, choices: choices(), is_held_back };
         Self { prompts: outputs.into_iter().map(state).collect(), request, reply }
     }
@@ -170,13 +176,12 @@ impl StreamedResponse {
     /// The chunks of a piece of a chat: one for each call in it, and one for its text, its tokens and its end.
     fn chat_choices(&mut self, prompt: usize, index: usize, mut piece: Piece<'_>, chunks: &mut Vec<Value>) {
         let GenerateRequest::Chat(request) = &self.request else { return };
-        if request.tools.choice == ToolChoice::None {
+        let Some(finder) = &mut self.prompts[prompt].choices[index].calls else {
             let text = piece.text.to_owned();
             chunks.extend(self.chat_choice(index, &text, piece).map(|choice| self.chunk(json!([choice]))));
             return;
-        }
-        let finder = &mut self.prompts[prompt].choices[index].calls;
-        let first_call = finder.calls();
+        };
+        let calls_before = finder.calls();
         let mut parts = Vec::new();
         finder.push(piece.text, &mut parts);
         if piece.finish.is_some() {
@@ -185,7 +190,7 @@ impl StreamedResponse {
         if let Some((reason, _)) = &mut piece.finish {
             *reason = with_calls(request, std::mem::take(reason), finder.calls());
         }
-        let (text, deltas) = call_deltas(parts, &self.reply.id, index, first_call);
+        let (text, deltas) = call_deltas(parts, &self.reply.id, index, calls_before);
         for delta in deltas {
             let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
             chunks.push(self.chunk(json!([choice])));
@@ -244,19 +249,24 @@ impl StreamedResponse {
     }
 }
 
-/// The text among `parts`, and a delta for each call; the first is the choice's call number `first_call`.
-fn call_deltas(parts: Vec<Part>, reply: &str, choice: usize, first_call: usize) -> (String, Vec<Value>) {
-    let (mut text, mut deltas) = (String::new(), Vec::new());
+/// The text among `parts`, and a delta for each part of a call; `calls_before` were begun earlier.
+fn call_deltas(parts: Vec<Part>, reply: &str, choice: usize, calls_before: usize) -> (String, Vec<Value>) {
+    let (mut text, mut deltas, mut calls) = (String::new(), Vec::new(), calls_before);
     for part in parts {
-        match part {
-            Part::Text(more) => text += &more,
-            Part::Call { name, arguments } => {
-                let number = first_call + deltas.len();
-                let mut call = call_json(&call_id(reply, choice, number), &name, &arguments);
-                call["index"] = json!(number);
-                deltas.push(json!({"tool_calls": [call]}));
+        let call = match part {
+            Part::Text(more) => {
+                text += &more;
+                continue;
             }
-        }
+            Part::Call { name, arguments } => {
+                calls += 1;
+                let mut call = call_json(&call_id(reply, choice, calls - 1), &name, &arguments);
+                call["index"] = json!(calls - 1);
+                call
+            }
+            Part::Arguments(more) => json!({"index": calls - 1, "function": {"arguments": more}}),
+        };
+        deltas.push(json!({"tool_calls": [call]}));
     }
     (text, deltas)
 }

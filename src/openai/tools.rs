@@ -1,4 +1,4 @@
-//! Tool calling: the functions that a request offers, and the calls in what the model wrote.
+//! Tool calling: the functions that a request offers.
 
 use super::ApiError;
 use super::fields::Fields;
@@ -77,6 +77,11 @@ impl Tools {
         .map(GrammarSpec::ToolCalls)
     }
 
+    /// Whether what is written is calls by [`Tools::grammar`], and nothing else.
+    pub(super) fn must_be_called(&self) -> bool {
+        matches!(self.choice, ToolChoice::Required | ToolChoice::Named(_))
+    }
+
     /// The `finish_reason` of a choice that ended by itself with so many calls.
     pub(super) fn finish_reason(&self, calls: usize) -> Option<&'static str> {
         let is_named = matches!(self.choice, ToolChoice::Named(_));
@@ -111,80 +116,6 @@ fn parameters_of(tool: &Value) -> Value {
     }
 }
 
-/// A part of what the model wrote.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Part {
-    /// Text for the user.
-    Text(String),
-    /// A call; its arguments as JSON text.
-    Call { name: String, arguments: String },
-}
-
-/// Finds calls in text as it comes.
-#[derive(Debug, Default)]
-pub(super) struct CallFinder {
-    /// What may be, or become, a call.
-    held: String,
-    calls: usize,
-    /// Whether a call has just ended: blanks after it are nobody's.
-    is_after_call: bool,
-}
-
-const OPEN: &str = "<tool_call>";
-const CLOSE: &str = "</tool_call>";
-
-impl CallFinder {
-    /// Calls so far.
-    pub(super) fn calls(&self) -> usize {
-        self.calls
-    }
-
-    /// Takes text in; what is certain now goes to `parts`.
-    pub(super) fn push(&mut self, text: &str, parts: &mut Vec<Part>) {
-        self.held += text;
-        while let Some(open) = self.held.find(OPEN) {
-            self.text(open, parts);
-            let Some(close) = self.held.find(CLOSE) else { return };
-            let call = parse(&self.held[OPEN.len()..close]);
-            let end = close + CLOSE.len();
-            match call {
-                Some(call) => {
-                    self.calls += 1;
-                    self.is_after_call = true;
-                    parts.push(call);
-                    self.held.drain(..end);
-                }
-                None => self.text(end, parts),
-            }
-        }
-        // The end may be the beginning of a call.
-        let begins = (1..OPEN.len()).rev().find(|&len| self.held.ends_with(&OPEN[..len])).unwrap_or(0);
-        self.text(self.held.len() - begins, parts);
-    }
-
-    /// The text is over: a call that was not finished is text.
-    pub(super) fn finish(&mut self, parts: &mut Vec<Part>) {
-        self.text(self.held.len(), parts);
-    }
-
-    /// Gives the first bytes of what is held away as text.
-    fn text(&mut self, bytes: usize, parts: &mut Vec<Part>) {
-        let text: String = self.held.drain(..bytes).collect();
-        let text = if self.is_after_call { text.trim_start() } else { &text };
-        if !text.is_empty() {
-            self.is_after_call = false;
-            parts.push(Part::Text(text.to_owned()));
-        }
-    }
-}
-
-fn parse(call: &str) -> Option<Part> {
-    let call: Value = serde_json::from_str(call.trim()).ok()?;
-    let name = call.get("name")?.as_str()?.to_owned();
-    let arguments = call.get("arguments").or_else(|| call.get("parameters"));
-    Some(Part::Call { name, arguments: arguments.map_or_else(|| "{}".to_owned(), Value::to_string) })
-}
-
 /// A call as OpenAI's API writes it; `id` must be unique within the conversation.
 pub(super) fn call_json(id: &str, name: &str, arguments: &str) -> Value {
     json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
@@ -193,42 +124,6 @@ pub(super) fn call_json(id: &str, name: &str, arguments: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn found(pieces: &[&str]) -> (String, Vec<(String, String)>) {
-        let (mut finder, mut parts) = (CallFinder::default(), Vec::new());
-        pieces.iter().for_each(|piece| finder.push(piece, &mut parts));
-        finder.finish(&mut parts);
-        let (mut text, mut calls) = (String::new(), Vec::new());
-        for part in parts {
-            match part {
-                Part::Text(more) => text += &more,
-                Part::Call { name, arguments } => calls.push((name, arguments)),
-            }
-        }
-        assert_eq!(finder.calls(), calls.len());
-        (text, calls)
-    }
-
-    #[test]
-    fn calls_are_found_however_the_text_is_cut() {
-        let text = "Let me see. <tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"<b>\"}}\n</tool_call>\n\
-                    <tool_call>{\"name\":\"g\",\"arguments\":{}}</tool_call> a < b";
-        let whole = found(&[text]);
-        assert_eq!(whole.0, "Let me see. a < b");
-        assert_eq!(whole.1, [("f".into(), r#"{"a":"<b>"}"#.into()), ("g".into(), "{}".into())]);
-        for size in 1..40 {
-            let pieces: Vec<String> =
-                text.chars().collect::<Vec<_>>().chunks(size).map(|piece| piece.iter().collect()).collect();
-            assert_eq!(found(&pieces.iter().map(String::as_str).collect::<Vec<_>>()), whole, "pieces of {size}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_call_is_text() {
-        for text in ["<tool_call>{\"name\": \"f\"", "<tool_call>no JSON</tool_call>", "a <tool", "<tool_call>"] {
-            assert_eq!(found(&[text]), (text.to_owned(), vec![]), "{text}");
-        }
-    }
 
     #[test]
     fn tools_are_checked() {

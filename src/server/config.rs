@@ -20,6 +20,8 @@ pub struct ServerConfig {
     pub max_n: u32,
     /// How long a client may take to send its headers, and its body.
     pub read_timeout: Duration,
+    /// How long a client may leave what it is sent unread; then its connection is closed.
+    pub write_timeout: Duration,
     /// How long a request may take in all; `None` for as long as it needs.
     pub request_timeout: Option<Duration>,
     /// How long requests may go on once the server was told to end.
@@ -51,6 +53,7 @@ impl ServerConfig {
             max_prompts: 1024,
             max_n: 16384,
             read_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
             request_timeout: None,
             shutdown_timeout: Duration::from_secs(30),
             allowed_origins: vec!["*".into()],

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio_io_timeout::TimeoutStream;
 
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -34,8 +35,10 @@ pub async fn serve(
                 Ok((stream, _)) => {
                     // Tokens are small, and wanted at once.
                     let _ = stream.set_nodelay(true);
+                    let mut stream = TimeoutStream::new(stream);
+                    stream.set_write_timeout(Some(app.config.write_timeout));
                     let service = TowerToHyperService::new(router.clone());
-                    let connection = open.watch(http.serve_connection(TokioIo::new(stream), service));
+                    let connection = open.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
                     tokio::spawn(async move {
                         if let Err(error) = connection.await {
                             tracing::debug!(%error, "a connection ended");

@@ -1,12 +1,13 @@
 //! How the server is, and what it serves.
 
 use super::error::json_response;
-use super::{App, EngineState};
+use super::{App, EngineState, KvEventSource};
 use crate::openai::ApiError;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -37,12 +38,13 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.text())
 }
 
-/// Where KV events come from, with the host that this client used.
+/// Where the KV events of each rank come from, with the host that this client used, as vllm-router reads it.
 pub(super) async fn kv_event_sources(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1");
     let host = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
-    let sources: Vec<_> = app.config.kv_event_sources.iter().map(|source| source.seen_from(host)).collect();
-    json_response(StatusCode::OK, &json!(sources))
+    let sources = app.config.kv_event_sources.iter().map(|source| source.seen_from(host));
+    let by_rank: BTreeMap<u32, KvEventSource> = sources.map(|source| (source.data_parallel_rank, source)).collect();
+    json_response(StatusCode::OK, &json!(by_rank))
 }
 
 pub(super) async fn models(State(app): State<Arc<App>>) -> Response {
@@ -62,15 +64,15 @@ pub(super) async fn models(State(app): State<Arc<App>>) -> Response {
     json_response(StatusCode::OK, &json!({"object": "list", "data": data}))
 }
 
-/// Sizes, under the names by which routers look for them.
+/// Names and sizes, as vllm-router looks for them. It takes `block_size` and `kv_block_size` for one field, and refuses both.
 pub(super) async fn server_info(State(app): State<Arc<App>>) -> Response {
     let scheduler = &app.scheduler;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "model_id": app.config.served_model_names[0],
         "served_model_names": app.config.served_model_names,
         "device": app.device,
         "block_size": scheduler.block_size,
-        "kv_block_size": scheduler.block_size,
         "effective_attention_block_size": scheduler.block_size,
         "num_gpu_blocks": scheduler.num_blocks,
         "max_model_len": scheduler.max_model_len,

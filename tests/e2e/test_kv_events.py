@@ -23,7 +23,7 @@ def publishing():
 @pytest.fixture(scope="module")
 def source(publishing):
     with publishing.http() as http:
-        (source,) = http.get("/kv_event_sources").raise_for_status().json()
+        source = http.get("/kv_event_sources").raise_for_status().json()["0"]
     return source
 
 

@@ -77,7 +77,7 @@ def replicas():
 def test_prompts_go_to_the_replica_that_holds_their_prefix(replicas):
     sources = []
     for server in replicas:
-        (source,) = httpx.get(f"{server.url}/kv_event_sources", headers=KEYED).json()
+        source = httpx.get(f"{server.url}/kv_event_sources", headers=KEYED).json()["0"]
         sources += ["--kv-event-source", f"{server.url}={source['endpoint']}"]
     with Router("kv_aware", replicas, *sources, "--kv-event-block-size", "16", "--kv-event-model", MODEL) as router:
         for at, server in enumerate(replicas):
