@@ -4,7 +4,7 @@
 //! name. Tests hold the tables below against the WGSL by reflection.
 
 use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
-use super::Variant;
+use super::{Tuning, Variant};
 use std::fmt::Write;
 
 mod logits;
@@ -224,15 +224,14 @@ pub(super) struct MatMulParams {
 pub(super) enum MatMulKernel {
     /// `matmul_cpu` with this many rows in a tile.
     Cpu { tile: u32 },
-    /// `matvec` with this many rows.
-    Vector { tile: u32 },
+    /// `matvec` with this many rows, and output columns of a workgroup.
+    Vector { tile: u32, cols: u32 },
     /// `matmul`.
     Tiled,
 }
 
-/// Invocations of a workgroup of `matmul_cpu`, and output columns of a workgroup of `matvec`.
+/// Invocations of a workgroup of `matmul_cpu`.
 const CPU_WG: u32 = 16;
-const VECTOR_COLS: u32 = 4;
 
 /// Output columns of a lane of `matmul_cpu`: as many as pay before the registers spill.
 fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
@@ -246,7 +245,7 @@ fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
 impl MatMulKernel {
     /// The kernels of a variant, each with the largest number of rows that it is chosen for; only one of them where rows
     /// must not depend on each other.
-    pub(super) fn choices(variant: Variant, batch_invariant: bool) -> Vec<(u32, Self)> {
+    pub(super) fn choices(variant: Variant, batch_invariant: bool, tuning: &Tuning) -> Vec<(u32, Self)> {
         match variant {
             // One sum in one order, whatever the tile: these are batch-invariant as they are.
             Variant::Cpu => vec![
@@ -256,13 +255,11 @@ impl MatMulKernel {
                 (u32::MAX, Self::Cpu { tile: 8 }),
             ],
             Variant::Subgroup | Variant::Plain if batch_invariant => vec![(u32::MAX, Self::Tiled)],
-            Variant::Subgroup | Variant::Plain => vec![
-                (1, Self::Vector { tile: 1 }),
-                (2, Self::Vector { tile: 2 }),
-                (4, Self::Vector { tile: 4 }),
-                (8, Self::Vector { tile: 8 }),
-                (u32::MAX, Self::Tiled),
-            ],
+            Variant::Subgroup | Variant::Plain => {
+                let vector = |tile| (tile, Self::Vector { tile, cols: tuning.matvec_cols });
+                let vectors = [1, 2, 4, 8].into_iter().filter(|&tile| tile <= tuning.matvec_rows).map(vector);
+                vectors.chain([(u32::MAX, Self::Tiled)]).collect()
+            }
         }
     }
 
@@ -270,7 +267,7 @@ impl MatMulKernel {
     pub(super) fn group_cols(self, format: DeviceFormat) -> u32 {
         match self {
             Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format),
-            Self::Vector { .. } => VECTOR_COLS,
+            Self::Vector { cols, .. } => cols,
             Self::Tiled => 64,
         }
     }
@@ -278,7 +275,7 @@ impl MatMulKernel {
     /// Rows of x of one workgroup.
     pub(super) fn group_rows(self) -> u32 {
         match self {
-            Self::Cpu { tile } | Self::Vector { tile } => tile,
+            Self::Cpu { tile } | Self::Vector { tile, .. } => tile,
             Self::Tiled => 64,
         }
     }
@@ -293,9 +290,9 @@ impl MatMulKernel {
                 .constant("TILE", tile)
                 .constant("WG", CPU_WG)
                 .constant("COLS", cpu_cols(tile, format)),
-            Self::Vector { tile } => Kernel::new("matvec", wgsl!("matvec.wgsl"), &bindings, bytes)
+            Self::Vector { tile, cols } => Kernel::new("matvec", wgsl!("matvec.wgsl"), &bindings, bytes)
                 .constant("TILE", tile)
-                .constant("COLS", VECTOR_COLS)
+                .constant("COLS", cols)
                 .reduce(variant, subgroup_size),
             Self::Tiled => Kernel::new("matmul", wgsl!("matmul.wgsl"), &bindings, bytes),
         }
@@ -354,28 +351,38 @@ fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
 impl AttentionTiling {
     /// Where rows must not depend on the step, a token at one position gets the same work items in every step: all its
     /// keys in one where decode and prefill are one kernel, and else those of a decode.
-    pub(super) fn new(variant: Variant, shape: &AttentionShape, kv: KvDtype, batch_invariant: bool) -> Self {
+    pub(super) fn new(
+        variant: Variant,
+        shape: &AttentionShape,
+        kv: KvDtype,
+        batch_invariant: bool,
+        tuning: &Tuning,
+    ) -> Self {
         let group = shape.num_heads / shape.num_kv_heads;
-        let divisor = |most: u32| (1..=group.min(most).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
+        let most_heads = tuning.attention_heads;
+        let divisor = |most: u32| {
+            (1..=group.min(most).min(most_heads).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1)
+        };
         match variant {
             // As many rows as stay in (spilled) vector registers without blowing up compile time.
             Variant::Cpu => {
                 let heads_per_group = divisor((256 / shape.head_dim).max(1));
                 let rows = (768 / shape.head_dim).max(1);
-                let split = if batch_invariant { u32::MAX } else { 256 };
+                let split = if batch_invariant { u32::MAX } else { tuning.attention_split };
                 let prefill_tokens = (rows / heads_per_group).max(1);
                 Self { heads_per_group, prefill_tokens, prefill_keys: 16, split, decode_tokens: 1 }
             }
             // As many rows and keys as fit.
             Variant::Subgroup | Variant::Plain => {
-                let heads_per_group = [4, 2, 1].into_iter().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
+                let fits = |d: &u32| group.is_multiple_of(*d) && *d <= most_heads;
+                let heads_per_group = [4, 2, 1].into_iter().find(fits).unwrap_or(1);
                 let (rows, prefill_keys) = [(16, 16), (16, 8), (8, 8), (4, 8), (4, 4), (4, 2)]
                     .into_iter()
                     .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
                     .unwrap_or((4, 1));
                 let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
                 let prefill_tokens = rows / heads_per_group;
-                Self { heads_per_group, prefill_tokens, prefill_keys, split: 256, decode_tokens }
+                Self { heads_per_group, prefill_tokens, prefill_keys, split: tuning.attention_split, decode_tokens }
             }
         }
     }

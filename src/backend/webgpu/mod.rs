@@ -14,12 +14,14 @@ mod repack;
 mod step_words;
 #[cfg(test)]
 mod translation;
+mod tuning;
 #[cfg(test)]
 mod uniformity;
 mod weights;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
+pub use tuning::Tuning;
 
 use super::{
     ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput, StepLimits,
@@ -35,6 +37,7 @@ use weights::GpuWeight;
 /// A [`Backend`] on a `wgpu` device.
 pub struct WebGpuBackend {
     gpu: Arc<GpuDevice>,
+    tuning: Tuning,
     weights: Vec<GpuWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
@@ -53,7 +56,19 @@ struct Prepared {
 impl WebGpuBackend {
     /// A backend with no weights on an open device.
     pub fn new(gpu: Arc<GpuDevice>) -> Self {
-        Self { gpu, weights: Vec::new(), prepared: None, words: StepWords::default(), allocated_bytes: 0 }
+        Self {
+            gpu,
+            tuning: Tuning::default(),
+            weights: Vec::new(),
+            prepared: None,
+            words: StepWords::default(),
+            allocated_bytes: 0,
+        }
+    }
+
+    /// The same with other numbers in its kernels.
+    pub fn with_tuning(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
     }
 
     fn prepared(&self) -> &Prepared {
@@ -166,7 +181,9 @@ impl Backend for WebGpuBackend {
                 kv.block_size, kv.head_dim
             )));
         }
-        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, limits.batch_invariant);
+        let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
+        let tiling =
+            AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, limits.batch_invariant, &tuning);
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
@@ -175,6 +192,7 @@ impl Backend for WebGpuBackend {
             program: &program,
             kv: &kv,
             tiling,
+            tuning: &tuning,
             batch_invariant: limits.batch_invariant,
             weights: &self.weights,
             buffers: &buffers,

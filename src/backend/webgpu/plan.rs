@@ -5,6 +5,7 @@ use super::super::{ActId, AttentionShape, BackendError, KvLayout, Op, Program, R
 use super::device::{GpuDevice, Pipeline};
 use super::kernel::{self, AttentionTiling, Kernel, MatMulKernel};
 use super::step_words::{StepCounts, header};
+use super::tuning::Tuning;
 use super::weights::GpuWeight;
 use std::sync::Arc;
 
@@ -152,6 +153,7 @@ pub(super) struct Planner<'a> {
     pub(super) program: &'a Program,
     pub(super) kv: &'a KvLayout,
     pub(super) tiling: AttentionTiling,
+    pub(super) tuning: &'a Tuning,
     /// See [`super::super::StepLimits::batch_invariant`].
     pub(super) batch_invariant: bool,
     pub(super) weights: &'a [GpuWeight],
@@ -319,7 +321,7 @@ impl<'a> Planner<'a> {
             buffers.push(self.activation(out));
             let mut choices = Vec::new();
             let mut bind_group = None;
-            for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant, self.batch_invariant) {
+            for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant, self.batch_invariant, self.tuning) {
                 let kernel = choice.kernel(part.format, self.gpu.variant, self.gpu.subgroup_size());
                 let pipeline = self.gpu.pipeline(&kernel)?;
                 let groups = (part.rows as u32).div_ceil(choice.group_cols(part.format));
