@@ -300,6 +300,18 @@ impl MatMulKernel {
     }
 }
 
+/// Parameters of `fma_peak`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct FmaPeakParams {
+    pub(super) rounds: u32,
+    pub(super) factor: f32,
+}
+
+pub(super) fn fma_peak() -> Kernel {
+    Kernel::new("fma_peak", wgsl!("fma_peak.wgsl"), &[write(1)], size_of::<FmaPeakParams>())
+}
+
 /// Parameters of `rope_and_cache`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
