@@ -201,3 +201,15 @@ pub(super) fn select_logits_rows() -> Kernel {
 pub(super) fn silu_mul() -> Kernel {
     Kernel::new("silu_mul", wgsl!("silu_mul.wgsl"), &[read(1), write(2)], size_of::<QuadsParams>())
 }
+
+/// Parameters of `fma_peak`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct FmaPeakParams {
+    pub(super) rounds: u32,
+    pub(super) factor: f32,
+}
+
+pub(super) fn fma_peak() -> Kernel {
+    Kernel::new("fma_peak", wgsl!("fma_peak.wgsl"), &[write(1)], size_of::<FmaPeakParams>())
+}

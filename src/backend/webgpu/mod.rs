@@ -4,10 +4,11 @@
 //! metadata upload, one submit and one read-back of token ids.
 
 mod adapter;
-mod bandwidth;
 mod device;
 mod kernel;
+mod peaks;
 mod plan;
+mod profile;
 #[cfg(test)]
 mod reflection;
 mod repack;
@@ -24,12 +25,14 @@ pub use device::GpuDevice;
 pub use tuning::Tuning;
 
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput, StepLimits,
+    ActId, Backend, BackendError, DeviceMemory, DevicePeaks, ForwardProfile, HostWeight, KvDtype, KvLayout, Laps,
+    ProfileClock, Program, Rows, StepInput, StepLimits,
 };
 use super::{MAX_TOP_K, StepOutput, WeightId};
 use half::f16;
 use kernel::{AttentionTiling, LOGITS_CHUNK};
 use plan::{Buffers, Plan, Planner, TopKBuffers};
+use profile::Profiler;
 use std::sync::Arc;
 use step_words::StepWords;
 use weights::GpuWeight;
@@ -41,6 +44,8 @@ pub struct WebGpuBackend {
     weights: Vec<GpuWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
+    /// `None` unless times are wanted.
+    profiler: Option<Profiler>,
     allocated_bytes: u64,
 }
 
@@ -62,6 +67,7 @@ impl WebGpuBackend {
             weights: Vec::new(),
             prepared: None,
             words: StepWords::default(),
+            profiler: None,
             allocated_bytes: 0,
         }
     }
@@ -210,18 +216,26 @@ impl Backend for WebGpuBackend {
         if rope_rows > 0 {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
+        let mut laps = Laps::start(self.profiler.is_some());
         self.words.build(input, &prepared.tiling);
         let gpu = &self.gpu;
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            prepared.plan.encode(&mut pass, &self.words.counts);
+        match &mut self.profiler {
+            Some(profiler) => profiler.encode(gpu, &mut encoder, &prepared.plan, &self.words.counts),
+            None => {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                prepared.plan.encode(&mut pass, &self.words.counts);
+            }
         }
         let rows = input.logits_indices.len();
         let Some(logits) = prepared.program.logits.filter(|_| rows > 0) else {
             gpu.queue.submit([encoder.finish()]);
+            let encode = laps.lap();
             gpu.wait()?;
+            if let Some(profiler) = &mut self.profiler {
+                profiler.finish(gpu, encode, laps.lap())?;
+            }
             return Ok(StepOutput::default());
         };
         let row_bytes = 4 * u64::from(prepared.program.activations[logits.0 as usize].cols);
@@ -234,7 +248,11 @@ impl Backend for WebGpuBackend {
         ranges.extend(input.read_logits_rows.iter().map(|&row| (logits, u64::from(row) * row_bytes, row_bytes)));
         let staging = gpu.encode_read(&mut encoder, &ranges);
         gpu.queue.submit([encoder.finish()]);
+        let encode = laps.lap();
         let bytes = gpu.finish_read(&staging)?;
+        if let Some(profiler) = &mut self.profiler {
+            profiler.finish(gpu, encode, laps.lap())?;
+        }
         let (ids, rest) = bytes.split_at(4 * rows);
         let (top_k, logits) = rest.split_at(top_k_bytes as usize);
         Ok(StepOutput {
@@ -280,6 +298,22 @@ impl Backend for WebGpuBackend {
             rest = after;
         }
         self.gpu.check()
+    }
+
+    fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
+        let gpu = &self.gpu;
+        Ok(self.profiler.get_or_insert_with(|| Profiler::new(gpu)).clock())
+    }
+
+    fn take_profile(&mut self) -> Option<ForwardProfile> {
+        self.profiler.as_mut()?.take()
+    }
+
+    fn measure_peaks(&mut self) -> Result<DevicePeaks, BackendError> {
+        Ok(DevicePeaks {
+            copy_bytes_per_s: self.gpu.measure_copy_bandwidth()?,
+            fma_flops_per_s: self.gpu.measure_fma_peak()?,
+        })
     }
 
     fn memory(&self) -> DeviceMemory {

@@ -121,30 +121,56 @@ pub(super) struct Plan {
     nodes: Vec<Node>,
 }
 
+/// One dispatch of a step, ready to be recorded.
+pub(super) struct Dispatch<'a> {
+    choice: &'a Choice,
+    bind_group: &'a wgpu::BindGroup,
+    /// Workgroups, at least one.
+    grid: (u32, u32),
+}
+
+impl Dispatch<'_> {
+    /// Name of its kernel.
+    pub(super) fn kernel(&self) -> &'static str {
+        self.choice.pipeline.kernel
+    }
+
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.choice.pipeline.pipeline);
+        pass.set_bind_group(0, self.bind_group, &[]);
+        if !self.choice.params.is_empty() {
+            pass.set_immediates(0, &self.choice.params);
+        }
+        pass.dispatch_workgroups(self.grid.0, self.grid.1, 1);
+    }
+}
+
+impl Node {
+    /// What it comes to in a step; `None` when there is nothing to do.
+    fn dispatch(&self, counts: &StepCounts) -> Option<Dispatch<'_>> {
+        let rows = count(self.rows, counts);
+        if rows == 0 {
+            return None;
+        }
+        let choice = self
+            .choices
+            .iter()
+            .find(|choice| rows <= choice.max_rows)
+            .expect("the last choice is for any number of rows");
+        let grid = choice.grid.size(counts);
+        (grid.0 > 0 && grid.1 > 0).then_some(Dispatch { choice, bind_group: &self.bind_group, grid })
+    }
+}
+
 impl Plan {
+    /// Every dispatch of a step, in order.
+    pub(super) fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
+        self.nodes.iter().filter_map(|node| node.dispatch(counts))
+    }
+
     /// Records a step.
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, counts: &StepCounts) {
-        for node in &self.nodes {
-            let rows = count(node.rows, counts);
-            if rows == 0 {
-                continue;
-            }
-            let choice = node
-                .choices
-                .iter()
-                .find(|choice| rows <= choice.max_rows)
-                .expect("the last choice is for any number of rows");
-            let (x, y) = choice.grid.size(counts);
-            if x == 0 || y == 0 {
-                continue;
-            }
-            pass.set_pipeline(&choice.pipeline.pipeline);
-            pass.set_bind_group(0, &node.bind_group, &[]);
-            if !choice.params.is_empty() {
-                pass.set_immediates(0, &choice.params);
-            }
-            pass.dispatch_workgroups(x, y, 1);
-        }
+        self.dispatches(counts).for_each(|dispatch| dispatch.encode(pass));
     }
 }
 

@@ -69,6 +69,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
     let quads = || fields!(QuadsParams: quads);
     let mut all = vec![
         (label.clone(), kernel::rms_norm(variant, subgroup_size), fields!(RmsNormParams: quads, eps)),
+        (label.clone(), kernel::fma_peak(), fields!(FmaPeakParams: rounds, factor)),
         (label.clone(), kernel::select_logits_rows(), quads()),
         (label.clone(), kernel::silu_mul(), quads()),
         (label.clone(), kernel::copy_blocks(), quads()),
