@@ -27,16 +27,16 @@ pub struct DeviceTraits {
 }
 
 /// One launch of a kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Launch {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch<'a> {
     /// Which.
     pub kernel: KernelId,
     /// Workgroups in x and y; none of them 0.
     pub grid: (u32, u32),
     /// Device addresses of its buffers, in the order of its arguments: the step's metadata first.
-    pub buffers: Vec<u64>,
+    pub buffers: &'a [u64],
     /// Its last argument, a struct by value; empty for a kernel without one.
-    pub params: Vec<u8>,
+    pub params: &'a [u8],
 }
 
 /// A device. Everything it is told to do happens in that order.
@@ -82,14 +82,14 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     /// [`BackendError::Device`]
-    fn launch(&self, launch: &Launch) -> Result<(), BackendError>;
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), BackendError>;
 
     /// Captures launches, to be repeated in one call by [`replay`](Self::replay); none of them runs yet. Each kernel must
     /// have been launched before. `None` where the driver does not capture.
     ///
     /// # Errors
     /// [`BackendError::Device`]
-    fn capture(&self, launches: &[Launch]) -> Result<Option<GraphId>, BackendError>;
+    fn capture(&self, launches: &[Launch<'_>]) -> Result<Option<GraphId>, BackendError>;
 
     /// Runs captured launches.
     ///
