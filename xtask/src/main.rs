@@ -1,6 +1,7 @@
 //! Project tasks: `cargo xtask <task>`. Everything that CI does is here, so that one command does it anywhere.
 
 mod adapters;
+mod coopmat;
 mod demo;
 mod e2e;
 mod model;
@@ -21,6 +22,7 @@ Tasks:
   e2e [PYTEST ARGUMENTS]      only the tests of tests/e2e: clients that others wrote, against a real server
   model                       fetch the default model into models/, sha256 checked
   model --hf                  also make its Hugging Face folder (a test model)
+  coopmat [TREE]              cooperative-matrix products on a newer lavapipe, in a Debian tree of 500 MB; Linux, not in CI
   adapters                    list the Vulkan devices that the loader finds here
   sim --seed S --steps N      drive the engine core with random requests from seed S, every invariant checked
   help                        this text
@@ -49,6 +51,7 @@ fn run_task(args: &[String]) -> anyhow::Result<()> {
         "e2e" => e2e::run(rest),
         "model" => model::run(rest),
         "adapters" => adapters::run(rest),
+        "coopmat" => coopmat::run(rest),
         "sim" => sim::run(rest),
         "help" | "--help" | "-h" => {
             println!("{HELP}");
