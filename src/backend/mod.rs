@@ -4,19 +4,29 @@
 //! pool. A backend gives storage for them and runs the list once per step. It is not a tensor library. Weight
 //! repacking, memory layouts and kernel variants stay inside the backend.
 //!
-//! [`cpu`] is the plain reference that defines what every kernel computes; `webgpu` is the real one.
+//! [`cpu`] is the plain reference that defines what every kernel computes; `webgpu` is the real one, and `cuda` its
+//! yardstick on NVIDIA's devices.
 
 mod dequant;
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+mod open;
 mod program;
 mod step;
 mod weight;
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod kernel_cases;
 #[cfg(feature = "webgpu")]
 pub mod webgpu;
 
+#[cfg(feature = "cuda")]
+use webgpu::{repack, step_words};
+
 pub use dequant::{dequantize_row, quantize_row};
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+pub use open::{BackendKind, DeviceChoice, OpenDevice};
 pub use program::{ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenScore};
 pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};

@@ -84,13 +84,13 @@ impl Llm {
     ///
     /// # Errors
     /// [`LlmError`] when there is no device, the checkpoint is not usable, or memory does not suffice.
-    #[cfg(feature = "webgpu")]
+    #[cfg(any(feature = "webgpu", feature = "cuda"))]
     pub fn load(options: &LlmOptions, progress: &mut dyn FnMut(LoadProgress<'_>)) -> Result<Self, LlmError> {
-        use crate::backend::webgpu::{GpuDevice, WebGpuBackend};
+        use crate::backend::OpenDevice;
         // The checkpoint first: what is wrong with it shows before any device is touched.
         let checkpoint = options.open_checkpoint()?;
-        let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
-        Self::with_backend(&checkpoint, Box::new(WebGpuBackend::new(gpu)), options, progress)
+        let device = OpenDevice::open(options.device_choice())?;
+        Self::with_backend(&checkpoint, device.backend(), options, progress)
     }
 
     /// Loads a checkpoint ([`LlmOptions::open_checkpoint`]) onto a given backend.

@@ -22,7 +22,7 @@ macro_rules! wgsl {
 
 /// How a weight lies on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum DeviceFormat {
+pub(in crate::backend) enum DeviceFormat {
     F32,
     F16,
     Bf16,
@@ -34,7 +34,7 @@ pub(super) enum DeviceFormat {
 
 impl DeviceFormat {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8, Self::Q4];
+    pub(in crate::backend) const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8, Self::Q4];
 
     fn file(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl DeviceFormat {
     }
 
     /// Whether there is a second plane, of scales.
-    pub(super) fn has_scales(self) -> bool {
+    pub(in crate::backend) fn has_scales(self) -> bool {
         matches!(self, Self::Q8 | Self::Q4)
     }
 }
@@ -329,17 +329,17 @@ pub(super) struct AttentionParams {
 
 /// How attention's work is cut up for one device and shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct AttentionTiling {
+pub(in crate::backend) struct AttentionTiling {
     /// Query heads of one workgroup; divides the group of heads that share a KV head.
-    pub(super) heads_per_group: u32,
+    pub(in crate::backend) heads_per_group: u32,
     /// Query tokens of one prefill work item.
-    pub(super) prefill_tokens: u32,
+    pub(in crate::backend) prefill_tokens: u32,
     /// Keys that prefill stages in workgroup memory at once; divides the block size.
-    pub(super) prefill_keys: u32,
+    pub(in crate::backend) prefill_keys: u32,
     /// Keys of one decode work item.
-    pub(super) split: u32,
+    pub(in crate::backend) split: u32,
     /// New tokens of a sequence, at most, that are decode work items each; more of them are prefill work items.
-    pub(super) decode_tokens: u32,
+    pub(in crate::backend) decode_tokens: u32,
 }
 
 /// Workgroup memory that every adapter has, in bytes (WebGPU's least `maxComputeWorkgroupStorageSize`). `wgpu` does not hold

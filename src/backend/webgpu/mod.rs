@@ -10,8 +10,8 @@ mod kernel;
 mod plan;
 #[cfg(test)]
 mod reflection;
-mod repack;
-mod step_words;
+pub(in crate::backend) mod repack;
+pub(in crate::backend) mod step_words;
 #[cfg(test)]
 mod translation;
 #[cfg(test)]

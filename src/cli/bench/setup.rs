@@ -4,8 +4,8 @@ use super::super::load::{UploadBar, bar};
 use super::args::CommonArgs;
 use super::measure::{Iteration, run_iteration};
 use anyhow::{Context as _, Result, bail};
+use bindery::backend::OpenDevice;
 use bindery::backend::kernel_cases::SplitMix64;
-use bindery::backend::webgpu::{GpuDevice, WebGpuBackend};
 use bindery::engine::TokenId;
 use bindery::llm::{Llm, LlmOptions};
 use bindery::model::Checkpoint;
@@ -14,12 +14,11 @@ use std::fs::File;
 /// Loads the model; with it, the device's copy bandwidth in bytes per second, read and written.
 pub(super) fn open_model(options: &LlmOptions) -> Result<(Llm, f64, Checkpoint)> {
     let checkpoint = options.open_checkpoint()?;
-    let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
+    let device = OpenDevice::open(options.device_choice())?;
     // Before the model takes the memory that the copies need.
-    let copy_bandwidth = gpu.measure_copy_bandwidth()?;
+    let copy_bandwidth = device.measure_copy_bandwidth()?;
     let upload = UploadBar::new();
-    let backend = Box::new(WebGpuBackend::new(gpu));
-    let llm = Llm::with_backend(&checkpoint, backend, options, &mut |progress| upload.show(progress));
+    let llm = Llm::with_backend(&checkpoint, device.backend(), options, &mut |progress| upload.show(progress));
     upload.0.finish_and_clear();
     Ok((llm?, copy_bandwidth, checkpoint))
 }
