@@ -22,7 +22,11 @@ use llm::{Rng, greedy};
 /// One for all tests: it compiles each kernel once.
 fn emulated() -> Arc<EmulatedDevice> {
     static DEVICE: OnceLock<Arc<EmulatedDevice>> = OnceLock::new();
-    DEVICE.get_or_init(|| EmulatedDevice::open(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap_or_else(|error| panic!("{error}"))).clone()
+    DEVICE
+        .get_or_init(|| {
+            EmulatedDevice::open(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap_or_else(|error| panic!("{error}"))
+        })
+        .clone()
 }
 
 /// The emulated device, counting launches and replays; without graphs, if so told.
@@ -100,26 +104,35 @@ impl Driver for Counting {
     }
 }
 
-/// Roomy; so tight that requests are preempted and prompts cut into chunks of 5; and in between.
-const SHAPES: [tiny::Shape; 3] = [(64, 128, 16, false), (7, 5, 3, true), (9, 16, 8, true)];
+/// So tight that requests are preempted and prompts cut into chunks of 5; and roomier, with shared prefixes.
+const SHAPES: [tiny::Shape; 2] = [(7, 5, 3, true), (12, 40, 8, true)];
+
+fn count(counter: &AtomicU32) -> u32 {
+    counter.load(Ordering::Relaxed)
+}
 
 #[test]
-fn a_served_model_agrees_with_the_reference_by_graphs_and_by_launches() {
-    let (graphs, launches) = (Counting::new(true), Counting::new(false));
-    let makers = [graphs.make(), launches.make()];
-    let seen = tiny::agree_with_the_reference(WeightFormat::F32, &makers, &SHAPES, 1);
-    assert!(seen.preemptions > seen.swaps && seen.swaps > 0 && seen.prefix_hit_tokens > 0, "{seen:?}");
-    let count = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
-    assert!(count(&graphs.captured) > 0 && count(&graphs.replays) > count(&graphs.captured));
-    assert_eq!(count(&graphs.forgotten), count(&graphs.captured), "a backend forgets its graphs when it goes");
-    assert_eq!(count(&launches.replays), 0);
-    assert!(count(&launches.launches) > count(&graphs.launches), "replays take the place of launches");
+fn a_served_model_agrees_with_the_reference() {
+    let driver = Counting::new(true);
+    let seen = tiny::agree_with_the_reference(WeightFormat::F32, &[driver.make()], &SHAPES, 1);
+    assert!(seen.preemptions > 0 && seen.swaps > 0 && seen.prefix_hit_tokens > 0, "{seen:?}");
+    let (captured, replays) = (count(&driver.captured), count(&driver.replays));
+    assert!(captured > 0 && replays > captured, "{captured} graphs, replayed {replays} times");
+    assert_eq!(count(&driver.forgotten), captured, "a backend forgets its graphs when it goes");
+}
+
+#[test]
+fn a_device_without_graphs_is_given_launches() {
+    let driver = Counting::new(false);
+    tiny::agree_with_the_reference(WeightFormat::F32, &[driver.make()], &SHAPES[1..], 5);
+    assert_eq!((count(&driver.captured), count(&driver.replays)), (0, 0));
+    assert!(count(&driver.launches) > 0);
 }
 
 #[test]
 fn quantised_models_agree_with_the_reference() {
-    for (format, seed) in [(WeightFormat::Q8_0, 2), (WeightFormat::Q4_0, 3), (WeightFormat::Bf16, 4)] {
-        tiny::agree_with_the_reference(format, &[Counting::new(true).make()], &SHAPES[2..], seed);
+    for (format, seed) in [(WeightFormat::Q8_0, 2), (WeightFormat::Q4_0, 3)] {
+        tiny::agree_with_the_reference(format, &[Counting::new(true).make()], &SHAPES[1..], seed);
     }
 }
 
