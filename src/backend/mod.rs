@@ -8,8 +8,10 @@
 //! yardstick on NVIDIA's devices.
 
 mod dequant;
+mod noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
 mod open;
+mod profile;
 mod program;
 mod step;
 mod weight;
@@ -25,8 +27,10 @@ pub mod webgpu;
 use webgpu::{repack, step_words};
 
 pub use dequant::{dequantize_row, quantize_row};
+pub use noise::fill_with_noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
 pub use open::{BackendKind, DeviceChoice, OpenDevice};
+pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
 pub use program::{ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenScore};
 pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};
@@ -108,6 +112,28 @@ pub trait Backend: Send {
 
     /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.
     fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError>;
+
+    /// From now on takes the times of every step, which slows steps down; says how.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] where the backend takes no times.
+    fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
+        Err(BackendError::Unsupported(format!("{}: takes no times", self.description())))
+    }
+
+    /// The times of the last [`forward`](Backend::forward) since [`start_profiling`](Backend::start_profiling), once.
+    fn take_profile(&mut self) -> Option<ForwardProfile> {
+        None
+    }
+
+    /// Measures what the device could do at best, within about two seconds.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] where the backend has no such measure; otherwise when the device has no room, or
+    /// fails.
+    fn measure_peaks(&mut self) -> Result<DevicePeaks, BackendError> {
+        Err(BackendError::Unsupported(format!("{}: has no measure of its peaks", self.description())))
+    }
 
     /// The device's memory.
     fn memory(&self) -> DeviceMemory;
