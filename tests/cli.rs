@@ -337,7 +337,9 @@ fn bench_runs_on_made_up_weights() {
     let latency = ["bench", "latency", "--batch-size", "3", "--input-len", "20", "--output-len", "4"];
     let text = stdout_of(&run(&[&latency[..], &model[..], &out[..], &DEVICE[..]].concat()));
     assert!(
-        ["prefill", "decode", "TTFT", "KV blocks", "copy bandwidth"].iter().all(|row| text.contains(row)),
+        ["prefill", "decode", "TTFT", "KV blocks", "roofline, prefill", "roofline, decode"]
+            .iter()
+            .all(|row| text.contains(row)),
         "{text}"
     );
     let read = || serde_json::from_str::<Value>(&std::fs::read_to_string(&json_path).expect("written")).expect("JSON");

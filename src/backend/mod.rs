@@ -15,6 +15,7 @@ mod weight;
 
 pub mod cpu;
 
+pub mod kernel_bench;
 pub mod kernel_cases;
 #[cfg(feature = "webgpu")]
 pub mod webgpu;

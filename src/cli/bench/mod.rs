@@ -1,13 +1,17 @@
 //! `bindery bench`: how fast, how much memory, and how near to what the device could do.
 
 mod args;
+mod json_file;
+mod kernels;
 mod latency;
 mod measure;
 mod report;
+mod roofline;
 mod serve;
 mod setup;
 mod sharing;
 mod statistics;
+mod target;
 mod throughput;
 
 use anyhow::Result;
@@ -36,6 +40,7 @@ pub(super) struct BenchArgs {
 enum BenchKind {
     Latency(latency::LatencyArgs),
     Throughput(throughput::ThroughputArgs),
+    Kernels(kernels::KernelsArgs),
     Sharing(sharing::SharingArgs),
     Serve(serve::ServeArgs),
 }
@@ -45,6 +50,7 @@ pub(super) fn run(args: BenchArgs) -> Result<ExitCode> {
     match args.kind {
         BenchKind::Latency(args) => latency::run(args),
         BenchKind::Throughput(args) => throughput::run(args),
+        BenchKind::Kernels(args) => kernels::run(&args),
         BenchKind::Sharing(args) => sharing::run(args),
         BenchKind::Serve(args) => serve::run(args),
     }
