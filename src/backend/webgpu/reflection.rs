@@ -226,6 +226,9 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_TOP_K_ROWS", header::NUM_TOP_K_ROWS),
         ("TOP_K", header::TOP_K),
         ("TOP_K_ROWS_AT", header::TOP_K_ROWS_AT),
+        ("NUM_DECODE_ITEMS", header::NUM_DECODE_ITEMS),
+        ("NUM_PREFILL_ITEMS", header::NUM_PREFILL_ITEMS),
+        ("NUM_REDUCE_ITEMS", header::NUM_REDUCE_ITEMS),
     ];
     assert_eq!(header.len(), header::WORDS);
     let others = [

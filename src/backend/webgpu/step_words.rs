@@ -20,7 +20,10 @@ pub(super) mod header {
     pub(in super::super) const NUM_TOP_K_ROWS: usize = 12;
     pub(in super::super) const TOP_K: usize = 13;
     pub(in super::super) const TOP_K_ROWS_AT: usize = 14;
-    pub(in super::super) const WORDS: usize = 15;
+    pub(in super::super) const NUM_DECODE_ITEMS: usize = 15;
+    pub(in super::super) const NUM_PREFILL_ITEMS: usize = 16;
+    pub(in super::super) const NUM_REDUCE_ITEMS: usize = 17;
+    pub(in super::super) const WORDS: usize = 18;
 }
 
 /// Words of a `WorkItem` and of a `ReduceItem`.
@@ -111,6 +114,9 @@ impl StepWords {
         self.words[header::NUM_BLOCK_COPIES] = self.counts.block_copies;
         self.words[header::NUM_TOP_K_ROWS] = self.counts.top_k_rows;
         self.words[header::TOP_K] = input.top_k;
+        self.words[header::NUM_DECODE_ITEMS] = self.counts.decode_items;
+        self.words[header::NUM_PREFILL_ITEMS] = self.counts.prefill_items;
+        self.words[header::NUM_REDUCE_ITEMS] = self.counts.reduce_items;
     }
 
     fn section(&mut self, header: usize, values: &[u32]) {
