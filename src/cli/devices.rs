@@ -1,16 +1,17 @@
 //! `bindery devices`: what there is to run on.
 
 use super::table::table;
-use super::units::bytes;
+use super::units::{bytes, utc_date};
 use anyhow::Result;
-use bindery::backend::webgpu::{AdapterSummary, adapters};
+use bindery::backend::webgpu::{AdapterSummary, CachedTuning, Tuning, adapters, cached_tunings};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
 `--device` of the other commands takes the index or a part of the name. Without it they take the first of: discrete GPU,
-integrated GPU, virtual GPU, software adapter. \"kernels\" are the variants that run there, the chosen one first.
+integrated GPU, virtual GPU, software adapter. \"kernels\" are the variants that run there, the preferred one first;
+below the table, what was measured for which shapes of models (see --retune of the other commands), or the rule.
 
 Examples:
   bindery devices
@@ -28,8 +29,9 @@ pub(super) struct DevicesArgs {
 /// Runs the command.
 pub(super) fn run(args: &DevicesArgs) -> Result<ExitCode> {
     let adapters = adapters();
+    let tunings = cached_tunings();
     if args.json {
-        let list: Vec<Value> = adapters.iter().map(as_json).collect();
+        let list: Vec<Value> = adapters.iter().map(|adapter| as_json(adapter, &tunings)).collect();
         writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&list)?)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -45,6 +47,9 @@ pub(super) fn run(args: &DevicesArgs) -> Result<ExitCode> {
     for adapter in &adapters {
         let cannot = adapter.unusable.as_ref().map(|why| format!("; cannot be used: {why}")).unwrap_or_default();
         writeln!(std::io::stdout(), "{}: driver {}{cannot}", adapter.index, adapter.driver)?;
+        for line in choices(adapter, &tunings) {
+            writeln!(std::io::stdout(), "   {line}")?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -76,7 +81,34 @@ fn variants(adapter: &AdapterSummary) -> Vec<String> {
     adapter.variants.iter().map(ToString::to_string).collect()
 }
 
-fn as_json(adapter: &AdapterSummary) -> Value {
+fn tunings_of<'a>(adapter: &'a AdapterSummary, all: &'a [CachedTuning]) -> impl Iterator<Item = &'a CachedTuning> {
+    all.iter().filter(|tuning| tuning.adapter == adapter.name && tuning.driver == adapter.driver)
+}
+
+/// Which kernels run, and why: by rule, then by what was measured.
+fn choices(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Vec<String> {
+    if adapter.unusable.is_some() {
+        return Vec::new();
+    }
+    let rule = match adapter.is_software {
+        true => "software adapter, nothing is measured unless --retune asks",
+        false => "until a model's first start, which measures them",
+    };
+    let mut lines = vec![format!("{} kernels, {}: {rule}", adapter.variants[0], Tuning::default())];
+    lines.extend(tunings_of(adapter, tunings).map(|found| {
+        let (shapes, date) = (&found.shapes, utc_date(found.measured_at));
+        format!("{} kernels, {}: measured {date} for {shapes}", found.variant, found.tuning)
+    }));
+    lines
+}
+
+fn as_json(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Value {
+    let tunings = tunings_of(adapter, tunings).map(|found| {
+        json!({
+            "shapes": found.shapes, "variant": found.variant.to_string(), "tuning": found.tuning,
+            "measured_at": found.measured_at, "trials": found.trials,
+        })
+    });
     json!({
         "index": adapter.index,
         "name": adapter.name,
@@ -92,5 +124,6 @@ fn as_json(adapter: &AdapterSummary) -> Value {
         "is_software": adapter.is_software,
         "variants": variants(adapter),
         "unusable": adapter.unusable,
+        "tunings": tunings.collect::<Vec<_>>(),
     })
 }

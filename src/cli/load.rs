@@ -1,8 +1,9 @@
 //! Loading a model with a progress bar.
 
 use anyhow::Result;
-use bindery::llm::{Llm, LlmOptions};
-use bindery::model::LoadProgress;
+use bindery::backend::webgpu::{TuningSource, WebGpuBackend};
+use bindery::llm::{Llm, LlmOptions, OpenDevice};
+use bindery::model::{Checkpoint, LoadProgress};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
 
@@ -19,10 +20,29 @@ pub(super) fn bar(length: u64, template: &str) -> ProgressBar {
 /// # Errors
 /// As [`Llm::load`].
 pub(super) fn load(options: &LlmOptions) -> Result<Llm> {
+    // The checkpoint first: what is wrong with it shows before any device is touched.
+    let checkpoint = options.open_checkpoint()?;
+    let backend = open_backend(options, &checkpoint)?;
     let upload = UploadBar::new();
-    let llm = Llm::load(options, &mut |progress| upload.show(progress));
+    let llm = Llm::with_backend(&checkpoint, Box::new(backend), options, &mut |progress| upload.show(progress));
     upload.0.finish_and_clear();
     Ok(llm?)
+}
+
+/// The device for a model, with its kernels; tells on stderr when they were measured, and what went wrong with the file
+/// that keeps the choice.
+///
+/// # Errors
+/// As [`LlmOptions::open_device`].
+pub(super) fn open_backend(options: &LlmOptions, checkpoint: &Checkpoint) -> Result<WebGpuBackend> {
+    let OpenDevice { backend, choice } = options.open_device(checkpoint)?;
+    if let Some(warning) = &choice.warning {
+        eprintln!("warning: {warning}");
+    }
+    if let TuningSource::Measured(..) = choice.source {
+        eprintln!("{choice}");
+    }
+    Ok(backend)
 }
 
 /// How far the weights are.

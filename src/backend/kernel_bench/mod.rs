@@ -83,6 +83,15 @@ impl BenchProgram {
                 backend.upload_weight(&noise)?;
             }
         }
+        self.prepare_again(backend)
+    }
+
+    /// Prepares a backend that holds the weights already: its kernels may be others now.
+    ///
+    /// # Errors
+    /// What the backend returns.
+    pub fn prepare_again(&self, backend: &mut dyn Backend) -> Result<ProfileClock, BackendError> {
+        let mut random = SplitMix64::from_name(&self.name());
         backend.prepare(self.program.clone(), self.kv, self.limits)?;
         let tokens = self.limits.max_tokens as usize;
         for (index, activation) in self.program.activations.iter().enumerate() {

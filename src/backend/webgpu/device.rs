@@ -70,6 +70,21 @@ impl GpuDevice {
         }))
     }
 
+    /// The same device with another kernel variant, one of [`AdapterSummary::variants`].
+    pub fn with_variant(self: &Arc<Self>, variant: Variant) -> Arc<Self> {
+        if variant == self.variant {
+            return self.clone();
+        }
+        Arc::new(Self {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            variant,
+            summary: self.summary.clone(),
+            pipelines: Mutex::new(HashMap::new()),
+            first_error: self.first_error.clone(),
+        })
+    }
+
     /// What the adapter is and can do.
     pub fn summary(&self) -> &AdapterSummary {
         &self.summary

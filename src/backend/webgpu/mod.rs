@@ -15,6 +15,7 @@ mod repack;
 mod step_words;
 #[cfg(test)]
 mod translation;
+mod tune;
 mod tuning;
 #[cfg(test)]
 mod uniformity;
@@ -22,6 +23,10 @@ mod weights;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
+pub use tune::{
+    Autotune, CachedTuning, Trial, TuneRequest, TuningChoice, TuningSource, cached_tunings, choose as choose_tuning,
+    tuning_candidates,
+};
 pub use tuning::Tuning;
 
 use super::{
@@ -75,6 +80,11 @@ impl WebGpuBackend {
     /// The same with other numbers in its kernels.
     pub fn with_tuning(self, tuning: Tuning) -> Self {
         Self { tuning, ..self }
+    }
+
+    /// Other numbers for the kernels, from the next `prepare` on.
+    fn set_tuning(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
     }
 
     fn prepared(&self) -> &Prepared {

@@ -1,12 +1,11 @@
 //! A loaded model, ready to be measured.
 
-use super::super::load::{UploadBar, bar};
+use super::super::load::{UploadBar, bar, open_backend};
 use super::args::CommonArgs;
 use super::json_file::JsonFile;
 use super::measure::{Iteration, run_iteration};
 use anyhow::{Result, bail};
 use bindery::backend::kernel_cases::SplitMix64;
-use bindery::backend::webgpu::{GpuDevice, WebGpuBackend};
 use bindery::backend::{Backend, DevicePeaks};
 use bindery::engine::TokenId;
 use bindery::llm::{Llm, LlmOptions};
@@ -15,8 +14,7 @@ use bindery::model::Checkpoint;
 /// Loads the model; with it, what the device reaches at best.
 pub(super) fn open_model(options: &LlmOptions) -> Result<(Llm, DevicePeaks, Checkpoint)> {
     let checkpoint = options.open_checkpoint()?;
-    let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
-    let mut backend = Box::new(WebGpuBackend::new(gpu));
+    let mut backend = Box::new(open_backend(options, &checkpoint)?);
     // Before the model takes the memory that the copies need.
     let peaks = backend.measure_peaks()?;
     let upload = UploadBar::new();
