@@ -18,11 +18,11 @@ fn run(name: &str, variant: Variant, keep: impl Fn(&KernelCase) -> bool) {
 }
 
 fn run_tuned(name: &str, variant: Variant, tuning: Tuning, keep: impl Fn(&KernelCase) -> bool) {
-    let gpu = open(name, variant);
+    let gpu = open(name, variant).with_kernels(variant, tuning);
     let only = std::env::var("BINDERY_KERNEL_CASE").unwrap_or_default();
     let mut failures = Vec::new();
     for case in all_cases().iter().filter(|case| keep(case) && case.name.contains(&only)) {
-        match run_case(case, &mut || Ok(Box::new(WebGpuBackend::new(gpu.clone()).with_tuning(tuning)))) {
+        match run_case(case, &mut || Ok(Box::new(WebGpuBackend::new(gpu.clone())))) {
             Ok(report) if report.passed => {}
             Ok(report) => failures.push(format!("{}: {}", case.name, report.worst)),
             Err(error) => failures.push(format!("{}: {error}", case.name)),

@@ -2,8 +2,8 @@
 
 use super::units::{gibibytes, human_count, human_number};
 use anyhow::{Result, bail};
-use bindery::backend::KvDtype;
 use bindery::backend::webgpu::{Autotune, Variant};
+use bindery::backend::{BackendKind, KvDtype};
 use bindery::engine::{DEFAULT_BLOCK_SIZE, Policy};
 use bindery::llm::{LlmOptions, PreemptionMode};
 use bindery::model::{Dtype, LoadFormat};
@@ -42,11 +42,15 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "FILE")]
     chat_template: Option<PathBuf>,
 
-    /// Which adapter: its index or a part of its name, as `bindery devices` lists them [default: the fastest kind]
+    /// Which backend: webgpu, cuda (in builds with the feature cuda), or auto (CUDA where there is a device for it)
+    #[arg(long, value_name = "BACKEND", default_value_t = BackendKind::default())]
+    backend: BackendKind,
+
+    /// Which of its devices: index or part of the name, as `bindery devices` lists them [default: the fastest kind]
     #[arg(long, value_name = "INDEX|NAME")]
     device: Option<String>,
 
-    /// Kernel variant: cpu, subgroup or plain [default: the one that suits the adapter, or that was the fastest]
+    /// WebGPU kernel variant: cpu, subgroup or plain [default: the one that suits the adapter, or that was the fastest]
     #[arg(long, value_name = "VARIANT")]
     variant: Option<Variant>,
 
@@ -182,6 +186,7 @@ impl EngineArgs {
             },
             tokenizer: self.tokenizer.clone(),
             chat_template: self.chat_template.clone(),
+            backend: self.backend,
             device: self.device.clone(),
             variant: self.variant,
             autotune: match (self.no_autotune, self.retune) {

@@ -1,8 +1,9 @@
 //! Loading a model with a progress bar.
 
 use anyhow::Result;
-use bindery::backend::webgpu::{TuningSource, WebGpuBackend};
-use bindery::llm::{Llm, LlmOptions, OpenDevice};
+use bindery::backend::OpenDevice;
+use bindery::backend::webgpu::TuningSource;
+use bindery::llm::{ChosenDevice, Llm, LlmOptions};
 use bindery::model::{Checkpoint, LoadProgress};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
@@ -22,9 +23,9 @@ pub(super) fn bar(length: u64, template: &str) -> ProgressBar {
 pub(super) fn load(options: &LlmOptions) -> Result<Llm> {
     // The checkpoint first: what is wrong with it shows before any device is touched.
     let checkpoint = options.open_checkpoint()?;
-    let backend = open_backend(options, &checkpoint)?;
+    let device = open_device(options, &checkpoint)?;
     let upload = UploadBar::new();
-    let llm = Llm::with_backend(&checkpoint, Box::new(backend), options, &mut |progress| upload.show(progress));
+    let llm = Llm::with_backend(&checkpoint, device.backend(), options, &mut |progress| upload.show(progress));
     upload.0.finish_and_clear();
     Ok(llm?)
 }
@@ -34,15 +35,15 @@ pub(super) fn load(options: &LlmOptions) -> Result<Llm> {
 ///
 /// # Errors
 /// As [`LlmOptions::open_device`].
-pub(super) fn open_backend(options: &LlmOptions, checkpoint: &Checkpoint) -> Result<WebGpuBackend> {
-    let OpenDevice { backend, choice } = options.open_device(checkpoint)?;
-    if let Some(warning) = &choice.warning {
+pub(super) fn open_device(options: &LlmOptions, checkpoint: &Checkpoint) -> Result<OpenDevice> {
+    let ChosenDevice { device, tuning } = options.open_device(checkpoint)?;
+    if let Some(warning) = tuning.as_ref().and_then(|choice| choice.warning.as_ref()) {
         eprintln!("warning: {warning}");
     }
-    if let TuningSource::Measured(..) = choice.source {
+    if let Some(choice) = tuning.filter(|choice| matches!(choice.source, TuningSource::Measured(..))) {
         eprintln!("{choice}");
     }
-    Ok(backend)
+    Ok(device)
 }
 
 /// How far the weights are.

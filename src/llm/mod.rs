@@ -21,7 +21,7 @@
 //! ```
 
 mod beam;
-#[cfg(feature = "webgpu")]
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
 mod device;
 mod error;
 mod event;
@@ -33,8 +33,8 @@ mod profile;
 mod request;
 mod step;
 
-#[cfg(feature = "webgpu")]
-pub use device::OpenDevice;
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+pub use device::ChosenDevice;
 pub use error::LlmError;
 pub use event::{Event, Finish, FinishCause, TokenUpdate};
 pub use memory::KvMemory;
@@ -92,12 +92,12 @@ impl Llm {
     ///
     /// # Errors
     /// [`LlmError`] when there is no device, the checkpoint is not usable, or memory does not suffice.
-    #[cfg(feature = "webgpu")]
+    #[cfg(any(feature = "webgpu", feature = "cuda"))]
     pub fn load(options: &LlmOptions, progress: &mut dyn FnMut(LoadProgress<'_>)) -> Result<Self, LlmError> {
         // The checkpoint first: what is wrong with it shows before any device is touched.
         let checkpoint = options.open_checkpoint()?;
-        let device = options.open_device(&checkpoint)?;
-        Self::with_backend(&checkpoint, Box::new(device.backend), options, progress)
+        let chosen = options.open_device(&checkpoint)?;
+        Self::with_backend(&checkpoint, chosen.device.backend(), options, progress)
     }
 
     /// Loads a checkpoint ([`LlmOptions::open_checkpoint`]) onto a given backend.

@@ -3,12 +3,13 @@
 use super::super::load::bar;
 use super::super::table::table;
 use super::json_file::JsonFile;
+use super::roofline::peaks_text;
 use super::statistics::median;
 use super::target::{OpenTarget, Target};
 use anyhow::{Result, bail};
 use bindery::backend::kernel_bench::{BenchProgram, BenchStep, ModelShape, Selection, StepTime, programs};
 use bindery::backend::webgpu::Variant;
-use bindery::backend::{Backend, BackendError, DevicePeaks, WeightFormat};
+use bindery::backend::{Backend, BackendError, BackendKind, DevicePeaks, WeightFormat};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
@@ -31,11 +32,15 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct KernelsArgs {
+    /// What runs the kernels: webgpu, cuda, or auto
+    #[arg(long, value_name = "BACKEND", default_value_t = BackendKind::default())]
+    backend: BackendKind,
+
     /// Which adapter: its index or a part of its name, as `bindery devices` lists them [default: the fastest kind]
     #[arg(long, value_name = "INDEX|NAME")]
     device: Option<String>,
 
-    /// Kernel variants [default: all that the adapter runs; on software adapters the one that suits them]
+    /// WebGPU kernel variants [default: all that the adapter runs; on software adapters the one that suits them]
     #[arg(long, value_name = "VARIANTS", value_delimiter = ',')]
     variant: Vec<Variant>,
 
@@ -78,7 +83,8 @@ fn weight_format(text: &str) -> Result<WeightFormat, String> {
 
 /// What is measured.
 struct Plan {
-    variants: Vec<Variant>,
+    /// `None` for the one that there is.
+    variants: Vec<Option<Variant>>,
     shapes: Vec<ModelShape>,
     selection: Selection,
     /// What a GPU would get and this device does not.
@@ -100,23 +106,18 @@ struct Row {
 /// Runs the command.
 pub(super) fn run(args: &KernelsArgs) -> Result<ExitCode> {
     let mut file = JsonFile::create(args.output_json.as_deref())?;
-    let target = |variant| Target { device: args.device.clone(), variant };
+    let target = |variant| Target { backend: args.backend, device: args.device.clone(), variant };
     let first = target(args.variant.first().copied()).open()?;
     let mut plan = args.plan(&first)?;
-    let peaks = first.backend().measure_peaks()?;
+    let peaks = first.device.measure_peaks()?;
     let mut rows = Vec::new();
     for &variant in &plan.variants {
-        let open = target(Some(variant)).open()?;
+        let open = target(variant).open()?;
         measure_all(args, &open, &plan.shapes, &plan.selection, &mut rows, &mut plan.left_out)?;
     }
     let mut out = std::io::stdout();
     writeln!(out, "{}", first.description)?;
-    writeln!(
-        out,
-        "copy bandwidth {:.2} GB/s, read and written; f32 multiply-adds {:.1} GFLOP/s",
-        peaks.copy_bytes_per_s / 1e9,
-        peaks.fma_flops_per_s / 1e9
-    )?;
+    writeln!(out, "at best: {}", peaks_text(&peaks))?;
     let head = ["model", "op", "step", "kernels", "us", "clock", "GB/s", "of copy", "GFLOP/s", "of FMA"];
     let cells: Vec<Vec<String>> = rows.iter().map(|row| row.cells(&peaks)).collect();
     writeln!(out, "{}", table(&head, &cells))?;
@@ -156,15 +157,16 @@ impl KernelsArgs {
             self.shapes.iter().map(one).collect::<Result<_>>()?
         };
         let variants = match (&self.variant[..], is_small) {
-            ([], false) => target.variants.clone(),
+            ([], _) if target.variants.is_empty() => vec![None],
+            ([], false) => target.variants.iter().copied().map(Some).collect(),
             ([], true) => {
                 let others: Vec<String> = target.variants[1..].iter().map(ToString::to_string).collect();
                 if !others.is_empty() {
                     leave_out(format!("{} kernels", others.join(" and ")));
                 }
-                target.variants[..1].to_vec()
+                vec![Some(target.variants[0])]
             }
-            (asked, _) => asked.to_vec(),
+            (asked, _) => asked.iter().copied().map(Some).collect(),
         };
         let mut selection = Selection::default();
         if is_small {
@@ -287,7 +289,7 @@ impl Row {
             format!("{:.2}", bandwidth / 1e9),
             format!("{:.0}%", 100.0 * bandwidth / peaks.copy_bytes_per_s),
             format!("{:.2}", rate / 1e9),
-            format!("{:.0}%", 100.0 * rate / peaks.fma_flops_per_s),
+            peaks.fma_flops_per_s.map_or_else(|| "unknown".into(), |peak| format!("{:.0}%", 100.0 * rate / peak)),
         ]
     }
 
@@ -301,7 +303,7 @@ impl Row {
             "median_s": seconds, "runs_s": self.times.iter().map(|time| time.seconds).collect::<Vec<_>>(),
             "bytes": self.bytes, "flops": self.flops,
             "bytes_per_s": bandwidth, "share_of_copy_bandwidth": bandwidth / peaks.copy_bytes_per_s,
-            "flops_per_s": rate, "share_of_fma_peak": rate / peaks.fma_flops_per_s,
+            "flops_per_s": rate, "share_of_fma_peak": peaks.fma_flops_per_s.map(|peak| rate / peak),
         })
     }
 }

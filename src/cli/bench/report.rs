@@ -3,7 +3,7 @@
 use super::super::profile_report;
 use super::super::units::bytes;
 use super::measure::{Iteration, peak_resident_bytes};
-use super::roofline::prefill_flops;
+use super::roofline::{peaks_text, prefill_flops};
 use super::setup::Bench;
 use super::statistics::{median, percentile};
 use anyhow::Result;
@@ -138,17 +138,10 @@ impl Bench {
     /// What the device reaches at best, and how near to it this came.
     fn roofline(&self, kind: &str, medians: &Medians) -> Vec<(&'static str, String)> {
         let peaks = &self.peaks;
-        let mut rows = vec![(
-            "device at best",
-            format!(
-                "copies {:.2} GB/s, read and written; f32 multiply-adds {:.1} GFLOP/s",
-                peaks.copy_bytes_per_s / 1e9,
-                peaks.fma_flops_per_s / 1e9
-            ),
-        )];
+        let mut rows = vec![("device at best", peaks_text(peaks))];
         // Where prompts and completions share steps there is no time of the one or the other.
-        if kind == "latency" {
-            let bound_s = medians.prefill_flops / peaks.fma_flops_per_s;
+        if let (Some(fma_flops_per_s), "latency") = (peaks.fma_flops_per_s, kind) {
+            let bound_s = medians.prefill_flops / fma_flops_per_s;
             rows.push((
                 "roofline, prefill",
                 format!(
@@ -212,7 +205,8 @@ impl Bench {
             "copy_bandwidth_bytes_per_s": self.peaks.copy_bytes_per_s,
             "fma_flops_per_s": self.peaks.fma_flops_per_s,
             "prefill_flops": medians.prefill_flops,
-            "prefill_share_of_fma_peak": medians.prefill_flops / medians.prefill_s / self.peaks.fma_flops_per_s,
+            "prefill_share_of_fma_peak":
+                self.peaks.fma_flops_per_s.map(|peak| medians.prefill_flops / medians.prefill_s / peak),
             "decode_step_s": medians.decode_step_s,
             "decode_share_of_copy_bandwidth": medians.bandwidth_share,
             "device_bytes": self.llm.device_bytes(),

@@ -1,6 +1,16 @@
-//! The least that a model's steps must do, whatever the kernels.
+//! What a device reaches at best, and the least that a model's steps must do, whatever the kernels.
 
+use bindery::backend::DevicePeaks;
 use bindery::model::ModelConfig;
+
+/// The peaks in words.
+pub(super) fn peaks_text(peaks: &DevicePeaks) -> String {
+    let copies = format!("copies {:.2} GB/s, read and written", peaks.copy_bytes_per_s / 1e9);
+    match peaks.fma_flops_per_s {
+        Some(flops) => format!("{copies}; f32 multiply-adds {:.1} GFLOP/s", flops / 1e9),
+        None => copies,
+    }
+}
 
 /// Floating point operations of prompts of `input_len` tokens each, up to the first logits of each: two for each weight
 /// of a matrix and token, two for each product of the causal attention. Norms, RoPE and activations are left out.

@@ -1,12 +1,12 @@
 //! A loaded model, ready to be measured.
 
-use super::super::load::{UploadBar, bar, open_backend};
+use super::super::load::{UploadBar, bar, open_device};
 use super::args::CommonArgs;
 use super::json_file::JsonFile;
 use super::measure::{Iteration, run_iteration};
 use anyhow::{Result, bail};
+use bindery::backend::DevicePeaks;
 use bindery::backend::kernel_cases::SplitMix64;
-use bindery::backend::{Backend, DevicePeaks};
 use bindery::engine::TokenId;
 use bindery::llm::{Llm, LlmOptions};
 use bindery::model::Checkpoint;
@@ -14,11 +14,11 @@ use bindery::model::Checkpoint;
 /// Loads the model; with it, what the device reaches at best.
 pub(super) fn open_model(options: &LlmOptions) -> Result<(Llm, DevicePeaks, Checkpoint)> {
     let checkpoint = options.open_checkpoint()?;
-    let mut backend = Box::new(open_backend(options, &checkpoint)?);
+    let device = open_device(options, &checkpoint)?;
     // Before the model takes the memory that the copies need.
-    let peaks = backend.measure_peaks()?;
+    let peaks = device.measure_peaks()?;
     let upload = UploadBar::new();
-    let llm = Llm::with_backend(&checkpoint, backend, options, &mut |progress| upload.show(progress));
+    let llm = Llm::with_backend(&checkpoint, device.backend(), options, &mut |progress| upload.show(progress));
     upload.0.finish_and_clear();
     Ok((llm?, peaks, checkpoint))
 }

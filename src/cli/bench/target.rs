@@ -1,14 +1,14 @@
 //! What a benchmark runs on: a backend, one of its devices, a kernel variant.
 
 use anyhow::Result;
-use bindery::backend::webgpu::{GpuDevice, Variant, WebGpuBackend};
-use bindery::backend::{Backend, BackendError};
+use bindery::backend::webgpu::Variant;
+use bindery::backend::{Backend, BackendError, BackendKind, DeviceChoice, OpenDevice};
 use std::str::FromStr;
-use std::sync::Arc;
 
 /// A device as the command line names it: `BACKEND[:DEVICE[/VARIANT]]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Target {
+    pub(super) backend: BackendKind,
     pub(super) device: Option<String>,
     pub(super) variant: Option<Variant>,
 }
@@ -18,29 +18,27 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (backend, device) = text.split_once(':').map_or((text, None), |(backend, device)| (backend, Some(device)));
-        if backend != "webgpu" {
-            return Err(format!("there is no backend {backend:?} in this build; use webgpu[:DEVICE[/VARIANT]]"));
-        }
-        let Some(device) = device else { return Ok(Self::default()) };
-        let (device, variant) = match device.rsplit_once('/') {
-            Some((device, variant)) => (device, Some(variant.parse()?)),
+        let backend = backend.parse().map_err(|error| format!("backend {backend:?}: {error}"))?;
+        let (device, variant) = match device.and_then(|device| device.rsplit_once('/')) {
+            Some((device, variant)) => (Some(device), Some(variant.parse()?)),
             None => (device, None),
         };
-        Ok(Self { device: (!device.is_empty()).then(|| device.to_owned()), variant })
+        let device = device.filter(|device| !device.is_empty()).map(str::to_owned);
+        Ok(Self { backend, device, variant })
     }
 }
 
 /// An open device, on which any number of backends live one after the other or side by side.
 pub(super) struct OpenTarget {
+    pub(super) device: OpenDevice,
     /// Adapter, API, driver and kernels, as [`Backend::description`] tells them.
     pub(super) description: String,
     /// Name of the kernel variant.
     pub(super) kernels: String,
-    /// Every variant that the device runs.
+    /// Every variant that the device runs; none where there is no choice.
     pub(super) variants: Vec<Variant>,
     /// Whether the device is the processor.
     pub(super) is_software: bool,
-    make: Box<dyn Fn() -> Box<dyn Backend>>,
 }
 
 impl Target {
@@ -49,25 +47,23 @@ impl Target {
     /// # Errors
     /// When there is none, or it does not run the variant.
     pub(super) fn open(&self) -> Result<OpenTarget, BackendError> {
-        let gpu = GpuDevice::open(self.device.as_deref(), self.variant)?;
-        let make = {
-            let gpu = Arc::clone(&gpu);
-            Box::new(move || Box::new(WebGpuBackend::new(gpu.clone())) as Box<dyn Backend>)
+        let &Self { backend, variant, .. } = self;
+        let device = OpenDevice::open(DeviceChoice { backend, device: self.device.as_deref(), variant })?;
+        let (kernels, variants) = match &device {
+            OpenDevice::WebGpu(gpu) => (gpu.variant().to_string(), gpu.summary().variants.clone()),
+            #[cfg(feature = "cuda")]
+            OpenDevice::Cuda(_) => ("cuda".to_owned(), Vec::new()),
         };
-        Ok(OpenTarget {
-            description: make().description(),
-            kernels: gpu.variant().to_string(),
-            variants: gpu.summary().variants.clone(),
-            is_software: gpu.summary().is_software,
-            make,
-        })
+        let example = device.backend();
+        let (description, is_software) = (example.description(), example.memory().is_software);
+        Ok(OpenTarget { device, description, kernels, variants, is_software })
     }
 }
 
 impl OpenTarget {
     /// A backend with nothing on it.
     pub(super) fn backend(&self) -> Box<dyn Backend> {
-        (self.make)()
+        self.device.backend()
     }
 }
 
@@ -77,11 +73,16 @@ mod tests {
 
     #[test]
     fn targets_have_up_to_three_parts() {
-        let target = |device: Option<&str>, variant| Target { device: device.map(str::to_owned), variant };
-        assert_eq!("webgpu".parse(), Ok(Target::default()));
+        let target = |device: Option<&str>, variant| Target {
+            backend: BackendKind::WebGpu,
+            device: device.map(str::to_owned),
+            variant,
+        };
+        assert_eq!("webgpu".parse(), Ok(target(None, None)));
         assert_eq!("webgpu:llvmpipe".parse(), Ok(target(Some("llvmpipe"), None)));
         assert_eq!("webgpu:1/plain".parse(), Ok(target(Some("1"), Some(Variant::Plain))));
         assert_eq!("webgpu:/cpu".parse(), Ok(target(None, Some(Variant::Cpu))));
+        assert_eq!("cuda:0".parse(), Ok(Target { backend: BackendKind::Cuda, ..target(Some("0"), None) }));
         assert!("llvmpipe".parse::<Target>().unwrap_err().contains("webgpu"));
         assert!("webgpu:x/fast".parse::<Target>().unwrap_err().contains("fast"));
     }

@@ -105,7 +105,7 @@ pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Mea
         if best.is_some() && Instant::now() > deadline {
             break;
         }
-        let mut bench = Bench::new(gpu.with_variant(variant), request)?;
+        let mut bench = Bench::new(gpu.with_kernels(variant, Tuning::default()), request)?;
         let all_steps = |op| bench.steps_of(op);
         let (products, decodes) = (all_steps(Op::Product), all_steps(Op::Decode));
         let tuning = Tuning::default();

@@ -118,7 +118,10 @@ pub fn choose(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<(Arc<GpuDev
             Ok(Some(entry)) => {
                 let (variant, tuning) = (entry.variant, entry.tuning);
                 let source = TuningSource::Cached(entry.measured_at);
-                return Ok((gpu.with_variant(variant), TuningChoice { variant, tuning, source, warning: None }));
+                return Ok((
+                    gpu.with_kernels(variant, tuning),
+                    TuningChoice { variant, tuning, source, warning: None },
+                ));
             }
             Ok(None) => {}
             Err(wrong) => warning = Some(wrong),
@@ -134,5 +137,5 @@ pub fn choose(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<(Arc<GpuDev
     }
     let measure::Measured { variant, tuning, seconds, trials } = measured;
     let source = TuningSource::Measured(seconds, trials);
-    Ok((gpu.with_variant(variant), TuningChoice { variant, tuning, source, warning }))
+    Ok((gpu.with_kernels(variant, tuning), TuningChoice { variant, tuning, source, warning }))
 }

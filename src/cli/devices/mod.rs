@@ -1,5 +1,7 @@
 //! `bindery devices`: what there is to run on.
 
+mod cuda;
+
 use super::table::table;
 use super::units::{bytes, utc_date};
 use anyhow::Result;
@@ -11,13 +13,17 @@ use std::process::ExitCode;
 const AFTER_HELP: &str = "\
 `--device` of the other commands takes the index or a part of the name. Without it they take the first of: discrete GPU,
 integrated GPU, virtual GPU, software adapter. \"kernels\" are the variants that run there, the preferred one first;
-below the table, what was measured for which shapes of models (see --retune of the other commands), or the rule.
+below the table, what was measured for which shapes of models (see --retune of the other commands), or the rule. CUDA
+devices are numbered by themselves, and used with --backend cuda.
 
 Examples:
   bindery devices
   bindery devices --json | jq '.[].name'";
 
-/// List the adapters: driver, features, limits, and which kernels would run
+const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 adapter found; install your GPU's Vulkan driver, or a software \
+                          adapter (Debian, Ubuntu: apt-get install mesa-vulkan-drivers)";
+
+/// List the adapters and CUDA devices: driver, features, limits, and which kernels would run
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct DevicesArgs {
@@ -30,28 +36,37 @@ pub(super) struct DevicesArgs {
 pub(super) fn run(args: &DevicesArgs) -> Result<ExitCode> {
     let adapters = adapters();
     let tunings = cached_tunings();
+    let cuda = cuda::list();
     if args.json {
-        let list: Vec<Value> = adapters.iter().map(|adapter| as_json(adapter, &tunings)).collect();
+        let list: Vec<Value> = adapters.iter().map(|adapter| as_json(adapter, &tunings)).chain(cuda.json).collect();
         writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&list)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if adapters.is_empty() {
-        anyhow::bail!(
-            "no Vulkan, Metal or DirectX 12 adapter found; install your GPU's Vulkan driver, or a software adapter \
-             (Debian, Ubuntu: apt-get install mesa-vulkan-drivers)"
-        );
+    if adapters.is_empty() && cuda.json.is_empty() {
+        anyhow::bail!("{NO_ADAPTER} ({})", cuda.text);
     }
+    if adapters.is_empty() {
+        writeln!(std::io::stdout(), "WebGPU: {NO_ADAPTER}\n")?;
+    } else {
+        write_adapters(&adapters, &tunings)?;
+    }
+    writeln!(std::io::stdout(), "{}", cuda.text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_adapters(adapters: &[AdapterSummary], tunings: &[CachedTuning]) -> Result<()> {
     let head = ["index", "name", "vendor", "type", "API", "subgroup", "f16", "binding", "buffer", "memory", "kernels"];
     let rows: Vec<Vec<String>> = adapters.iter().map(row).collect();
     writeln!(std::io::stdout(), "{}\n", table(&head, &rows))?;
-    for adapter in &adapters {
+    for adapter in adapters {
         let cannot = adapter.unusable.as_ref().map(|why| format!("; cannot be used: {why}")).unwrap_or_default();
         writeln!(std::io::stdout(), "{}: driver {}{cannot}", adapter.index, adapter.driver)?;
-        for line in choices(adapter, &tunings) {
+        for line in choices(adapter, tunings) {
             writeln!(std::io::stdout(), "   {line}")?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    writeln!(std::io::stdout())?;
+    Ok(())
 }
 
 fn row(adapter: &AdapterSummary) -> Vec<String> {
@@ -110,6 +125,7 @@ fn as_json(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Value {
         })
     });
     json!({
+        "backend": "webgpu",
         "index": adapter.index,
         "name": adapter.name,
         "vendor": adapter.vendor,
