@@ -12,9 +12,9 @@ mod kv_cache;
 mod logits;
 mod matmul;
 
+pub(in crate::backend) use attention::AttentionTiling;
 #[cfg(test)]
 pub(super) use attention::WORKGROUP_BYTES;
-pub(in crate::backend) use attention::AttentionTiling;
 pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce};
 pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache};
 pub(super) use logits::{
