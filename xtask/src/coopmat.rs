@@ -39,7 +39,8 @@ pub fn run(args: &[String]) -> Result<()> {
     );
     fs::write(&manifest, text).with_context(|| format!("cannot write {}", manifest.display()))?;
 
-    run_command(cargo().args(["build", "--bin", "bindery"]))?;
+    // With the features that the tests build it with: another set would build everything again.
+    run_command(cargo().args(["test", "--workspace", "--no-run", "--test", "cli"]))?;
     let devices = stdout(in_tree(&tree, &manifest).args(["devices", "--json"])).unwrap_or_default();
     if !devices.contains("\"matrix_size\": 8") {
         bail!("the adapter in {} lists no cooperative matrices:\n{devices}", tree.display());

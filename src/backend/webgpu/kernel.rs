@@ -12,9 +12,10 @@ mod kv_cache;
 mod logits;
 mod matmul;
 
+pub(in crate::backend) use attention::AttentionTiling;
 #[cfg(test)]
 pub(super) use attention::WORKGROUP_BYTES;
-pub(super) use attention::{AttentionParams, AttentionTiling, attention_decode, attention_prefill, attention_reduce};
+pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce};
 pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache};
 pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, LOGITS_CHUNK, TopKChunksParams, TopKRowsParams, argmax_chunks, argmax_rows,
@@ -30,7 +31,7 @@ macro_rules! wgsl {
 
 /// How a weight lies on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum DeviceFormat {
+pub(in crate::backend) enum DeviceFormat {
     F32,
     F16,
     Bf16,
@@ -42,7 +43,7 @@ pub(super) enum DeviceFormat {
 
 impl DeviceFormat {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8, Self::Q4];
+    pub(in crate::backend) const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8, Self::Q4];
 
     fn file(self) -> &'static str {
         match self {
@@ -55,7 +56,7 @@ impl DeviceFormat {
     }
 
     /// Whether there is a second plane, of scales.
-    pub(super) fn has_scales(self) -> bool {
+    pub(in crate::backend) fn has_scales(self) -> bool {
         matches!(self, Self::Q8 | Self::Q4)
     }
 }

@@ -6,7 +6,7 @@ use super::kernel::{
 };
 use super::step_words::{ITEM_WORDS, NO_PARTIAL, REDUCE_WORDS, header};
 use super::uniformity::barriers_in_divergent_flow;
-use super::{Tuning, Variant};
+use super::{Tuning, Variant, tuning_candidates};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, Scalar, StorageAccess, TypeInner};
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,7 +66,7 @@ fn layout(shape: &AttentionShape, dtype: KvDtype) -> KvLayout {
 }
 
 /// Every kernel of a variant and what to call it, with the fields of its parameters.
-fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Field>)> {
+fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String, Kernel, Vec<Field>)> {
     let label = format!("{variant}/{subgroup_size}");
     let quads = || fields!(QuadsParams: quads);
     let mut all = vec![
@@ -84,7 +84,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
         all.push((label.clone(), kernel::embed(format, variant), fields!(EmbedParams: octets, first_row, num_rows)));
-        for choice in products(variant, subgroup_size) {
+        for choice in products(variant, subgroup_size, tuning) {
             for folded in [(false, false), (true, false), (false, true), (true, true)] {
                 let folded = Folded { norm: folded.0, gate: folded.1 };
                 if folded.norm && !choice.folds_norm() {
@@ -101,7 +101,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
         for dtype in [KvDtype::F32, KvDtype::F16] {
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
             let layout = layout(&shape, dtype);
-            let tiling = AttentionTiling::new(variant, &shape, dtype, false, &Tuning::default());
+            let tiling = AttentionTiling::new(variant, &shape, dtype, false, tuning);
             let fields = || fields!(AttentionParams: scale, items_at);
             let decode = kernel::attention_decode(variant, subgroup_size, &shape, &layout, &tiling);
             let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, &layout, &tiling);
@@ -118,9 +118,9 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
 }
 
 /// Every matrix product of a variant, on adapters with and without cooperative matrices.
-fn products(variant: Variant, subgroup_size: u32) -> Vec<MatMulKernel> {
+fn products(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<MatMulKernel> {
     let matrices = [8, 16].map(|size| Some(Matrices { size, max_subgroup_size: subgroup_size.max(8) }));
-    let of = |matrices| MatMulKernel::choices(variant, matrices, false, &Tuning::default());
+    let of = |matrices| MatMulKernel::choices(variant, matrices, false, tuning);
     [None].into_iter().chain(matrices).flat_map(of).map(|(_, choice)| choice).collect()
 }
 
@@ -144,8 +144,9 @@ pub(super) struct Reflected {
 /// Every kernel once: those of equal text are compiled once too.
 pub(super) fn for_each_kernel(mut check: impl FnMut(&Reflected)) {
     let mut seen = BTreeSet::new();
-    for (variant, subgroup_size) in VARIANTS {
-        for (label, kernel, fields) in kernels(variant, subgroup_size) {
+    let tunings = tuning_candidates();
+    for ((variant, subgroup_size), tuning) in VARIANTS.into_iter().flat_map(|v| tunings.iter().map(move |t| (v, t))) {
+        for (label, kernel, fields) in kernels(variant, subgroup_size, tuning) {
             let source = kernel.source();
             if !seen.insert(source.clone()) {
                 continue;
