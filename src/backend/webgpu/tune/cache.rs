@@ -184,6 +184,7 @@ mod tests {
             driver: driver.into(),
             subgroup_sizes: Some((32, 32)),
             shader_f16: true,
+            matrix_size: None,
             max_binding_bytes: 1 << 30,
             max_buffer_bytes: 1 << 30,
             memory_bytes: None,
