@@ -137,8 +137,8 @@ impl Sampler {
                 .map(|(&logit, token)| Candidate { logit, token, weight: weight(logit) })
                 .filter(|candidate| candidate.weight >= min_p),
         );
-        let len = self.candidates.len();
-        if params.top_k > 0 && (params.top_k as u64) < len as u64 {
+        let cuts_k = params.top_k > 0 && (params.top_k as u64) < self.candidates.len() as u64;
+        if cuts_k {
             let k = params.top_k as usize;
             self.candidates.select_nth_unstable_by(k - 1, by_likelihood);
             self.candidates.truncate(k);
@@ -146,14 +146,16 @@ impl Sampler {
         if params.top_p < 1.0 {
             keep_nucleus(&mut self.candidates, f64::from(params.top_p));
         }
-        if self.candidates.len() < len {
+        if cuts_k || params.top_p < 1.0 {
+            // Either of them leaves another order, even if it keeps all.
             self.candidates.sort_unstable_by_key(|candidate| candidate.token);
         }
         Ok(pick(&self.candidates, uniform))
     }
 }
 
-fn uniform_of(draw: Draw) -> f64 {
+/// The number that a draw is made by.
+pub(super) fn uniform_of(draw: Draw) -> f64 {
     uniform(draw.seed, draw.sample_index, draw.position)
 }
 

@@ -16,6 +16,8 @@ const REDUCE_ITEMS_AT = 11u;
 const NUM_TOP_K_ROWS = 12u;
 const TOP_K = 13u;
 const TOP_K_ROWS_AT = 14u;
+const DRAWS_AT = 15u;
+const ADJUSTMENTS_AT = 16u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 const ROWS_TOKENS = 0u;

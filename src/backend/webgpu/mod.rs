@@ -8,6 +8,7 @@ mod bandwidth;
 mod device;
 mod kernel;
 mod plan;
+mod read_back;
 #[cfg(test)]
 mod reflection;
 mod repack;
@@ -26,8 +27,9 @@ use super::{
 };
 use super::{MAX_TOP_K, StepOutput, WeightId};
 use half::f16;
-use kernel::{AttentionTiling, LOGITS_CHUNK};
-use plan::{Buffers, Plan, Planner, TopKBuffers};
+use kernel::{AttentionTiling, DRAW_BLOCK, LOGITS_CHUNK};
+use plan::{Buffers, DrawBuffers, Plan, Planner, TopKBuffers};
+use read_back::ReadBack;
 use std::sync::Arc;
 use step_words::StepWords;
 use weights::GpuWeight;
@@ -38,6 +40,7 @@ pub struct WebGpuBackend {
     weights: Vec<GpuWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
+    read_back: ReadBack,
     allocated_bytes: u64,
 }
 
@@ -50,10 +53,67 @@ struct Prepared {
     plan: Plan,
 }
 
+/// Bytes that come back of each kind, in this order.
+struct WantedBytes {
+    argmax: u64,
+    drawn: u64,
+    top_k: u64,
+    logits: u64,
+}
+
+impl WantedBytes {
+    fn total(&self) -> u64 {
+        self.argmax + self.drawn + self.top_k + self.logits
+    }
+
+    fn split(&self, bytes: &[u8], output: &mut StepOutput) {
+        let (argmax, rest) = bytes.split_at(self.argmax as usize);
+        let (drawn, rest) = rest.split_at(self.drawn as usize);
+        let (top_k, logits) = rest.split_at(self.top_k as usize);
+        output.argmax.extend_from_slice(bytemuck::cast_slice(argmax));
+        output.drawn.extend_from_slice(bytemuck::cast_slice(drawn));
+        output.top_k.extend_from_slice(bytemuck::cast_slice(top_k));
+        output.logits.extend_from_slice(bytemuck::cast_slice(logits));
+    }
+}
+
+impl Prepared {
+    /// Nothing comes back of a program without logits.
+    fn wanted_bytes(&self, input: &StepInput<'_>) -> WantedBytes {
+        let vocab = self.program.logits.map_or(0, |logits| self.program.activations[logits.0 as usize].cols);
+        let each = u64::from(vocab > 0);
+        WantedBytes {
+            argmax: 4 * each * input.logits_indices.len() as u64,
+            drawn: 4 * each * input.draws.len() as u64,
+            top_k: 8 * each * input.top_k_rows.len() as u64 * u64::from(input.top_k),
+            logits: 4 * u64::from(vocab) * input.read_logits_rows.len() as u64,
+        }
+    }
+
+    fn copy_wanted(
+        &self,
+        input: &StepInput<'_>,
+        wanted: &WantedBytes,
+        read_back: &mut ReadBack,
+        encoder: &mut wgpu::CommandEncoder,
+    ) {
+        let Some(logits) = self.program.logits else { return };
+        let logits = &self.buffers.activations[logits.0 as usize];
+        read_back.copy(encoder, &self.buffers.ids, 0, wanted.argmax);
+        read_back.copy(encoder, &self.buffers.draws.drawn, 0, wanted.drawn);
+        read_back.copy(encoder, &self.buffers.top_k.scores, 0, wanted.top_k);
+        for &row in input.read_logits_rows {
+            let bytes = wanted.logits / input.read_logits_rows.len() as u64;
+            read_back.copy(encoder, logits, u64::from(row) * bytes, bytes);
+        }
+    }
+}
+
 impl WebGpuBackend {
     /// A backend with no weights on an open device.
     pub fn new(gpu: Arc<GpuDevice>) -> Self {
-        Self { gpu, weights: Vec::new(), prepared: None, words: StepWords::default(), allocated_bytes: 0 }
+        let (words, read_back) = (StepWords::default(), ReadBack::default());
+        Self { gpu, weights: Vec::new(), prepared: None, words, read_back, allocated_bytes: 0 }
     }
 
     fn prepared(&self) -> &Prepared {
@@ -88,7 +148,9 @@ impl WebGpuBackend {
         let shape = &program.attention;
         let partials = u64::from(step_words::max_partials(limits, kv.block_size, tiling)) * u64::from(shape.num_heads);
         let words = step_words::max_words(limits, kv.block_size, tiling);
-        let chunks = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols.div_ceil(LOGITS_CHUNK));
+        let vocab = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols);
+        let chunks = vocab.div_ceil(LOGITS_CHUNK);
+        let draw_blocks = u64::from(limits.max_draws) * u64::from(vocab.div_ceil(DRAW_BLOCK));
         let rows = u64::from(limits.max_logits_rows.max(1));
         Ok(Buffers {
             step: buffer("step", 4 * words as u64)?,
@@ -104,6 +166,11 @@ impl WebGpuBackend {
                 chunk_sums: buffer("likeliest tokens", 4 * rows * u64::from(chunks))?,
                 chunk_top: buffer("likeliest tokens", 8 * rows * u64::from(chunks * MAX_TOP_K))?,
                 scores: buffer("likeliest tokens", 8 * rows * u64::from(MAX_TOP_K))?,
+            },
+            draws: DrawBuffers {
+                keys: buffer("draws", 4 * u64::from(DRAW_BLOCK) * draw_blocks)?,
+                stats: buffer("draws", 8 * draw_blocks)?,
+                drawn: buffer("draws", 4 * u64::from(limits.max_draws))?,
             },
             unused: buffer("unused", 16)?,
         })
@@ -185,7 +252,8 @@ impl Backend for WebGpuBackend {
         self.gpu.check()
     }
 
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
+    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
+        output.clear();
         let prepared = self.prepared.as_ref().expect("prepare() comes before forward()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
         let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
@@ -200,30 +268,12 @@ impl Backend for WebGpuBackend {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             prepared.plan.encode(&mut pass, &self.words.counts);
         }
-        let rows = input.logits_indices.len();
-        let Some(logits) = prepared.program.logits.filter(|_| rows > 0) else {
-            gpu.queue.submit([encoder.finish()]);
-            gpu.wait()?;
-            return Ok(StepOutput::default());
-        };
-        let row_bytes = 4 * u64::from(prepared.program.activations[logits.0 as usize].cols);
-        let logits = &prepared.buffers.activations[logits.0 as usize];
-        let mut ranges = vec![(&prepared.buffers.ids, 0, 4 * rows as u64)];
-        let top_k_bytes = 8 * input.top_k_rows.len() as u64 * u64::from(input.top_k);
-        if top_k_bytes > 0 {
-            ranges.push((&prepared.buffers.top_k.scores, 0, top_k_bytes));
-        }
-        ranges.extend(input.read_logits_rows.iter().map(|&row| (logits, u64::from(row) * row_bytes, row_bytes)));
-        let staging = gpu.encode_read(&mut encoder, &ranges);
+        let wanted = prepared.wanted_bytes(input);
+        self.read_back.begin(gpu, wanted.total());
+        prepared.copy_wanted(input, &wanted, &mut self.read_back, &mut encoder);
         gpu.queue.submit([encoder.finish()]);
-        let bytes = gpu.finish_read(&staging)?;
-        let (ids, rest) = bytes.split_at(4 * rows);
-        let (top_k, logits) = rest.split_at(top_k_bytes as usize);
-        Ok(StepOutput {
-            argmax: bytemuck::pod_collect_to_vec(ids),
-            logits: bytemuck::pod_collect_to_vec(logits),
-            top_k: bytemuck::pod_collect_to_vec(top_k),
-        })
+        output.waited = self.read_back.finish(gpu, |bytes| wanted.split(bytes, output))?;
+        Ok(())
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {

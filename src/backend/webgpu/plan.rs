@@ -49,6 +49,12 @@ pub(super) enum Grid {
     },
     /// `(rows whose likeliest tokens are wanted, 1)`.
     TopKRows,
+    /// `(x, draws)`.
+    DrawColumns {
+        x: u32,
+    },
+    /// `(draws, 1)`.
+    Draws,
 }
 
 fn count(rows: Rows, counts: &StepCounts) -> u32 {
@@ -70,6 +76,8 @@ impl Grid {
             Self::BlockCopies { x } => (x, counts.block_copies),
             Self::TopKColumns { x } => (x, counts.top_k_rows),
             Self::TopKRows => (counts.top_k_rows, 1),
+            Self::DrawColumns { x } => (x, counts.draws),
+            Self::Draws => (counts.draws, 1),
         }
     }
 }
@@ -103,6 +111,7 @@ pub(super) struct Buffers {
     pub(super) chunk_max: wgpu::Buffer,
     pub(super) ids: wgpu::Buffer,
     pub(super) top_k: TopKBuffers,
+    pub(super) draws: DrawBuffers,
     /// Bound where a kernel has an input that this op does not use.
     pub(super) unused: wgpu::Buffer,
 }
@@ -112,6 +121,13 @@ pub(super) struct TopKBuffers {
     pub(super) chunk_sums: wgpu::Buffer,
     pub(super) chunk_top: wgpu::Buffer,
     pub(super) scores: wgpu::Buffer,
+}
+
+/// Those of the draws.
+pub(super) struct DrawBuffers {
+    pub(super) keys: wgpu::Buffer,
+    pub(super) stats: wgpu::Buffer,
+    pub(super) drawn: wgpu::Buffer,
 }
 
 /// Everything a step dispatches, in order.
@@ -160,7 +176,7 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Turns every op into dispatches, block copies before them and the argmax and the likeliest tokens after them.
+    /// Turns every op into dispatches, block copies before them, and argmax, likeliest tokens and draws after them.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
         for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
             self.copy_blocks(layers)?;
@@ -171,6 +187,7 @@ impl<'a> Planner<'a> {
         if let Some(logits) = self.program.logits {
             self.argmax(logits)?;
             self.top_k(logits)?;
+            self.draws(logits)?;
         }
         Ok(Plan { nodes: self.nodes })
     }

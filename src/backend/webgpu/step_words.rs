@@ -1,6 +1,6 @@
 //! One step's metadata as the words of `shaders/wgsl/include/step.wgsl`: a header of counts and offsets, then sections.
 
-use super::super::{StepInput, StepLimits};
+use super::super::{LogitAdjustment, StepInput, StepLimits, TokenDraw};
 use super::kernel::AttentionTiling;
 
 /// Header indices, as in the WGSL.
@@ -20,9 +20,14 @@ pub(super) mod header {
     pub(in super::super) const NUM_TOP_K_ROWS: usize = 12;
     pub(in super::super) const TOP_K: usize = 13;
     pub(in super::super) const TOP_K_ROWS_AT: usize = 14;
-    pub(in super::super) const WORDS: usize = 15;
+    pub(in super::super) const DRAWS_AT: usize = 15;
+    pub(in super::super) const ADJUSTMENTS_AT: usize = 16;
+    pub(in super::super) const WORDS: usize = 17;
 }
 
+/// Words of a `TokenDraw` and of a `LogitAdjustment`.
+pub(super) const DRAW_WORDS: usize = size_of::<TokenDraw>() / 4;
+pub(super) const ADJUSTMENT_WORDS: usize = size_of::<LogitAdjustment>() / 4;
 /// Words of a `WorkItem` and of a `ReduceItem`.
 pub(super) const ITEM_WORDS: usize = 6;
 pub(super) const REDUCE_WORDS: usize = 3;
@@ -39,6 +44,7 @@ pub(super) struct StepCounts {
     pub(super) prefill_items: u32,
     pub(super) reduce_items: u32,
     pub(super) top_k_rows: u32,
+    pub(super) draws: u32,
 }
 
 /// The words, rebuilt every step in the same allocations.
@@ -72,6 +78,8 @@ pub(super) fn max_words(limits: &StepLimits, block_size: u32, tiling: &Attention
         + 2 * limits.max_block_copies as usize
         + ITEM_WORDS * (max_partials(limits, block_size, tiling) + prefill_items) as usize
         + REDUCE_WORDS * limits.max_tokens as usize
+        + DRAW_WORDS * limits.max_draws as usize
+        + ADJUSTMENT_WORDS * limits.max_adjustments as usize
 }
 
 impl StepWords {
@@ -86,6 +94,8 @@ impl StepWords {
         self.section(header::BLOCK_TABLES_AT, input.block_tables);
         self.section(header::LOGITS_INDICES_AT, input.logits_indices);
         self.section(header::TOP_K_ROWS_AT, input.top_k_rows);
+        self.section(header::DRAWS_AT, bytemuck::cast_slice(input.draws));
+        self.section(header::ADJUSTMENTS_AT, bytemuck::cast_slice(input.adjustments));
         self.words[header::BLOCK_COPIES_AT] = self.words.len() as u32;
         self.words.extend(input.block_copies.iter().flat_map(|&(src, dst)| [src, dst]));
 
@@ -105,6 +115,7 @@ impl StepWords {
             prefill_items: self.prefill.len() as u32,
             reduce_items: self.reduce.len() as u32,
             top_k_rows: input.top_k_rows.len() as u32,
+            draws: input.draws.len() as u32,
         };
         self.words[header::NUM_TOKENS] = self.counts.tokens;
         self.words[header::NUM_LOGITS_ROWS] = self.counts.logits_rows;
