@@ -221,7 +221,8 @@ fn draw_rows(inv: Invocation) {
     let all_ties = sums.x - sums.y;
     if (key > low || cuts_none) { ties = all_ties; }
     let each = draw_weight(key, row.largest, row.temperature);
-    if (has_p) { ties = clamp(ceil((wanted - sums.z) / max(each, 1e-30)), 1.0, max(ties, 1.0)); }
+    // (No token has this key where rounding keeps all the sums below what is wanted.)
+    if (has_p) { ties = clamp(ceil((wanted - sums.z) / max(each, 1e-30)), min(ties, 1.0), ties); }
     if (!keeps_all) { weight = sums.z + ties * each; }
     var cut = Cut(key, 0xffffffffu, keeps_all);
     let some_go = !keeps_all && ties < all_ties;

@@ -62,7 +62,7 @@ pub struct Llm {
     chat_template: Result<Arc<ChatTemplate>, TextError>,
     compiler: Arc<GrammarCompiler>,
     active: BTreeMap<RequestId, ActiveRequest>,
-    /// `None` during a step, and after one that failed.
+    /// `None` during a step.
     memory: Option<StepMemory>,
     times: StepTimes,
     kv_memory: KvMemory,

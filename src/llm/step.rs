@@ -96,11 +96,18 @@ impl Llm {
         if self.scheduler.schedule().is_none() {
             return Ok(false);
         }
-        let mut memory = self.memory.take().expect("a step that failed was the last");
+        let mut memory = self.memory.take().expect("every step puts it back");
+        let result = self.compute(begin, &mut memory, events);
+        self.memory = Some(memory);
+        result.map(|()| true)
+    }
+
+    /// What comes after the scheduling that began at `begin`.
+    fn compute(&mut self, begin: Instant, memory: &mut StepMemory, events: &mut Vec<Event>) -> Result<(), LlmError> {
         let scheduled = Instant::now();
-        self.forward(&mut memory)?;
+        self.forward(memory)?;
         let computed = Instant::now();
-        let StepMemory { wanted, output, sampled, token_events, logits } = &mut memory;
+        let StepMemory { wanted, output, sampled, token_events, logits } = memory;
         sampled.clear();
         self.prompt_logprobs(&wanted.whole, output, events);
         self.sample(wanted, output, sampled, logits);
@@ -114,8 +121,7 @@ impl Llm {
             sample: drawn - computed,
             update: drawn.elapsed(),
         };
-        self.memory = Some(memory);
-        Ok(true)
+        Ok(())
     }
 
     /// Runs the batch in flight on the device.

@@ -37,8 +37,12 @@ impl Kept {
             (0..logits.len() as u32).filter(|&t| logits[t as usize] > f32::NEG_INFINITY).collect();
         ranked.sort_by(|&a, &b| by_rank((logits[a as usize], a), (logits[b as usize], b)));
         let largest = f64::from(logits[*ranked.first().ok_or(DRAWN_NOTHING)? as usize]);
-        let weight = |token: u32| ((f64::from(logits[token as usize]) - largest) / f64::from(draw.temperature)).exp();
-        ranked.truncate(ranked.partition_point(|&token| weight(token) >= f64::from(draw.min_p)));
+        let temperature = f64::from(draw.temperature);
+        let below = |token: u32| f64::from(logits[token as usize]) - largest;
+        let weight = |token: u32| (below(token) / temperature).exp();
+        // The weight against `min_p`, but for the exponential, which rounds.
+        let least = temperature * f64::from(draw.min_p).ln();
+        ranked.truncate(ranked.partition_point(|&token| below(token) >= least));
         if draw.top_k > 0 {
             ranked.truncate(draw.top_k as usize);
         }

@@ -1,12 +1,13 @@
 //! The WebGPU backend: WGSL kernels on Vulkan, Metal and DirectX 12.
 //!
 //! Weights are repacked into aligned planes and stay quantised; every dispatch is prebuilt (`plan`); a step is one
-//! metadata upload, one submit and one read-back of token ids.
+//! metadata upload, one submit (more for long prefills, see `pace`) and one read-back of token ids.
 
 mod adapter;
 mod bandwidth;
 mod device;
 mod kernel;
+mod pace;
 mod plan;
 mod read_back;
 #[cfg(test)]
@@ -28,10 +29,12 @@ use super::{
 use super::{MAX_TOP_K, StepOutput, WeightId};
 use half::f16;
 use kernel::{AttentionTiling, DRAW_BLOCK, LOGITS_CHUNK};
+use pace::Pace;
 use plan::{Buffers, DrawBuffers, Plan, Planner, TopKBuffers};
 use read_back::ReadBack;
 use std::sync::Arc;
-use step_words::StepWords;
+use std::time::Instant;
+use step_words::{StepCounts, StepWords};
 use weights::GpuWeight;
 
 /// A [`Backend`] on a `wgpu` device.
@@ -41,6 +44,7 @@ pub struct WebGpuBackend {
     prepared: Option<Prepared>,
     words: StepWords,
     read_back: ReadBack,
+    pace: Pace,
     allocated_bytes: u64,
 }
 
@@ -78,6 +82,22 @@ impl WantedBytes {
 }
 
 impl Prepared {
+    /// Records a step and submits it, but for its last part.
+    fn encode(&self, gpu: &GpuDevice, counts: &StepCounts, budget: u64) -> wgpu::CommandEncoder {
+        let descriptor = wgpu::CommandEncoderDescriptor { label: Some("step") };
+        let mut next = 0;
+        loop {
+            let mut encoder = gpu.device.create_command_encoder(&descriptor);
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            next = self.plan.encode(&mut pass, counts, next, budget);
+            drop(pass);
+            if next == self.plan.len() {
+                return encoder;
+            }
+            gpu.queue.submit([encoder.finish()]);
+        }
+    }
+
     /// Nothing comes back of a program without logits.
     fn wanted_bytes(&self, input: &StepInput<'_>) -> WantedBytes {
         let vocab = self.program.logits.map_or(0, |logits| self.program.activations[logits.0 as usize].cols);
@@ -112,8 +132,14 @@ impl Prepared {
 impl WebGpuBackend {
     /// A backend with no weights on an open device.
     pub fn new(gpu: Arc<GpuDevice>) -> Self {
-        let (words, read_back) = (StepWords::default(), ReadBack::default());
-        Self { gpu, weights: Vec::new(), prepared: None, words, read_back, allocated_bytes: 0 }
+        let (words, read_back, pace) = (StepWords::default(), ReadBack::default(), Pace::default());
+        Self { gpu, weights: Vec::new(), prepared: None, words, read_back, pace, allocated_bytes: 0 }
+    }
+
+    /// Fixes how much work goes into one submit, in multiply-adds, which otherwise follows from the device's speed. The
+    /// results are the same.
+    pub fn set_submit_budget(&mut self, work: u64) {
+        self.pace.fix(work);
     }
 
     fn prepared(&self) -> &Prepared {
@@ -263,16 +289,14 @@ impl Backend for WebGpuBackend {
         self.words.build(input, &prepared.tiling);
         let gpu = &self.gpu;
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            prepared.plan.encode(&mut pass, &self.words.counts);
-        }
+        let start = Instant::now();
+        let mut encoder = prepared.encode(gpu, &self.words.counts, self.pace.budget());
         let wanted = prepared.wanted_bytes(input);
         self.read_back.begin(gpu, wanted.total());
         prepared.copy_wanted(input, &wanted, &mut self.read_back, &mut encoder);
         gpu.queue.submit([encoder.finish()]);
         output.waited = self.read_back.finish(gpu, |bytes| wanted.split(bytes, output))?;
+        self.pace.measured(prepared.plan.work(&self.words.counts), start.elapsed());
         Ok(())
     }
 

@@ -130,35 +130,81 @@ pub(super) struct DrawBuffers {
     pub(super) drawn: wgpu::Buffer,
 }
 
+/// Multiply-adds of a dispatch, as far as they count.
+#[derive(Debug, Clone, Copy, Default)]
+struct Work {
+    per_row: u64,
+    /// For each key that each token attends to.
+    per_key: u64,
+}
+
+impl Work {
+    fn of(self, rows: u32, counts: &StepCounts) -> u64 {
+        self.per_row * u64::from(rows) + self.per_key * counts.keys
+    }
+}
+
 /// Everything a step dispatches, in order.
 pub(super) struct Plan {
     nodes: Vec<Node>,
+    /// Of each node.
+    work: Vec<Work>,
 }
 
 impl Plan {
-    /// Records a step.
-    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, counts: &StepCounts) {
-        for node in &self.nodes {
+    /// Nodes of the plan.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Work of a step.
+    pub(super) fn work(&self, counts: &StepCounts) -> u64 {
+        self.nodes.iter().zip(&self.work).map(|(node, work)| work.of(count(node.rows, counts), counts)).sum()
+    }
+
+    /// Records the nodes of a step from `first` on, until the next one would take the work beyond `budget`; at least one.
+    /// Returns the node that comes next.
+    pub(super) fn encode(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        counts: &StepCounts,
+        first: usize,
+        budget: u64,
+    ) -> usize {
+        let mut done = 0;
+        for (index, node) in self.nodes.iter().enumerate().skip(first) {
             let rows = count(node.rows, counts);
-            if rows == 0 {
-                continue;
+            let work = self.work[index].of(rows, counts);
+            if done > 0 && done + work > budget {
+                return index;
             }
-            let choice = node
-                .choices
-                .iter()
-                .find(|choice| rows <= choice.max_rows)
-                .expect("the last choice is for any number of rows");
-            let (x, y) = choice.grid.size(counts);
-            if x == 0 || y == 0 {
-                continue;
-            }
-            pass.set_pipeline(&choice.pipeline.pipeline);
-            pass.set_bind_group(0, &node.bind_group, &[]);
-            if !choice.params.is_empty() {
-                pass.set_immediates(0, &choice.params);
-            }
-            pass.dispatch_workgroups(x, y, 1);
+            done += work;
+            node.encode(pass, rows, counts);
         }
+        self.nodes.len()
+    }
+}
+
+impl Node {
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, rows: u32, counts: &StepCounts) {
+        if rows == 0 {
+            return;
+        }
+        let choice = self
+            .choices
+            .iter()
+            .find(|choice| rows <= choice.max_rows)
+            .expect("the last choice is for any number of rows");
+        let (x, y) = choice.grid.size(counts);
+        if x == 0 || y == 0 {
+            return;
+        }
+        pass.set_pipeline(&choice.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        if !choice.params.is_empty() {
+            pass.set_immediates(0, &choice.params);
+        }
+        pass.dispatch_workgroups(x, y, 1);
     }
 }
 
@@ -181,15 +227,32 @@ impl<'a> Planner<'a> {
         for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
             self.copy_blocks(layers)?;
         }
+        let mut work = vec![Work::default(); self.nodes.len()];
         for op in &self.program.ops {
             self.op(op)?;
+            // Shared evenly by the dispatches of the op, such as the parts of a large matrix.
+            let (whole, nodes) = (self.work(op), (self.nodes.len() - work.len()).max(1) as u64);
+            let each = Work { per_row: whole.per_row / nodes, per_key: whole.per_key / nodes };
+            work.resize(self.nodes.len(), each);
         }
         if let Some(logits) = self.program.logits {
             self.argmax(logits)?;
             self.top_k(logits)?;
             self.draws(logits)?;
         }
-        Ok(Plan { nodes: self.nodes })
+        work.resize(self.nodes.len(), Work::default());
+        Ok(Plan { nodes: self.nodes, work })
+    }
+
+    /// What an op does for each row and key; most do little beside these two.
+    fn work(&self, op: &Op) -> Work {
+        match *op {
+            Op::MatMul { x, out, .. } => {
+                Work { per_row: u64::from(self.cols(x)) * u64::from(self.cols(out)), per_key: 0 }
+            }
+            Op::PagedAttention { out, .. } => Work { per_row: 0, per_key: 2 * u64::from(self.cols(out)) },
+            _ => Work::default(),
+        }
     }
 
     fn op(&mut self, op: &Op) -> Result<(), BackendError> {

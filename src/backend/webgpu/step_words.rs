@@ -45,6 +45,8 @@ pub(super) struct StepCounts {
     pub(super) reduce_items: u32,
     pub(super) top_k_rows: u32,
     pub(super) draws: u32,
+    /// Keys that the tokens attend to, all together.
+    pub(super) keys: u64,
 }
 
 /// The words, rebuilt every step in the same allocations.
@@ -116,6 +118,7 @@ impl StepWords {
             reduce_items: self.reduce.len() as u32,
             top_k_rows: input.top_k_rows.len() as u32,
             draws: input.draws.len() as u32,
+            keys: input.positions.iter().map(|&position| u64::from(position) + 1).sum(),
         };
         self.words[header::NUM_TOKENS] = self.counts.tokens;
         self.words[header::NUM_LOGITS_ROWS] = self.counts.logits_rows;
