@@ -2,21 +2,21 @@
 //!
 //! `cargo run --release --example step_times -- [MODEL] [DEVICE] [TEMPERATURE]`
 
-use bindery::llm::{Event, Llm, LlmOptions, StepTimes};
+use bindery::llm::{Event, HostTimes, Llm, LlmOptions};
 use bindery::sampling::SamplingParams;
 use std::time::Duration;
 
 const STEPS: usize = 20;
 
 /// A part of a step, and where it stands in its times.
-type Part = (&'static str, fn(&StepTimes) -> Duration);
+type Part = (&'static str, fn(&HostTimes) -> Duration);
 
 const PARTS: [Part; 6] = [
     ("schedule", |times| times.schedule),
     ("encode", |times| times.encode),
     ("sample", |times| times.sample),
     ("update", |times| times.update),
-    ("host", StepTimes::host),
+    ("busy", HostTimes::busy),
     ("wait", |times| times.wait),
 ];
 
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// The times of steps in which so many sequences decode.
-fn decode(llm: &mut Llm, seqs: u32, temperature: f32) -> Result<Vec<StepTimes>, Box<dyn std::error::Error>> {
+fn decode(llm: &mut Llm, seqs: u32, temperature: f32) -> Result<Vec<HostTimes>, Box<dyn std::error::Error>> {
     let params = SamplingParams {
         temperature,
         ignore_eos: true,

@@ -7,16 +7,21 @@
 //! [`cpu`] is the plain reference that defines what every kernel computes; `webgpu` is the real one.
 
 mod dequant;
+mod noise;
+mod profile;
 mod program;
 mod step;
 mod weight;
 
 pub mod cpu;
+
 pub mod kernel_cases;
 #[cfg(feature = "webgpu")]
 pub mod webgpu;
 
 pub use dequant::{dequantize_row, quantize_row};
+pub use noise::fill_with_noise;
+pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
 pub use program::{ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{
     DRAWN_BROKEN, DRAWN_NOTHING, LogitAdjustment, MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenDraw, TokenScore,
@@ -100,6 +105,28 @@ pub trait Backend: Send {
 
     /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.
     fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError>;
+
+    /// From now on takes the times of every step, which slows steps down; says how.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] where the backend takes no times.
+    fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
+        Err(BackendError::Unsupported(format!("{}: takes no times", self.description())))
+    }
+
+    /// The times of the last [`forward`](Backend::forward) since [`start_profiling`](Backend::start_profiling), once.
+    fn take_profile(&mut self) -> Option<ForwardProfile> {
+        None
+    }
+
+    /// Measures what the device could do at best, within about two seconds.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] where the backend has no such measure; otherwise when the device has no room, or
+    /// fails.
+    fn measure_peaks(&mut self) -> Result<DevicePeaks, BackendError> {
+        Err(BackendError::Unsupported(format!("{}: has no measure of its peaks", self.description())))
+    }
 
     /// The device's memory.
     fn memory(&self) -> DeviceMemory;

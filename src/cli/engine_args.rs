@@ -118,6 +118,10 @@ pub(super) struct EngineArgs {
     /// Most logprobs that a request may ask for
     #[arg(long, value_name = "N", default_value_t = defaults().max_logprobs)]
     max_logprobs: u32,
+
+    /// Take the device's time for every kernel, and the host's for the parts of a step; slows steps down
+    #[arg(long)]
+    profile: bool,
 }
 
 /// Element type of unquantised weights, by vLLM's names.
@@ -193,6 +197,7 @@ impl EngineArgs {
             },
             max_logprobs: self.max_logprobs,
             seed: self.seed,
+            profile: self.profile,
             ..LlmOptions::new(self.model()?)
         })
     }

@@ -27,9 +27,9 @@ mod memory;
 mod options;
 mod output;
 mod preemption;
+mod profile;
 mod request;
 mod step;
-mod times;
 
 pub use error::LlmError;
 pub use event::{Event, Finish, FinishCause, TokenUpdate};
@@ -37,7 +37,7 @@ pub use memory::KvMemory;
 pub use options::LlmOptions;
 pub use output::{Completion, RequestOutput};
 pub use preemption::PreemptionMode;
-pub use times::StepTimes;
+pub use profile::{HostTimes, KernelTimes, Profile};
 
 use crate::backend::{Backend, StepLimits};
 use crate::engine::{BlockEvent, Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
@@ -64,10 +64,12 @@ pub struct Llm {
     active: BTreeMap<RequestId, ActiveRequest>,
     /// `None` during a step.
     memory: Option<StepMemory>,
-    times: StepTimes,
+    times: HostTimes,
     kv_memory: KvMemory,
     /// Measures what preemption costs, unless its mode is given.
     costs: Option<CostMeter>,
+    /// Kept when [`LlmOptions::profile`] asks for it.
+    profile: Option<Profile>,
     max_logprobs: u32,
     eos_token_ids: Vec<TokenId>,
     next_request: u64,
@@ -123,6 +125,10 @@ impl Llm {
         let layout = memory::plan(&config, &*backend, options, max_model_len, &loaded.program, &limits)?;
         let kv_memory = KvMemory::new(&layout, max_model_len);
         backend.prepare(loaded.program, layout, limits)?;
+        let profile = match options.profile {
+            true => Some(Profile::new(backend.start_profiling()?)),
+            false => None,
+        };
 
         let num_host_blocks = memory::num_host_blocks(&layout, options, max_model_len);
         let scheduler_config = SchedulerConfig {
@@ -151,9 +157,10 @@ impl Llm {
             chat_template,
             active: BTreeMap::new(),
             memory: Some(StepMemory::new(draws)),
-            times: StepTimes::default(),
+            times: HostTimes::default(),
             kv_memory,
             costs: (options.preemption_mode == PreemptionMode::Auto && num_host_blocks > 0).then(CostMeter::default),
+            profile,
             max_logprobs: options.max_logprobs,
             eos_token_ids,
             next_request: 0,
@@ -208,7 +215,7 @@ impl Llm {
     }
 
     /// Where the time of the last step went.
-    pub fn step_times(&self) -> StepTimes {
+    pub fn step_times(&self) -> HostTimes {
         self.times
     }
 
@@ -235,6 +242,16 @@ impl Llm {
     /// Moves the [`BlockEvent`]s since the last call to the end of `events`.
     pub fn take_block_events(&mut self, events: &mut Vec<BlockEvent>) {
         self.scheduler.take_block_events(events);
+    }
+
+    /// Where the time went so far, if [`LlmOptions::profile`] asked for it.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
+    }
+
+    /// Forgets the times so far.
+    pub fn reset_profile(&mut self) {
+        self.profile = self.profile.as_ref().map(|profile| Profile::new(profile.clock));
     }
 
     /// Takes a request in; tokens come from [`Llm::step`].

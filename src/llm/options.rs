@@ -59,6 +59,8 @@ pub struct LlmOptions {
     pub max_logprobs: u32,
     /// Seed of requests that have none: the first gets this, the next one more.
     pub seed: u64,
+    /// Whether the times of every kernel and of the host are kept, see [`Llm::profile`](super::Llm::profile); slower.
+    pub profile: bool,
 }
 
 impl LlmOptions {
@@ -88,6 +90,7 @@ impl LlmOptions {
             policy: Policy::Fcfs,
             max_logprobs: 20,
             seed: 0,
+            profile: false,
         }
     }
 

@@ -2,14 +2,13 @@
 
 use super::beam::candidate_rows;
 use super::request::ActiveRequest;
-use super::{Event, Finish, FinishCause, Llm, LlmError, StepTimes, TokenUpdate};
-use crate::backend::{DRAWN_BROKEN, DRAWN_NOTHING, StepOutput};
+use super::{Event, Finish, FinishCause, HostTimes, Llm, LlmError, TokenUpdate};
+use crate::backend::{DRAWN_BROKEN, DRAWN_NOTHING, Laps, StepOutput};
 use crate::engine::{Batch, RequestId, SampleRow, SampledToken, ScheduledSeq, Scheduler, SeqId, TokenEvent, TokenId};
 use crate::model::WantedRows;
 use crate::sampling::{Draw, DrawList, History, SampleError, TokenLogprobs, token_logprobs};
 use crate::structured::Grammar;
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 /// What a step writes into, kept from step to step so that its memory is allocated once.
 pub(super) struct StepMemory {
@@ -92,45 +91,39 @@ impl Llm {
     /// [`LlmError::Backend`] when the device fails: the engine is not usable any more. What concerns one request alone is
     /// an event of that request.
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<bool, LlmError> {
-        let begin = Instant::now();
+        let mut laps = Laps::start(true);
         if self.scheduler.schedule().is_none() {
             return Ok(false);
         }
+        self.times = HostTimes { schedule: laps.lap(), ..HostTimes::default() };
         let mut memory = self.memory.take().expect("every step puts it back");
-        let result = self.compute(begin, &mut memory, events);
+        let result = self.compute(laps, &mut memory, events);
         self.memory = Some(memory);
         result.map(|()| true)
     }
 
-    /// What comes after the scheduling that began at `begin`.
-    fn compute(&mut self, begin: Instant, memory: &mut StepMemory, events: &mut Vec<Event>) -> Result<(), LlmError> {
-        let scheduled = Instant::now();
-        self.forward(memory)?;
-        let computed = Instant::now();
+    /// What comes after the scheduling.
+    fn compute(&mut self, mut laps: Laps, memory: &mut StepMemory, events: &mut Vec<Event>) -> Result<(), LlmError> {
+        self.forward(&mut laps, memory)?;
         let StepMemory { wanted, output, sampled, token_events, logits } = memory;
         sampled.clear();
         self.prompt_logprobs(&wanted.whole, output, events);
         self.sample(wanted, output, sampled, logits);
         self.advance_beams(&wanted.top_k_rows, &output.top_k, sampled, events)?;
-        let drawn = Instant::now();
+        self.times.sample = laps.lap();
         self.update(sampled, token_events, events)?;
-        self.times = StepTimes {
-            schedule: scheduled - begin,
-            encode: (computed - scheduled).saturating_sub(output.waited),
-            wait: output.waited,
-            sample: drawn - computed,
-            update: drawn.elapsed(),
-        };
+        self.times.update = laps.lap();
+        self.add_to_profile();
         Ok(())
     }
 
     /// Runs the batch in flight on the device.
-    fn forward(&mut self, memory: &mut StepMemory) -> Result<(), LlmError> {
+    fn forward(&mut self, laps: &mut Laps, memory: &mut StepMemory) -> Result<(), LlmError> {
         let (wanted, batch) = (&mut memory.wanted, self.scheduler.batch());
         wanted.find(&self.scheduler, &self.active);
-        let start = Instant::now();
+        let find = laps.lap();
         let swapped = self.runner.swap(batch)?;
-        let computing = Instant::now();
+        self.times.swap = laps.lap();
         let rows = WantedRows {
             whole: &wanted.whole,
             top_k_rows: &wanted.top_k_rows,
@@ -139,16 +132,26 @@ impl Llm {
             adjustments: wanted.draws.adjustments(),
         };
         self.runner.forward(batch, rows, &mut memory.output)?;
+        let forward = laps.lap();
+        self.times.wait = memory.output.waited;
+        self.times.encode = find + forward.saturating_sub(self.times.wait);
         if let Some(meter) = &mut self.costs {
             if swapped > 0 {
-                meter.copied(swapped, computing - start);
+                meter.copied(swapped, self.times.swap);
             }
-            meter.computed(batch.token_ids.len(), computing.elapsed());
+            meter.computed(batch.token_ids.len(), forward);
             if let Some(costs) = meter.costs() {
                 self.scheduler.set_preemption_costs(costs);
             }
         }
         Ok(())
+    }
+
+    fn add_to_profile(&mut self) {
+        let Some(profile) = &mut self.profile else { return };
+        if let Some(forward) = self.runner.backend_mut().take_profile() {
+            profile.add(&forward, self.times, !self.scheduler.is_idle());
+        }
     }
 
     /// Tells the log probabilities of the prompt tokens that the batch in flight has computed.

@@ -2,7 +2,7 @@
 
 use super::call_finder::{CallFinder, Part};
 use super::logprobs::{chat_logprobs, completion_logprobs};
-use super::response::{call_id, echoed_text, finish_fields, usage_fields, with_calls};
+use super::response::{call_id, echoed_text, finish_fields, kv, usage_fields, with_calls};
 use super::tools::call_json;
 use super::{ApiError, CompletionRequest, GenerateRequest, ToolChoice};
 use crate::engine::TokenId;
@@ -80,7 +80,7 @@ impl StreamedResponse {
     }
 
     /// The results so far.
-    pub fn outputs(&self) -> impl Iterator<Item = &RequestOutput> {
+    pub fn outputs(&self) -> impl Iterator<Item = &RequestOutput> + Clone {
         self.prompts.iter().map(|prompt| &prompt.output)
     }
 
@@ -112,11 +112,13 @@ impl StreamedResponse {
         Ok(())
     }
 
-    /// The chunk after the last choice's end, if the request wants one: no choices, but the usage.
+    /// The chunk after the last choice's end, if the request wants one: no choices, but the usage and what was taken of
+    /// the KV pool.
     pub fn usage_chunk(&self) -> Option<Value> {
         self.request.common().stream_options.include_usage.then(|| {
             let mut chunk = self.chunk(json!([]));
             chunk["usage"] = self.usage();
+            chunk["kv"] = kv(self.outputs());
             chunk
         })
     }

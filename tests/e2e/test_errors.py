@@ -51,3 +51,6 @@ def test_keys_models_and_paths(server, client):
     with pytest.raises(openai.NotFoundError, match="nothing at"):
         client.embeddings.create(model=MODEL, input="Hi")
     assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        client.models.retrieve("gpt-7")

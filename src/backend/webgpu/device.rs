@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex};
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
+    /// Name of the kernel.
+    pub(super) kernel: &'static str,
 }
 
 /// An open device; several backends may share one, and with it the compiled pipelines.
@@ -41,7 +43,10 @@ impl GpuDevice {
                 names.join(", ")
             )));
         }
-        let wanted = wgpu::Features::IMMEDIATES | wgpu::Features::SUBGROUP | wgpu::Features::SUBGROUP_BARRIER;
+        let wanted = wgpu::Features::IMMEDIATES
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SUBGROUP_BARRIER
+            | super::profile::IN_PASS;
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("bindery"),
             required_features: adapter.features() & wanted,
@@ -172,7 +177,7 @@ impl GpuDevice {
             },
             cache: None,
         });
-        Pipeline { pipeline, layout }
+        Pipeline { pipeline, layout, kernel: kernel.name }
     }
 
     /// Waits until everything submitted so far is done.

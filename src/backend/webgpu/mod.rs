@@ -4,11 +4,12 @@
 //! metadata upload, one submit (more for long prefills, see `pace`) and one read-back of token ids.
 
 mod adapter;
-mod bandwidth;
 mod device;
 mod kernel;
 mod pace;
+mod peaks;
 mod plan;
+mod profile;
 mod read_back;
 #[cfg(test)]
 mod reflection;
@@ -16,21 +17,25 @@ mod repack;
 mod step_words;
 #[cfg(test)]
 mod translation;
+mod tuning;
 #[cfg(test)]
 mod uniformity;
 mod weights;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
+pub use tuning::Tuning;
 
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput, StepLimits,
+    ActId, Backend, BackendError, DeviceMemory, DevicePeaks, ForwardProfile, HostWeight, KvDtype, KvLayout,
+    ProfileClock, Program, Rows, StepInput, StepLimits,
 };
 use super::{MAX_TOP_K, StepOutput, WeightId};
 use half::f16;
 use kernel::{AttentionTiling, DRAW_BLOCK, LOGITS_CHUNK};
 use pace::Pace;
 use plan::{Buffers, DrawBuffers, Plan, Planner, TopKBuffers};
+use profile::Profiler;
 use read_back::ReadBack;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,11 +45,14 @@ use weights::GpuWeight;
 /// A [`Backend`] on a `wgpu` device.
 pub struct WebGpuBackend {
     gpu: Arc<GpuDevice>,
+    tuning: Tuning,
     weights: Vec<GpuWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
     read_back: ReadBack,
     pace: Pace,
+    /// `None` unless times are wanted.
+    profiler: Option<Profiler>,
     allocated_bytes: u64,
 }
 
@@ -132,8 +140,22 @@ impl Prepared {
 impl WebGpuBackend {
     /// A backend with no weights on an open device.
     pub fn new(gpu: Arc<GpuDevice>) -> Self {
-        let (words, read_back, pace) = (StepWords::default(), ReadBack::default(), Pace::default());
-        Self { gpu, weights: Vec::new(), prepared: None, words, read_back, pace, allocated_bytes: 0 }
+        Self {
+            gpu,
+            tuning: Tuning::default(),
+            weights: Vec::new(),
+            prepared: None,
+            words: StepWords::default(),
+            read_back: ReadBack::default(),
+            pace: Pace::default(),
+            profiler: None,
+            allocated_bytes: 0,
+        }
+    }
+
+    /// The same with other numbers in its kernels.
+    pub fn with_tuning(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
     }
 
     /// Fixes how much work goes into one submit, in multiply-adds, which otherwise follows from the device's speed. The
@@ -259,7 +281,9 @@ impl Backend for WebGpuBackend {
                 kv.block_size, kv.head_dim
             )));
         }
-        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, limits.batch_invariant);
+        let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
+        let tiling =
+            AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, limits.batch_invariant, &tuning);
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
@@ -268,6 +292,7 @@ impl Backend for WebGpuBackend {
             program: &program,
             kv: &kv,
             tiling,
+            tuning: &tuning,
             batch_invariant: limits.batch_invariant,
             weights: &self.weights,
             buffers: &buffers,
@@ -286,17 +311,23 @@ impl Backend for WebGpuBackend {
         if rope_rows > 0 {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
+        let start = Instant::now();
         self.words.build(input, &prepared.tiling);
         let gpu = &self.gpu;
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
-        let start = Instant::now();
-        let mut encoder = prepared.encode(gpu, &self.words.counts, self.pace.budget());
+        let mut encoder = match &mut self.profiler {
+            Some(profiler) => profiler.encode(gpu, &prepared.plan, &self.words.counts),
+            None => prepared.encode(gpu, &self.words.counts, self.pace.budget()),
+        };
         let wanted = prepared.wanted_bytes(input);
         self.read_back.begin(gpu, wanted.total());
         prepared.copy_wanted(input, &wanted, &mut self.read_back, &mut encoder);
         gpu.queue.submit([encoder.finish()]);
         output.waited = self.read_back.finish(gpu, |bytes| wanted.split(bytes, output))?;
         self.pace.measured(prepared.plan.work(&self.words.counts), start.elapsed());
+        if let Some(profiler) = &mut self.profiler {
+            profiler.finish(gpu)?;
+        }
         Ok(())
     }
 
@@ -336,6 +367,22 @@ impl Backend for WebGpuBackend {
             rest = after;
         }
         self.gpu.check()
+    }
+
+    fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
+        let gpu = &self.gpu;
+        Ok(self.profiler.get_or_insert_with(|| Profiler::new(gpu)).clock())
+    }
+
+    fn take_profile(&mut self) -> Option<ForwardProfile> {
+        self.profiler.as_mut()?.take()
+    }
+
+    fn measure_peaks(&mut self) -> Result<DevicePeaks, BackendError> {
+        Ok(DevicePeaks {
+            copy_bytes_per_s: self.gpu.measure_copy_bandwidth()?,
+            fma_flops_per_s: self.gpu.measure_fma_peak()?,
+        })
     }
 
     fn memory(&self) -> DeviceMemory {

@@ -1,10 +1,10 @@
 //! The host's tables of every kernel against its WGSL, as `naga` reads it.
 
 use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
-use super::Variant;
 use super::kernel::{self, AttentionTiling, Binding, DeviceFormat, Kernel, MatMulKernel, WORKGROUP_BYTES};
 use super::step_words::{ADJUSTMENT_WORDS, DRAW_WORDS, ITEM_WORDS, NO_PARTIAL, REDUCE_WORDS, header};
 use super::uniformity::barriers_in_divergent_flow;
+use super::{Tuning, Variant};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, Scalar, StorageAccess, TypeInner};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +69,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
     let quads = || fields!(QuadsParams: quads);
     let mut all = vec![
         (label.clone(), kernel::rms_norm(variant, subgroup_size), fields!(RmsNormParams: quads, eps)),
+        (label.clone(), kernel::fma_peak(), fields!(FmaPeakParams: rounds, factor)),
         (label.clone(), kernel::select_logits_rows(), quads()),
         (label.clone(), kernel::silu_mul(), quads()),
         (label.clone(), kernel::copy_blocks(), quads()),
@@ -83,7 +84,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
         all.push((label.clone(), kernel::embed(format, variant), fields!(EmbedParams: octets, first_row, num_rows)));
-        for (_, choice) in MatMulKernel::choices(variant, false) {
+        for (_, choice) in MatMulKernel::choices(variant, false, &Tuning::default()) {
             let fields =
                 fields!(MatMulParams: blocks, cols, out_stride, out_offset, rows, accumulate, has_bias, grid_width);
             all.push((format!("{label} {choice:?}"), choice.kernel(format, variant, subgroup_size), fields));
@@ -93,7 +94,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
         for dtype in [KvDtype::F32, KvDtype::F16] {
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
             let layout = layout(&shape, dtype);
-            let tiling = AttentionTiling::new(variant, &shape, dtype, false);
+            let tiling = AttentionTiling::new(variant, &shape, dtype, false, &Tuning::default());
             let fields = || fields!(AttentionParams: scale, items_at);
             let decode = kernel::attention_decode(variant, subgroup_size, &shape, &layout, &tiling);
             let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, &layout, &tiling);
@@ -242,6 +243,9 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_TOP_K_ROWS", header::NUM_TOP_K_ROWS),
         ("TOP_K", header::TOP_K),
         ("TOP_K_ROWS_AT", header::TOP_K_ROWS_AT),
+        ("NUM_DECODE_ITEMS", header::NUM_DECODE_ITEMS),
+        ("NUM_PREFILL_ITEMS", header::NUM_PREFILL_ITEMS),
+        ("NUM_REDUCE_ITEMS", header::NUM_REDUCE_ITEMS),
         ("DRAWS_AT", header::DRAWS_AT),
         ("ADJUSTMENTS_AT", header::ADJUSTMENTS_AT),
     ];

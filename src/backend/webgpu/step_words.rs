@@ -20,9 +20,12 @@ pub(super) mod header {
     pub(in super::super) const NUM_TOP_K_ROWS: usize = 12;
     pub(in super::super) const TOP_K: usize = 13;
     pub(in super::super) const TOP_K_ROWS_AT: usize = 14;
-    pub(in super::super) const DRAWS_AT: usize = 15;
-    pub(in super::super) const ADJUSTMENTS_AT: usize = 16;
-    pub(in super::super) const WORDS: usize = 17;
+    pub(in super::super) const NUM_DECODE_ITEMS: usize = 15;
+    pub(in super::super) const NUM_PREFILL_ITEMS: usize = 16;
+    pub(in super::super) const NUM_REDUCE_ITEMS: usize = 17;
+    pub(in super::super) const DRAWS_AT: usize = 18;
+    pub(in super::super) const ADJUSTMENTS_AT: usize = 19;
+    pub(in super::super) const WORDS: usize = 20;
 }
 
 /// Words of a `TokenDraw` and of a `LogitAdjustment`.
@@ -125,6 +128,9 @@ impl StepWords {
         self.words[header::NUM_BLOCK_COPIES] = self.counts.block_copies;
         self.words[header::NUM_TOP_K_ROWS] = self.counts.top_k_rows;
         self.words[header::TOP_K] = input.top_k;
+        self.words[header::NUM_DECODE_ITEMS] = self.counts.decode_items;
+        self.words[header::NUM_PREFILL_ITEMS] = self.counts.prefill_items;
+        self.words[header::NUM_REDUCE_ITEMS] = self.counts.reduce_items;
     }
 
     fn section(&mut self, header: usize, values: &[u32]) {

@@ -1,6 +1,7 @@
 //! What a benchmark tells.
 
 use super::super::exit::Failure;
+use super::super::profile_report;
 use super::super::units::bytes;
 use super::measure::{Iteration, peak_resident_bytes};
 use super::setup::Bench;
@@ -64,6 +65,9 @@ impl Bench {
         let medians = self.medians(iterations);
         let peak_bytes = peak_resident_bytes();
         writeln!(std::io::stdout(), "{}", self.text(kind, &medians, iterations, peak_bytes))?;
+        if let Some(profile) = self.llm.profile() {
+            writeln!(std::io::stdout(), "{}", profile_report::text(profile))?;
+        }
         let json = self.json(kind, requests_name, &medians, iterations, own, peak_bytes);
         if let Some(file) = &mut self.json {
             let written = serde_json::to_writer_pretty(&mut *file, &json).map_err(std::io::Error::from);
@@ -173,6 +177,9 @@ impl Bench {
             "peak_resident_bytes": peak_bytes,
             "iterations": iterations.iter().map(iteration_json).collect::<Vec<_>>(),
         });
+        if let Some(profile) = self.llm.profile() {
+            json["profile"] = profile_report::json(profile);
+        }
         if let (Value::Object(json), Value::Object(own)) = (&mut json, own) {
             json.extend(own);
         }

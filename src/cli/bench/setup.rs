@@ -83,6 +83,9 @@ impl Bench {
         let mut iterations = Vec::new();
         for index in 0..total {
             let counts = index >= self.num_iters_warmup;
+            if index == self.num_iters_warmup {
+                self.llm.reset_profile();
+            }
             progress.set_message(if counts { "measuring" } else { "warming up" });
             let prompts = self.prompts(index);
             let before = tokens * u64::from(index);
