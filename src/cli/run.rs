@@ -3,6 +3,7 @@
 use super::engine_args::EngineArgs;
 use super::exit;
 use super::load::load;
+use super::profile_report;
 use super::sampling_args::SamplingArgs;
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::{RequestAccounting, TokenId};
@@ -86,6 +87,9 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
     answer.end()?;
     if verbose {
         eprintln!("{}", answer.summary(prompt_tokens));
+    }
+    if let Some(profile) = llm.profile() {
+        eprintln!("{}", profile_report::text(profile));
     }
     match answer.error {
         Some(error) => Err(exit::Failure(error).into()),

@@ -41,7 +41,7 @@ use super::{
     ActId, Activation, AttentionShape, HostWeight, KvDtype, KvLayout, Op, Program, RopeTable, Rows, StepLimits,
     WeightFormat, WeightPart, quantize_row,
 };
-use step_data::limits_of;
+pub(super) use step_data::limits_of;
 
 /// One test of one kernel.
 pub struct KernelCase {

@@ -3,6 +3,7 @@
 use super::super::BackendError;
 use super::adapter::{self, AdapterSummary, Variant};
 use super::kernel::Kernel;
+use super::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +12,8 @@ use std::sync::{Arc, Mutex};
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
+    /// Name of the kernel.
+    pub(super) kernel: &'static str,
 }
 
 /// An open device; several backends may share one, and with it the compiled pipelines.
@@ -18,6 +21,7 @@ pub struct GpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) variant: Variant,
+    pub(super) tuning: Tuning,
     summary: AdapterSummary,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     first_error: Arc<Mutex<Option<String>>>,
@@ -40,7 +44,10 @@ impl GpuDevice {
                 names.join(", ")
             )));
         }
-        let wanted = wgpu::Features::IMMEDIATES | wgpu::Features::SUBGROUP | wgpu::Features::SUBGROUP_BARRIER;
+        let wanted = wgpu::Features::IMMEDIATES
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SUBGROUP_BARRIER
+            | super::profile::IN_PASS;
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("bindery"),
             required_features: adapter.features() & wanted,
@@ -59,10 +66,24 @@ impl GpuDevice {
             device,
             queue,
             variant: chosen,
+            tuning: Tuning::default(),
             summary,
             pipelines: Mutex::new(HashMap::new()),
             first_error,
         }))
+    }
+
+    /// The same device with other kernels: a variant, one of [`AdapterSummary::variants`], and its numbers.
+    pub fn with_kernels(&self, variant: Variant, tuning: Tuning) -> Arc<Self> {
+        Arc::new(Self {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            variant,
+            tuning,
+            summary: self.summary.clone(),
+            pipelines: Mutex::new(HashMap::new()),
+            first_error: self.first_error.clone(),
+        })
     }
 
     /// What the adapter is and can do.
@@ -171,7 +192,7 @@ impl GpuDevice {
             },
             cache: None,
         });
-        Pipeline { pipeline, layout }
+        Pipeline { pipeline, layout, kernel: kernel.name }
     }
 
     /// Waits until everything submitted so far is done.

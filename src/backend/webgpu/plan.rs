@@ -1,13 +1,15 @@
 //! A program as prebuilt dispatches: pipelines, bind groups and parameters are fixed at start-up, a step only chooses among
 //! them and sets the grid.
 
-use super::super::{ActId, AttentionShape, BackendError, KvLayout, Op, Program, Rows, WeightId};
+use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
 use super::device::{GpuDevice, Pipeline};
 use super::kernel::{self, AttentionTiling, Kernel, MatMulKernel};
 use super::step_words::{StepCounts, header};
+use super::tuning::Tuning;
 use super::weights::GpuWeight;
 use std::sync::Arc;
 
+mod attention;
 mod logits;
 
 /// Workgroups of a dispatch, from the step's counts.
@@ -119,30 +121,56 @@ pub(super) struct Plan {
     nodes: Vec<Node>,
 }
 
+/// One dispatch of a step, ready to be recorded.
+pub(super) struct Dispatch<'a> {
+    choice: &'a Choice,
+    bind_group: &'a wgpu::BindGroup,
+    /// Workgroups, at least one.
+    grid: (u32, u32),
+}
+
+impl Dispatch<'_> {
+    /// Name of its kernel.
+    pub(super) fn kernel(&self) -> &'static str {
+        self.choice.pipeline.kernel
+    }
+
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.choice.pipeline.pipeline);
+        pass.set_bind_group(0, self.bind_group, &[]);
+        if !self.choice.params.is_empty() {
+            pass.set_immediates(0, &self.choice.params);
+        }
+        pass.dispatch_workgroups(self.grid.0, self.grid.1, 1);
+    }
+}
+
+impl Node {
+    /// What it comes to in a step; `None` when there is nothing to do.
+    fn dispatch(&self, counts: &StepCounts) -> Option<Dispatch<'_>> {
+        let rows = count(self.rows, counts);
+        if rows == 0 {
+            return None;
+        }
+        let choice = self
+            .choices
+            .iter()
+            .find(|choice| rows <= choice.max_rows)
+            .expect("the last choice is for any number of rows");
+        let grid = choice.grid.size(counts);
+        (grid.0 > 0 && grid.1 > 0).then_some(Dispatch { choice, bind_group: &self.bind_group, grid })
+    }
+}
+
 impl Plan {
+    /// Every dispatch of a step, in order.
+    pub(super) fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
+        self.nodes.iter().filter_map(|node| node.dispatch(counts))
+    }
+
     /// Records a step.
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, counts: &StepCounts) {
-        for node in &self.nodes {
-            let rows = count(node.rows, counts);
-            if rows == 0 {
-                continue;
-            }
-            let choice = node
-                .choices
-                .iter()
-                .find(|choice| rows <= choice.max_rows)
-                .expect("the last choice is for any number of rows");
-            let (x, y) = choice.grid.size(counts);
-            if x == 0 || y == 0 {
-                continue;
-            }
-            pass.set_pipeline(&choice.pipeline.pipeline);
-            pass.set_bind_group(0, &node.bind_group, &[]);
-            if !choice.params.is_empty() {
-                pass.set_immediates(0, &choice.params);
-            }
-            pass.dispatch_workgroups(x, y, 1);
-        }
+        self.dispatches(counts).for_each(|dispatch| dispatch.encode(pass));
     }
 }
 
@@ -152,6 +180,7 @@ pub(super) struct Planner<'a> {
     pub(super) program: &'a Program,
     pub(super) kv: &'a KvLayout,
     pub(super) tiling: AttentionTiling,
+    pub(super) tuning: &'a Tuning,
     /// See [`super::super::StepLimits::batch_invariant`].
     pub(super) batch_invariant: bool,
     pub(super) weights: &'a [GpuWeight],
@@ -187,22 +216,7 @@ impl<'a> Planner<'a> {
                 self.single(&kernel::select_logits_rows(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)
             }
             Op::MatMul { x, weight, bias, out, accumulate } => self.matmul(x, weight, bias, out, accumulate),
-            Op::RopeAndCache { layer, qkv, q, pairing } => {
-                let shape = &self.program.attention;
-                let kernel = kernel::rope_and_cache(shape, self.kv, pairing);
-                let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
-                let invocations = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim / 4;
-                let grid = Grid::Columns { x: invocations.div_ceil(32), rows: Rows::Tokens, each: 1 };
-                let b = self.buffers;
-                let buffers = [
-                    self.activation(qkv),
-                    &b.rope,
-                    self.activation(q),
-                    &b.k_pool[layer as usize],
-                    &b.v_pool[layer as usize],
-                ];
-                self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)
-            }
+            Op::RopeAndCache { layer, qkv, q, pairing } => self.rope_and_cache(layer as usize, qkv, q, pairing),
             Op::PagedAttention { layer, q, out } => self.attention(layer as usize, q, out),
             Op::SiluMul { gate_up, out } => {
                 let quads = self.cols(out) / 4;
@@ -266,19 +280,6 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// Three layers in one dispatch, or fewer in one each.
-    fn copy_blocks(&mut self, layers: &[usize]) -> Result<(), BackendError> {
-        let block_bytes = self.kv.layer_bytes() / u64::from(self.kv.num_blocks);
-        let params = kernel::QuadsParams { quads: (block_bytes / 16) as u32 };
-        let grid = Grid::BlockCopies { x: params.quads.div_ceil(64) };
-        let b = self.buffers;
-        let pools: Vec<&wgpu::Buffer> = layers.iter().flat_map(|&layer| [&b.k_pool[layer], &b.v_pool[layer]]).collect();
-        let kernel = if layers.len() == 3 { kernel::copy_blocks_of_three() } else { kernel::copy_blocks() };
-        pools
-            .chunks(kernel.bindings.len() - 1)
-            .try_for_each(|pools| self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), pools))
-    }
-
     fn embed(&mut self, table: WeightId, out: ActId) -> Result<(), BackendError> {
         let octets = self.cols(out) / 8;
         for part in &self.weight(table).parts {
@@ -319,7 +320,7 @@ impl<'a> Planner<'a> {
             buffers.push(self.activation(out));
             let mut choices = Vec::new();
             let mut bind_group = None;
-            for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant, self.batch_invariant) {
+            for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant, self.batch_invariant, self.tuning) {
                 let kernel = choice.kernel(part.format, self.gpu.variant, self.gpu.subgroup_size());
                 let pipeline = self.gpu.pipeline(&kernel)?;
                 let groups = (part.rows as u32).div_ceil(choice.group_cols(part.format));
@@ -352,29 +353,5 @@ impl<'a> Planner<'a> {
             self.nodes.push(Node { rows, choices, bind_group });
         }
         Ok(())
-    }
-
-    fn attention(&mut self, layer: usize, q: ActId, out: ActId) -> Result<(), BackendError> {
-        let shape: AttentionShape = self.program.attention;
-        let (variant, subgroup_size) = (self.gpu.variant, self.gpu.subgroup_size());
-        let groups = shape.num_heads / self.tiling.heads_per_group;
-        let b = self.buffers;
-        let shared = [self.activation(q), &b.k_pool[layer], &b.v_pool[layer], self.activation(out)];
-        let with_partials = [shared[0], shared[1], shared[2], shared[3], &b.partial_out, &b.partial_stats];
-
-        let kernel = kernel::attention_decode(variant, subgroup_size, &shape, self.kv, &self.tiling);
-        let params = kernel::AttentionParams { scale: shape.scale, items_at: header::DECODE_ITEMS_AT as u32 };
-        let grid = Grid::DecodeItems { y: groups };
-        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &with_partials)?;
-
-        let kernel = kernel::attention_prefill(variant, subgroup_size, &shape, self.kv, &self.tiling);
-        let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
-        let grid = Grid::PrefillItems { y: groups };
-        let buffers = if kernel.bindings.len() == with_partials.len() + 1 { &with_partials[..] } else { &shared[..] };
-        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), buffers)?;
-
-        let buffers = [&b.partial_out, &b.partial_stats, self.activation(out)];
-        let grid = Grid::ReduceItems { y: shape.num_heads };
-        self.single(&kernel::attention_reduce(&shape, self.kv), Rows::Tokens, grid, &[], &buffers)
     }
 }

@@ -1,0 +1,151 @@
+//! The attention kernels, and how their work is cut up.
+
+use super::super::super::{AttentionShape, KvDtype, KvLayout};
+use super::super::{Tuning, Variant};
+use super::{Binding, Kernel, read, write};
+
+macro_rules! wgsl {
+    ($path:literal) => {
+        include_str!(concat!("../../../../shaders/wgsl/", $path))
+    };
+}
+
+/// Parameters of the attention kernels.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in super::super) struct AttentionParams {
+    pub(in super::super) scale: f32,
+    pub(in super::super) items_at: u32,
+}
+
+/// How attention's work is cut up for one device and shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::backend) struct AttentionTiling {
+    /// Query heads of one workgroup; divides the group of heads that share a KV head.
+    pub(in crate::backend) heads_per_group: u32,
+    /// Query tokens of one prefill work item.
+    pub(in crate::backend) prefill_tokens: u32,
+    /// Keys that prefill stages in workgroup memory at once; divides the block size.
+    pub(in crate::backend) prefill_keys: u32,
+    /// Keys of one decode work item.
+    pub(in crate::backend) split: u32,
+    /// New tokens of a sequence, at most, that are decode work items each; more of them are prefill work items.
+    pub(in crate::backend) decode_tokens: u32,
+}
+
+/// Workgroup memory that every adapter has, in bytes (WebGPU's least `maxComputeWorkgroupStorageSize`). `wgpu` does not hold
+/// kernels to it.
+pub(in super::super) const WORKGROUP_BYTES: u32 = 16384;
+
+/// Workgroup memory of `attention_prefill`: q, the staged keys and values, and the scores.
+fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
+    4 * rows * head_dim + 2 * keys * head_dim * kv.bytes() as u32 + 4 * rows * keys
+}
+
+impl AttentionTiling {
+    /// Where rows must not depend on the step, a token at one position gets the same work items in every step: all its
+    /// keys in one where decode and prefill are one kernel, and else those of a decode.
+    pub(in super::super) fn new(
+        variant: Variant,
+        shape: &AttentionShape,
+        kv: KvDtype,
+        batch_invariant: bool,
+        tuning: &Tuning,
+    ) -> Self {
+        let group = shape.num_heads / shape.num_kv_heads;
+        let most_heads = tuning.attention_heads;
+        let divisor = |most: u32| {
+            (1..=group.min(most).min(most_heads).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1)
+        };
+        match variant {
+            // As many rows as stay in (spilled) vector registers without blowing up compile time.
+            Variant::Cpu => {
+                let heads_per_group = divisor((256 / shape.head_dim).max(1));
+                let rows = (768 / shape.head_dim).max(1);
+                let split = if batch_invariant { u32::MAX } else { tuning.attention_split };
+                let prefill_tokens = (rows / heads_per_group).max(1);
+                Self { heads_per_group, prefill_tokens, prefill_keys: 16, split, decode_tokens: 1 }
+            }
+            // As many rows and keys as fit.
+            Variant::Subgroup | Variant::Plain => {
+                let fits = |d: &u32| group.is_multiple_of(*d) && *d <= most_heads;
+                let heads_per_group = [4, 2, 1].into_iter().find(fits).unwrap_or(1);
+                let (rows, prefill_keys) = [(16, 16), (16, 8), (8, 8), (4, 8), (4, 4), (4, 2)]
+                    .into_iter()
+                    .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
+                    .unwrap_or((4, 1));
+                let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
+                let prefill_tokens = rows / heads_per_group;
+                Self { heads_per_group, prefill_tokens, prefill_keys, split: tuning.attention_split, decode_tokens }
+            }
+        }
+    }
+}
+
+fn attention(
+    name: &'static str,
+    file: &'static str,
+    bindings: &[Binding],
+    shape: &AttentionShape,
+    layout: &KvLayout,
+    tiling: &AttentionTiling,
+) -> Kernel {
+    Kernel::new(name, file, bindings, size_of::<AttentionParams>())
+        .kv(shape, layout)
+        .constant("HEADS_PER_GROUP", tiling.heads_per_group)
+}
+
+const DECODE_BINDINGS: [Binding; 6] = [read(1), read(2), read(3), write(4), write(5), write(6)];
+
+pub(in super::super) fn attention_decode(
+    variant: Variant,
+    subgroup_size: u32,
+    shape: &AttentionShape,
+    layout: &KvLayout,
+    tiling: &AttentionTiling,
+) -> Kernel {
+    let build = |name, file| attention(name, file, &DECODE_BINDINGS, shape, layout, tiling);
+    match variant {
+        Variant::Cpu => build("attention_cpu", wgsl!("attention_cpu.wgsl"))
+            .constant("SUBGROUP_SIZE", subgroup_size)
+            .constant("TOKENS", 1),
+        // As many teams of eight lanes as their accumulators leave room for.
+        Variant::Subgroup => {
+            let bytes_of_team = tiling.heads_per_group * (shape.head_dim * 4 + 8);
+            let teams = (1..=16)
+                .rev()
+                .find(|&t: &u32| t.is_power_of_two() && t * bytes_of_team <= WORKGROUP_BYTES)
+                .unwrap_or(1);
+            build("attention_decode", wgsl!("attention_decode.wgsl")).constant("WG", 8 * teams)
+        }
+        Variant::Plain => {
+            build("attention_decode_plain", wgsl!("attention_decode_plain.wgsl")).constant("SPLIT", tiling.split)
+        }
+    }
+}
+
+pub(in super::super) fn attention_prefill(
+    variant: Variant,
+    subgroup_size: u32,
+    shape: &AttentionShape,
+    layout: &KvLayout,
+    tiling: &AttentionTiling,
+) -> Kernel {
+    match variant {
+        Variant::Cpu => {
+            attention("attention_cpu", wgsl!("attention_cpu.wgsl"), &DECODE_BINDINGS, shape, layout, tiling)
+                .constant("SUBGROUP_SIZE", subgroup_size)
+                .constant("TOKENS", tiling.prefill_tokens)
+        }
+        Variant::Subgroup | Variant::Plain => {
+            let bindings = [read(1), read(2), read(3), write(4)];
+            attention("attention_prefill", wgsl!("attention_prefill.wgsl"), &bindings, shape, layout, tiling)
+                .constant("TOKENS", tiling.prefill_tokens)
+                .constant("KEYS", tiling.prefill_keys)
+        }
+    }
+}
+
+pub(in super::super) fn attention_reduce(shape: &AttentionShape, layout: &KvLayout) -> Kernel {
+    Kernel::new("attention_reduce", wgsl!("attention_reduce.wgsl"), &[read(1), read(2), write(3)], 0).kv(shape, layout)
+}
