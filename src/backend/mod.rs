@@ -19,6 +19,7 @@ mod weight;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod kernel_bench;
 pub mod kernel_cases;
 #[cfg(feature = "webgpu")]
 pub mod webgpu;
@@ -124,15 +125,6 @@ pub trait Backend: Send {
     /// The times of the last [`forward`](Backend::forward) since [`start_profiling`](Backend::start_profiling), once.
     fn take_profile(&mut self) -> Option<ForwardProfile> {
         None
-    }
-
-    /// Measures what the device could do at best, within about two seconds.
-    ///
-    /// # Errors
-    /// [`BackendError::Unsupported`] where the backend has no such measure; otherwise when the device has no room, or
-    /// fails.
-    fn measure_peaks(&mut self) -> Result<DevicePeaks, BackendError> {
-        Err(BackendError::Unsupported(format!("{}: has no measure of its peaks", self.description())))
     }
 
     /// The device's memory.

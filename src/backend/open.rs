@@ -4,7 +4,7 @@
 use super::cuda::{CudaBackend, CudaDevice};
 #[cfg(feature = "webgpu")]
 use super::webgpu::{GpuDevice, WebGpuBackend};
-use super::{Backend, BackendError};
+use super::{Backend, BackendError, DevicePeaks};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -90,18 +90,22 @@ impl OpenDevice {
         }
     }
 
-    /// Bytes per second that copies within the device's memory move, each byte counted when it is read and when it is
-    /// written.
+    /// Measures what the device reaches at best, within about two seconds.
     ///
     /// # Errors
     /// When the device has no room for the buffers, or fails.
-    pub fn measure_copy_bandwidth(&self) -> Result<f64, BackendError> {
-        match self {
+    pub fn measure_peaks(&self) -> Result<DevicePeaks, BackendError> {
+        Ok(match self {
             #[cfg(feature = "webgpu")]
-            Self::WebGpu(gpu) => gpu.measure_copy_bandwidth(),
+            Self::WebGpu(gpu) => DevicePeaks {
+                copy_bytes_per_s: gpu.measure_copy_bandwidth()?,
+                fma_flops_per_s: Some(gpu.measure_fma_peak()?),
+            },
             #[cfg(feature = "cuda")]
-            Self::Cuda(device) => device.measure_copy_bandwidth(),
-        }
+            Self::Cuda(device) => {
+                DevicePeaks { copy_bytes_per_s: device.measure_copy_bandwidth()?, fma_flops_per_s: None }
+            }
+        })
     }
 }
 

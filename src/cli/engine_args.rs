@@ -2,7 +2,7 @@
 
 use super::units::{gibibytes, human_count, human_number};
 use anyhow::{Result, bail};
-use bindery::backend::webgpu::Variant;
+use bindery::backend::webgpu::{Autotune, Variant};
 use bindery::backend::{BackendKind, KvDtype};
 use bindery::engine::{DEFAULT_BLOCK_SIZE, Policy};
 use bindery::llm::{LlmOptions, PreemptionMode};
@@ -51,9 +51,17 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "INDEX|NAME")]
     device: Option<String>,
 
-    /// WebGPU kernel variant, for tests: cpu, subgroup or plain [default: the one that suits the adapter]
+    /// WebGPU kernel variant: cpu, subgroup or plain [default: the one that suits the adapter, or that was the fastest]
     #[arg(long, value_name = "VARIANT")]
     variant: Option<Variant>,
+
+    /// Take the default kernels: neither time them at the model's first start on a GPU nor use what was found then
+    #[arg(long)]
+    no_autotune: bool,
+
+    /// Time the kernels now, on any adapter, and keep what is found
+    #[arg(long, conflicts_with = "no_autotune")]
+    retune: bool,
 
     /// Longest sequence, prompt and completion, in tokens [default: the model's context length]
     #[arg(long, value_name = "TOKENS", value_parser = human_count)]
@@ -182,6 +190,11 @@ impl EngineArgs {
             backend: self.backend,
             device: self.device.clone(),
             variant: self.variant,
+            autotune: match (self.no_autotune, self.retune) {
+                (true, _) => Autotune::Off,
+                (_, true) => Autotune::Retune,
+                _ => Autotune::Auto,
+            },
             kv_cache_dtype: match self.kv_cache_dtype {
                 KvCacheDtype::Auto | KvCacheDtype::F16 => KvDtype::F16,
                 KvCacheDtype::F32 => KvDtype::F32,

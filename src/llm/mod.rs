@@ -21,6 +21,8 @@
 //! ```
 
 mod beam;
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+mod device;
 mod error;
 mod event;
 mod memory;
@@ -31,6 +33,8 @@ mod profile;
 mod request;
 mod step;
 
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+pub use device::ChosenDevice;
 pub use error::LlmError;
 pub use event::{Event, Finish, FinishCause, TokenUpdate};
 pub use memory::KvMemory;
@@ -90,11 +94,10 @@ impl Llm {
     /// [`LlmError`] when there is no device, the checkpoint is not usable, or memory does not suffice.
     #[cfg(any(feature = "webgpu", feature = "cuda"))]
     pub fn load(options: &LlmOptions, progress: &mut dyn FnMut(LoadProgress<'_>)) -> Result<Self, LlmError> {
-        use crate::backend::OpenDevice;
         // The checkpoint first: what is wrong with it shows before any device is touched.
         let checkpoint = options.open_checkpoint()?;
-        let device = OpenDevice::open(options.device_choice())?;
-        Self::with_backend(&checkpoint, device.backend(), options, progress)
+        let chosen = options.open_device(&checkpoint)?;
+        Self::with_backend(&checkpoint, chosen.device.backend(), options, progress)
     }
 
     /// Loads a checkpoint ([`LlmOptions::open_checkpoint`]) onto a given backend.

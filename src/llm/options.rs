@@ -3,7 +3,7 @@
 use super::{LlmError, PreemptionMode};
 use crate::backend::KvDtype;
 #[cfg(feature = "webgpu")]
-use crate::backend::webgpu::Variant;
+use crate::backend::webgpu::{Autotune, Variant};
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
 use crate::backend::{BackendKind, DeviceChoice};
 use crate::engine::Policy;
@@ -33,6 +33,9 @@ pub struct LlmOptions {
     /// Kernel variant; `None` for the one that suits the device best.
     #[cfg(feature = "webgpu")]
     pub variant: Option<Variant>,
+    /// Whether kernels are timed before the model starts.
+    #[cfg(feature = "webgpu")]
+    pub autotune: Autotune,
     /// Element type of the KV pool.
     pub kv_cache_dtype: KvDtype,
     /// Longest sequence in tokens, prompt and completion; `None` for the model's.
@@ -82,6 +85,8 @@ impl LlmOptions {
             device: None,
             #[cfg(feature = "webgpu")]
             variant: None,
+            #[cfg(feature = "webgpu")]
+            autotune: Autotune::Auto,
             kv_cache_dtype: KvDtype::F16,
             max_model_len: None,
             max_num_seqs: 64,

@@ -3,6 +3,7 @@
 use super::super::BackendError;
 use super::adapter::{self, AdapterSummary, Variant};
 use super::kernel::Kernel;
+use super::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -20,6 +21,7 @@ pub struct GpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) variant: Variant,
+    pub(super) tuning: Tuning,
     summary: AdapterSummary,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     first_error: Arc<Mutex<Option<String>>>,
@@ -64,10 +66,24 @@ impl GpuDevice {
             device,
             queue,
             variant: chosen,
+            tuning: Tuning::default(),
             summary,
             pipelines: Mutex::new(HashMap::new()),
             first_error,
         }))
+    }
+
+    /// The same device with other kernels: a variant, one of [`AdapterSummary::variants`], and its numbers.
+    pub fn with_kernels(&self, variant: Variant, tuning: Tuning) -> Arc<Self> {
+        Arc::new(Self {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            variant,
+            tuning,
+            summary: self.summary.clone(),
+            pipelines: Mutex::new(HashMap::new()),
+            first_error: self.first_error.clone(),
+        })
     }
 
     /// What the adapter is and can do.

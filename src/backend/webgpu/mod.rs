@@ -15,6 +15,7 @@ pub(in crate::backend) mod repack;
 pub(in crate::backend) mod step_words;
 #[cfg(test)]
 mod translation;
+mod tune;
 mod tuning;
 #[cfg(test)]
 mod uniformity;
@@ -22,11 +23,15 @@ mod weights;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
+pub use tune::{
+    Autotune, CachedTuning, Trial, TuneRequest, TuningChoice, TuningSource, cached_tunings, choose as choose_tuning,
+    tuning_candidates,
+};
 pub use tuning::Tuning;
 
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, DevicePeaks, ForwardProfile, HostWeight, KvDtype, KvLayout, Laps,
-    ProfileClock, Program, Rows, StepInput, StepLimits,
+    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvDtype, KvLayout, Laps, ProfileClock,
+    Program, Rows, StepInput, StepLimits,
 };
 use super::{MAX_TOP_K, StepOutput, WeightId};
 use half::f16;
@@ -62,8 +67,8 @@ impl WebGpuBackend {
     /// A backend with no weights on an open device.
     pub fn new(gpu: Arc<GpuDevice>) -> Self {
         Self {
+            tuning: gpu.tuning,
             gpu,
-            tuning: Tuning::default(),
             weights: Vec::new(),
             prepared: None,
             words: StepWords::default(),
@@ -72,9 +77,9 @@ impl WebGpuBackend {
         }
     }
 
-    /// The same with other numbers in its kernels.
-    pub fn with_tuning(self, tuning: Tuning) -> Self {
-        Self { tuning, ..self }
+    /// Other numbers for the kernels than the device's, from the next `prepare` on.
+    fn set_tuning(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
     }
 
     fn prepared(&self) -> &Prepared {
@@ -307,13 +312,6 @@ impl Backend for WebGpuBackend {
 
     fn take_profile(&mut self) -> Option<ForwardProfile> {
         self.profiler.as_mut()?.take()
-    }
-
-    fn measure_peaks(&mut self) -> Result<DevicePeaks, BackendError> {
-        Ok(DevicePeaks {
-            copy_bytes_per_s: self.gpu.measure_copy_bandwidth()?,
-            fma_flops_per_s: self.gpu.measure_fma_peak()?,
-        })
     }
 
     fn memory(&self) -> DeviceMemory {

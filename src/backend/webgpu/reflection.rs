@@ -4,7 +4,7 @@ use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
 use super::kernel::{self, AttentionTiling, Binding, DeviceFormat, Kernel, MatMulKernel, WORKGROUP_BYTES};
 use super::step_words::{ITEM_WORDS, NO_PARTIAL, REDUCE_WORDS, header};
 use super::uniformity::barriers_in_divergent_flow;
-use super::{Tuning, Variant};
+use super::{Tuning, Variant, tuning_candidates};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, Scalar, StorageAccess, TypeInner};
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +64,7 @@ fn layout(shape: &AttentionShape, dtype: KvDtype) -> KvLayout {
 }
 
 /// Every kernel of a variant and what to call it, with the fields of its parameters.
-fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Field>)> {
+fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String, Kernel, Vec<Field>)> {
     let label = format!("{variant}/{subgroup_size}");
     let quads = || fields!(QuadsParams: quads);
     let mut all = vec![
@@ -82,7 +82,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
         all.push((label.clone(), kernel::embed(format, variant), fields!(EmbedParams: octets, first_row, num_rows)));
-        for (_, choice) in MatMulKernel::choices(variant, false, &Tuning::default()) {
+        for (_, choice) in MatMulKernel::choices(variant, false, tuning) {
             let fields =
                 fields!(MatMulParams: blocks, cols, out_stride, out_offset, rows, accumulate, has_bias, grid_width);
             all.push((format!("{label} {choice:?}"), choice.kernel(format, variant, subgroup_size), fields));
@@ -92,7 +92,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
         for dtype in [KvDtype::F32, KvDtype::F16] {
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
             let layout = layout(&shape, dtype);
-            let tiling = AttentionTiling::new(variant, &shape, dtype, false, &Tuning::default());
+            let tiling = AttentionTiling::new(variant, &shape, dtype, false, tuning);
             let fields = || fields!(AttentionParams: scale, items_at);
             let decode = kernel::attention_decode(variant, subgroup_size, &shape, &layout, &tiling);
             let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, &layout, &tiling);
@@ -123,8 +123,9 @@ pub(super) struct Reflected {
 /// Every kernel once: those of equal text are compiled once too.
 pub(super) fn for_each_kernel(mut check: impl FnMut(&Reflected)) {
     let mut seen = BTreeSet::new();
-    for (variant, subgroup_size) in VARIANTS {
-        for (label, kernel, fields) in kernels(variant, subgroup_size) {
+    let tunings = tuning_candidates();
+    for ((variant, subgroup_size), tuning) in VARIANTS.into_iter().flat_map(|v| tunings.iter().map(move |t| (v, t))) {
+        for (label, kernel, fields) in kernels(variant, subgroup_size, tuning) {
             let source = kernel.source();
             if !seen.insert(source.clone()) {
                 continue;

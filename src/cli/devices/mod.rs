@@ -3,16 +3,17 @@
 mod cuda;
 
 use super::table::table;
-use super::units::bytes;
+use super::units::{bytes, utc_date};
 use anyhow::Result;
-use bindery::backend::webgpu::{AdapterSummary, adapters};
+use bindery::backend::webgpu::{AdapterSummary, CachedTuning, Tuning, adapters, cached_tunings};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
 `--device` of the other commands takes the index or a part of the name. Without it they take the first of: discrete GPU,
-integrated GPU, virtual GPU, software adapter. \"kernels\" are the variants that run there, the chosen one first. CUDA
+integrated GPU, virtual GPU, software adapter. \"kernels\" are the variants that run there, the preferred one first;
+below the table, what was measured for which shapes of models (see --retune of the other commands), or the rule. CUDA
 devices are numbered by themselves, and used with --backend cuda.
 
 Examples:
@@ -34,9 +35,10 @@ pub(super) struct DevicesArgs {
 /// Runs the command.
 pub(super) fn run(args: &DevicesArgs) -> Result<ExitCode> {
     let adapters = adapters();
+    let tunings = cached_tunings();
     let cuda = cuda::list();
     if args.json {
-        let list: Vec<Value> = adapters.iter().map(as_json).chain(cuda.json).collect();
+        let list: Vec<Value> = adapters.iter().map(|adapter| as_json(adapter, &tunings)).chain(cuda.json).collect();
         writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&list)?)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -46,19 +48,22 @@ pub(super) fn run(args: &DevicesArgs) -> Result<ExitCode> {
     if adapters.is_empty() {
         writeln!(std::io::stdout(), "WebGPU: {NO_ADAPTER}\n")?;
     } else {
-        write_adapters(&adapters)?;
+        write_adapters(&adapters, &tunings)?;
     }
     writeln!(std::io::stdout(), "{}", cuda.text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_adapters(adapters: &[AdapterSummary]) -> Result<()> {
+fn write_adapters(adapters: &[AdapterSummary], tunings: &[CachedTuning]) -> Result<()> {
     let head = ["index", "name", "vendor", "type", "API", "subgroup", "f16", "binding", "buffer", "memory", "kernels"];
     let rows: Vec<Vec<String>> = adapters.iter().map(row).collect();
     writeln!(std::io::stdout(), "{}\n", table(&head, &rows))?;
     for adapter in adapters {
         let cannot = adapter.unusable.as_ref().map(|why| format!("; cannot be used: {why}")).unwrap_or_default();
         writeln!(std::io::stdout(), "{}: driver {}{cannot}", adapter.index, adapter.driver)?;
+        for line in choices(adapter, tunings) {
+            writeln!(std::io::stdout(), "   {line}")?;
+        }
     }
     writeln!(std::io::stdout())?;
     Ok(())
@@ -91,7 +96,34 @@ fn variants(adapter: &AdapterSummary) -> Vec<String> {
     adapter.variants.iter().map(ToString::to_string).collect()
 }
 
-fn as_json(adapter: &AdapterSummary) -> Value {
+fn tunings_of<'a>(adapter: &'a AdapterSummary, all: &'a [CachedTuning]) -> impl Iterator<Item = &'a CachedTuning> {
+    all.iter().filter(|tuning| tuning.adapter == adapter.name && tuning.driver == adapter.driver)
+}
+
+/// Which kernels run, and why: by rule, then by what was measured.
+fn choices(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Vec<String> {
+    if adapter.unusable.is_some() {
+        return Vec::new();
+    }
+    let rule = match adapter.is_software {
+        true => "software adapter, nothing is measured unless --retune asks",
+        false => "until a model's first start, which measures them",
+    };
+    let mut lines = vec![format!("{} kernels, {}: {rule}", adapter.variants[0], Tuning::default())];
+    lines.extend(tunings_of(adapter, tunings).map(|found| {
+        let (shapes, date) = (&found.shapes, utc_date(found.measured_at));
+        format!("{} kernels, {}: measured {date} for {shapes}", found.variant, found.tuning)
+    }));
+    lines
+}
+
+fn as_json(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Value {
+    let tunings = tunings_of(adapter, tunings).map(|found| {
+        json!({
+            "shapes": found.shapes, "variant": found.variant.to_string(), "tuning": found.tuning,
+            "measured_at": found.measured_at, "trials": found.trials,
+        })
+    });
     json!({
         "backend": "webgpu",
         "index": adapter.index,
@@ -108,5 +140,6 @@ fn as_json(adapter: &AdapterSummary) -> Value {
         "is_software": adapter.is_software,
         "variants": variants(adapter),
         "unusable": adapter.unusable,
+        "tunings": tunings.collect::<Vec<_>>(),
     })
 }
