@@ -21,6 +21,8 @@
 //! ```
 
 mod beam;
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+mod device;
 mod error;
 mod event;
 mod memory;
@@ -31,6 +33,8 @@ mod profile;
 mod request;
 mod step;
 
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+pub use device::ChosenDevice;
 pub use error::LlmError;
 pub use event::{Event, Finish, FinishCause, TokenUpdate};
 pub use memory::KvMemory;
@@ -92,13 +96,12 @@ impl Llm {
     ///
     /// # Errors
     /// [`LlmError`] when there is no device, the checkpoint is not usable, or memory does not suffice.
-    #[cfg(feature = "webgpu")]
+    #[cfg(any(feature = "webgpu", feature = "cuda"))]
     pub fn load(options: &LlmOptions, progress: &mut dyn FnMut(LoadProgress<'_>)) -> Result<Self, LlmError> {
-        use crate::backend::webgpu::{GpuDevice, WebGpuBackend};
         // The checkpoint first: what is wrong with it shows before any device is touched.
         let checkpoint = options.open_checkpoint()?;
-        let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
-        Self::with_backend(&checkpoint, Box::new(WebGpuBackend::new(gpu)), options, progress)
+        let chosen = options.open_device(&checkpoint)?;
+        Self::with_backend(&checkpoint, chosen.device.backend(), options, progress)
     }
 
     /// Loads a checkpoint ([`LlmOptions::open_checkpoint`]) onto a given backend.

@@ -2,8 +2,9 @@
 
 use super::super::BackendError;
 use super::adapter::{self, AdapterSummary, Variant};
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Matrices};
 use super::read_back::ReadBack;
+use super::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -21,9 +22,15 @@ pub struct GpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) variant: Variant,
+    pub(super) tuning: Tuning,
     summary: AdapterSummary,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     first_error: Arc<Mutex<Option<String>>>,
+}
+
+/// Whether products of many rows use cooperative matrices.
+fn uses_matrices(variant: Variant, summary: &AdapterSummary) -> bool {
+    variant == Variant::Subgroup && summary.matrix_size.is_some()
 }
 
 impl GpuDevice {
@@ -43,14 +50,22 @@ impl GpuDevice {
                 names.join(", ")
             )));
         }
-        let wanted = wgpu::Features::IMMEDIATES
+        let mut wanted = wgpu::Features::IMMEDIATES
             | wgpu::Features::SUBGROUP
             | wgpu::Features::SUBGROUP_BARRIER
             | super::profile::IN_PASS;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if uses_matrices(chosen, &summary) {
+            wanted |= adapter::MATRIX_FEATURES;
+            // SAFETY: wgpu asks that what is experimental be used as its documentation says, and may still be wrong; the
+            // kernels use matrices of a kind that the adapter lists, in control flow that is uniform by subgroup (tested).
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("bindery"),
             required_features: adapter.features() & wanted,
             required_limits: adapter.limits(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         }))
@@ -65,10 +80,24 @@ impl GpuDevice {
             device,
             queue,
             variant: chosen,
+            tuning: Tuning::default(),
             summary,
             pipelines: Mutex::new(HashMap::new()),
             first_error,
         }))
+    }
+
+    /// The same device with other kernels: a variant, one of [`AdapterSummary::variants`], and its numbers.
+    pub fn with_kernels(&self, variant: Variant, tuning: Tuning) -> Arc<Self> {
+        Arc::new(Self {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            variant,
+            tuning,
+            summary: self.summary.clone(),
+            pipelines: Mutex::new(HashMap::new()),
+            first_error: self.first_error.clone(),
+        })
     }
 
     /// What the adapter is and can do.
@@ -84,6 +113,13 @@ impl GpuDevice {
     /// Invocations of a subgroup, where that is one number; 1 without subgroups.
     pub(super) fn subgroup_size(&self) -> u32 {
         self.summary.subgroup_sizes.map_or(1, |(min, _)| min)
+    }
+
+    /// The cooperative matrices that products of many rows use, if they do.
+    pub(super) fn matrices(&self) -> Option<Matrices> {
+        let (_, max_subgroup_size) = self.summary.subgroup_sizes?;
+        let size = self.summary.matrix_size.filter(|_| uses_matrices(self.variant, &self.summary))?;
+        Some(Matrices { size, max_subgroup_size })
     }
 
     /// The first error that the device reported on its own, if any.

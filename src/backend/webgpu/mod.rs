@@ -13,10 +13,11 @@ mod profile;
 mod read_back;
 #[cfg(test)]
 mod reflection;
-mod repack;
-mod step_words;
+pub(in crate::backend) mod repack;
+pub(in crate::backend) mod step_words;
 #[cfg(test)]
 mod translation;
+mod tune;
 mod tuning;
 #[cfg(test)]
 mod uniformity;
@@ -24,13 +25,17 @@ mod weights;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
+pub use tune::{
+    Autotune, CachedTuning, Trial, TuneRequest, TuningChoice, TuningSource, cached_tunings, choose as choose_tuning,
+    tuning_candidates,
+};
 pub use tuning::Tuning;
 
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, DevicePeaks, ForwardProfile, HostWeight, KvDtype, KvLayout,
-    ProfileClock, Program, Rows, StepInput, StepLimits,
+    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvDtype, KvLayout, ProfileClock, Program,
+    Rows, StepInput, StepLimits,
 };
-use super::{MAX_TOP_K, StepOutput, WeightId};
+use super::{MAX_TOP_K, ProductInputs, StepOutput, WeightId};
 use half::f16;
 use kernel::{AttentionTiling, DRAW_BLOCK, LOGITS_CHUNK};
 use pace::Pace;
@@ -141,8 +146,8 @@ impl WebGpuBackend {
     /// A backend with no weights on an open device.
     pub fn new(gpu: Arc<GpuDevice>) -> Self {
         Self {
+            tuning: gpu.tuning,
             gpu,
-            tuning: Tuning::default(),
             weights: Vec::new(),
             prepared: None,
             words: StepWords::default(),
@@ -153,9 +158,9 @@ impl WebGpuBackend {
         }
     }
 
-    /// The same with other numbers in its kernels.
-    pub fn with_tuning(self, tuning: Tuning) -> Self {
-        Self { tuning, ..self }
+    /// Other numbers for the kernels than the device's, from the next `prepare` on.
+    fn set_tuning(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
     }
 
     /// Fixes how much work goes into one submit, in multiply-adds, which otherwise follows from the device's speed. The
@@ -369,6 +374,13 @@ impl Backend for WebGpuBackend {
         self.gpu.check()
     }
 
+    fn product_inputs(&self) -> ProductInputs {
+        match self.gpu.matrices() {
+            Some(_) if !self.prepared().limits.batch_invariant => ProductInputs::F16,
+            _ => ProductInputs::F32,
+        }
+    }
+
     fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
         let gpu = &self.gpu;
         Ok(self.profiler.get_or_insert_with(|| Profiler::new(gpu)).clock())
@@ -376,13 +388,6 @@ impl Backend for WebGpuBackend {
 
     fn take_profile(&mut self) -> Option<ForwardProfile> {
         self.profiler.as_mut()?.take()
-    }
-
-    fn measure_peaks(&mut self) -> Result<DevicePeaks, BackendError> {
-        Ok(DevicePeaks {
-            copy_bytes_per_s: self.gpu.measure_copy_bandwidth()?,
-            fma_flops_per_s: self.gpu.measure_fma_peak()?,
-        })
     }
 
     fn memory(&self) -> DeviceMemory {

@@ -20,17 +20,17 @@ pub(in super::super) struct AttentionParams {
 
 /// How attention's work is cut up for one device and shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct AttentionTiling {
+pub(in crate::backend) struct AttentionTiling {
     /// Query heads of one workgroup; divides the group of heads that share a KV head.
-    pub(in super::super) heads_per_group: u32,
+    pub(in crate::backend) heads_per_group: u32,
     /// Query tokens of one prefill work item.
-    pub(in super::super) prefill_tokens: u32,
+    pub(in crate::backend) prefill_tokens: u32,
     /// Keys that prefill stages in workgroup memory at once; divides the block size.
-    pub(in super::super) prefill_keys: u32,
+    pub(in crate::backend) prefill_keys: u32,
     /// Keys of one decode work item.
-    pub(in super::super) split: u32,
+    pub(in crate::backend) split: u32,
     /// New tokens of a sequence, at most, that are decode work items each; more of them are prefill work items.
-    pub(in super::super) decode_tokens: u32,
+    pub(in crate::backend) decode_tokens: u32,
 }
 
 /// Workgroup memory that every adapter has, in bytes (WebGPU's least `maxComputeWorkgroupStorageSize`). `wgpu` does not hold
