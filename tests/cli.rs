@@ -119,6 +119,8 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["chat", "-n", "2", "--temperature", "1"], "-n"),
         (&["run", "--swap-space", "lots", "hi"], "lots"),
         (&["run", "--preemption-mode", "hope", "hi"], "hope"),
+        (&["run", "--load-format", "dummy:q9", "hi"], "dummy:q9"),
+        (&["run", "--backend", "vulkan", "hi"], "webgpu, cuda or auto"),
     ];
     for (args, word) in table {
         assert_refused(args, word);
@@ -322,6 +324,27 @@ fn devices_lists_the_test_adapter() {
     let list: Vec<Value> = serde_json::from_str(&stdout_of(&run(&["devices", "--json"]))).expect("a JSON list");
     let found = list.iter().find(|a| a["name"].as_str().is_some_and(|name| name.contains("llvmpipe"))).expect("listed");
     assert_eq!((&found["variants"][0], &found["unusable"]), (&json!("cpu"), &Value::Null));
+}
+
+#[test]
+fn cuda_is_listed_or_one_line_says_why_not() {
+    let table = stdout_of(&run(&["devices"]));
+    let line = table.lines().find(|line| line.starts_with("CUDA")).expect("a line about CUDA");
+    let list: Vec<Value> = serde_json::from_str(&stdout_of(&run(&["devices", "--json"]))).expect("a JSON list");
+    if list.iter().any(|device| device["backend"] == "cuda") {
+        assert!(line.contains("NVRTC"), "{line}");
+        return;
+    }
+    // As on the machines that run these tests: the binary works, and says what is missing.
+    let (missing, refusal) = match cfg!(feature = "cuda") {
+        true => ("no CUDA driver found", "no CUDA driver found"),
+        false => ("not built in", "built without --backend cuda"),
+    };
+    assert!(line.contains(missing), "{line}");
+    assert_refused(&["selftest", "--backend", "cuda"], refusal);
+    assert_refused(&["run", "--backend", "cuda", "hi"], refusal);
+    let output = run(&["selftest", "--backend", "auto", "--device", "llvmpipe", "--kernel", "silu_mul"]);
+    assert!(stdout_of(&output).starts_with("llvmpipe"), "auto takes WebGPU then");
 }
 
 #[test]

@@ -60,6 +60,15 @@ pub enum BackendError {
     Device(String),
 }
 
+/// To what a backend's matrix products may round what they multiply; they always sum in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProductInputs {
+    /// To f32: activations are not rounded, and weights are what their format says.
+    F32,
+    /// To f16, both of them.
+    F16,
+}
+
 /// What is known about a device's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceMemory {
@@ -113,6 +122,11 @@ pub trait Backend: Send {
 
     /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.
     fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError>;
+
+    /// To what the matrix products of the prepared program may round their inputs.
+    fn product_inputs(&self) -> ProductInputs {
+        ProductInputs::F32
+    }
 
     /// From now on takes the times of every step, which slows steps down; says how.
     ///

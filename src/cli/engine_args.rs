@@ -26,7 +26,8 @@ pub(super) struct EngineArgs {
     #[arg(long, short = 'm', value_name = "PATH")]
     model: Option<PathBuf>,
 
-    /// What PATH is: auto, gguf, safetensors, or dummy (weights made up from a config.json, for benchmarks)
+    /// What PATH is: auto, gguf, safetensors, or dummy (weights made up from a config.json, for benchmarks, in f16;
+    /// dummy:q4_0 and so on in other formats)
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     load_format: LoadFormat,
 

@@ -170,6 +170,10 @@ impl Llm {
     fn fail(&mut self, failed: Vec<(RequestId, SampleError)>, events: &mut Vec<Event>) {
         for (request, error) in failed {
             let Some(active) = self.active.get(&request) else { continue };
+            let cause = match error.is_request_error() {
+                true => FinishCause::Refused(error.to_string()),
+                false => FinishCause::Error(error.to_string()),
+            };
             for index in 0..active.params.num_sequences() {
                 events.push(Event::Token(TokenUpdate {
                     request,
@@ -177,7 +181,7 @@ impl Llm {
                     token: None,
                     logprobs: None,
                     text: String::new(),
-                    finish: Some(Finish { cause: FinishCause::Error(error.to_string()), score: None }),
+                    finish: Some(Finish { cause: cause.clone(), score: None }),
                 }));
             }
         }

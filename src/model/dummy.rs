@@ -23,6 +23,14 @@ impl Default for DummyWeights {
 }
 
 impl DummyWeights {
+    /// By the name of their format.
+    pub(crate) fn of_format(name: &str) -> Option<Self> {
+        use WeightFormat::{Bf16, F16, F32, Q4_0, Q4_1, Q8_0};
+        let format =
+            [F32, F16, Bf16, Q8_0, Q4_0, Q4_1].into_iter().find(|f| format!("{f:?}").eq_ignore_ascii_case(name));
+        format.map(|format| Self { format, ..Self::default() })
+    }
+
     /// Format of the tensor of a role.
     pub(crate) fn format_of(self, role: TensorRole) -> WeightFormat {
         if role.is_vector() { WeightFormat::F32 } else { self.format }

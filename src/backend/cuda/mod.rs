@@ -23,7 +23,7 @@ mod weights;
 pub use device::CudaDevice;
 pub use driver::{DeviceTraits, Driver, GraphId, KernelId, Launch};
 pub use emulate::EmulatedDevice;
-pub use kernel::{Kernel, ResourceLimits, kernel_variants};
+pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
 use super::step_words::{self, AttentionTiling, StepWords};
@@ -44,6 +44,7 @@ pub struct CudaBackend {
     prepared: Option<Prepared>,
     words: StepWords,
     allocated_bytes: u64,
+    decode: DecodeKernel,
 }
 
 struct Prepared {
@@ -59,7 +60,20 @@ struct Prepared {
 impl CudaBackend {
     /// A backend with no weights on an open device.
     pub fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver, weights: Vec::new(), prepared: None, words: StepWords::default(), allocated_bytes: 0 }
+        Self {
+            driver,
+            weights: Vec::new(),
+            prepared: None,
+            words: StepWords::default(),
+            allocated_bytes: 0,
+            decode: DecodeKernel::default(),
+        }
+    }
+
+    /// The same with another kernel for the attention of decodes, to measure them against each other.
+    pub fn with_decode_kernel(mut self, decode: DecodeKernel) -> Self {
+        self.decode = decode;
+        self
     }
 
     /// How many sizes of steps have been captured as graphs.
@@ -201,6 +215,7 @@ impl Backend for CudaBackend {
             program: &program,
             kv: &kv,
             tiling,
+            decode: self.decode,
             batch_invariant: limits.batch_invariant,
             weights: &self.weights,
             buffers: &buffers,

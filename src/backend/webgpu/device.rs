@@ -2,7 +2,7 @@
 
 use super::super::BackendError;
 use super::adapter::{self, AdapterSummary, Variant};
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Matrices};
 use super::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -27,6 +27,11 @@ pub struct GpuDevice {
     first_error: Arc<Mutex<Option<String>>>,
 }
 
+/// Whether products of many rows use cooperative matrices.
+fn uses_matrices(variant: Variant, summary: &AdapterSummary) -> bool {
+    variant == Variant::Subgroup && summary.matrix_size.is_some()
+}
+
 impl GpuDevice {
     /// Opens the adapter that `selector` names (index, part of its name, or `None` for the best), with the kernel variant
     /// that suits it best or the one asked for.
@@ -44,14 +49,22 @@ impl GpuDevice {
                 names.join(", ")
             )));
         }
-        let wanted = wgpu::Features::IMMEDIATES
+        let mut wanted = wgpu::Features::IMMEDIATES
             | wgpu::Features::SUBGROUP
             | wgpu::Features::SUBGROUP_BARRIER
             | super::profile::IN_PASS;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if uses_matrices(chosen, &summary) {
+            wanted |= adapter::MATRIX_FEATURES;
+            // SAFETY: wgpu asks that what is experimental be used as its documentation says, and may still be wrong; the
+            // kernels use matrices of a kind that the adapter lists, in control flow that is uniform by subgroup (tested).
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("bindery"),
             required_features: adapter.features() & wanted,
             required_limits: adapter.limits(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         }))
@@ -99,6 +112,13 @@ impl GpuDevice {
     /// Invocations of a subgroup, where that is one number; 1 without subgroups.
     pub(super) fn subgroup_size(&self) -> u32 {
         self.summary.subgroup_sizes.map_or(1, |(min, _)| min)
+    }
+
+    /// The cooperative matrices that products of many rows use, if they do.
+    pub(super) fn matrices(&self) -> Option<Matrices> {
+        let (_, max_subgroup_size) = self.summary.subgroup_sizes?;
+        let size = self.summary.matrix_size.filter(|_| uses_matrices(self.variant, &self.summary))?;
+        Some(Matrices { size, max_subgroup_size })
     }
 
     /// The first error that the device reported on its own, if any.

@@ -33,7 +33,7 @@ use super::{
     ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvDtype, KvLayout, Laps, ProfileClock,
     Program, Rows, StepInput, StepLimits,
 };
-use super::{MAX_TOP_K, StepOutput, WeightId};
+use super::{MAX_TOP_K, ProductInputs, StepOutput, WeightId};
 use half::f16;
 use kernel::{AttentionTiling, LOGITS_CHUNK};
 use plan::{Buffers, Plan, Planner, TopKBuffers};
@@ -303,6 +303,13 @@ impl Backend for WebGpuBackend {
             rest = after;
         }
         self.gpu.check()
+    }
+
+    fn product_inputs(&self) -> ProductInputs {
+        match self.gpu.matrices() {
+            Some(_) if !self.prepared().limits.batch_invariant => ProductInputs::F16,
+            _ => ProductInputs::F32,
+        }
     }
 
     fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {

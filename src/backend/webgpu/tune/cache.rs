@@ -183,6 +183,7 @@ mod tests {
             api: "Vulkan".into(),
             driver: driver.into(),
             subgroup_sizes: Some((32, 32)),
+            matrix_size: None,
             shader_f16: true,
             max_binding_bytes: 1 << 30,
             max_buffer_bytes: 1 << 30,
