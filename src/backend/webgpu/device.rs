@@ -28,11 +28,6 @@ pub struct GpuDevice {
     first_error: Arc<Mutex<Option<String>>>,
 }
 
-/// Whether products of many rows use cooperative matrices.
-fn uses_matrices(variant: Variant, summary: &AdapterSummary) -> bool {
-    variant == Variant::Subgroup && summary.matrix_size.is_some()
-}
-
 impl GpuDevice {
     /// Opens the adapter that `selector` names (index, part of its name, or `None` for the best), with the kernel variant
     /// that suits it best or the one asked for.
@@ -55,7 +50,7 @@ impl GpuDevice {
             | wgpu::Features::SUBGROUP_BARRIER
             | super::profile::IN_PASS;
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
-        if uses_matrices(chosen, &summary) {
+        if summary.matrix_size.is_some() {
             wanted |= adapter::MATRIX_FEATURES;
             // SAFETY: wgpu asks that what is experimental be used as its documentation says, and may still be wrong; the
             // kernels use matrices of a kind that the adapter lists, in control flow that is uniform by subgroup (tested).
@@ -118,7 +113,7 @@ impl GpuDevice {
     /// The cooperative matrices that products of many rows use, if they do.
     pub(super) fn matrices(&self) -> Option<Matrices> {
         let (_, max_subgroup_size) = self.summary.subgroup_sizes?;
-        let size = self.summary.matrix_size.filter(|_| uses_matrices(self.variant, &self.summary))?;
+        let size = self.summary.matrix_size.filter(|_| self.variant == Variant::Subgroup)?;
         Some(Matrices { size, max_subgroup_size })
     }
 
