@@ -15,6 +15,7 @@ mod matmul;
 mod tests;
 mod variants;
 
+pub use attention::DecodeKernel;
 pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce, attention_tiling};
 pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, LOGITS_CHUNK, TopKChunksParams, TopKRowsParams, argmax_chunks, argmax_rows,
@@ -52,7 +53,7 @@ macro_rules! params {
     };
 }
 
-pub(self) use {cuda, params};
+use {cuda, params};
 
 /// The most that a kernel may need of a device; the test of the compiled kernels holds the compiler's figures against it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub struct Kernel {
     pub params_bytes: u32,
     /// What it may need.
     pub limits: ResourceLimits,
+    /// The least compute capability that has what it needs, times ten.
+    pub compute_capability: u32,
     fields: &'static [(&'static str, &'static str)],
     constants: String,
     files: Vec<&'static str>,
@@ -108,6 +111,7 @@ impl Kernel {
             buffers: buffers + 1,
             params_bytes: 0,
             limits: ResourceLimits { registers: 64, workgroup_bytes: 1024, spill_bytes: 0 },
+            compute_capability: 75,
             fields: &[],
             constants: String::new(),
             files: COMMON.into_iter().chain([file]).collect(),
@@ -134,6 +138,17 @@ impl Kernel {
     /// More than the usual registers, or workgroup memory.
     fn limits(mut self, registers: u32, workgroup_bytes: u32) -> Self {
         self.limits = ResourceLimits { registers, workgroup_bytes, spill_bytes: 0 };
+        self
+    }
+
+    /// A few bytes that the compiler spills to have more workgroups side by side.
+    fn may_spill(mut self, bytes: u32) -> Self {
+        self.limits.spill_bytes = bytes;
+        self
+    }
+
+    fn requires(mut self, compute_capability: u32) -> Self {
+        self.compute_capability = compute_capability;
         self
     }
 

@@ -4,7 +4,7 @@
 use super::super::step_words::{AttentionTiling, StepCounts, header};
 use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
 use super::driver::{Buffer, Driver, KernelId, Launch};
-use super::kernel::{self, Kernel, MatMulKernel};
+use super::kernel::{self, DecodeKernel, Kernel, MatMulKernel};
 use super::weights::CudaWeight;
 use std::sync::Arc;
 
@@ -134,6 +134,7 @@ pub(super) struct Planner<'a> {
     pub(super) program: &'a Program,
     pub(super) kv: &'a KvLayout,
     pub(super) tiling: AttentionTiling,
+    pub(super) decode: DecodeKernel,
     /// See [`super::super::StepLimits::batch_invariant`].
     pub(super) batch_invariant: bool,
     pub(super) weights: &'a [CudaWeight],
@@ -286,12 +287,15 @@ impl<'a> Planner<'a> {
         let rows = self.rows(out);
         for part in &self.weight(weight).parts {
             let mut choices = Vec::new();
-            for (max_rows, choice) in MatMulKernel::choices(self.batch_invariant) {
+            let compute_capability = self.driver.traits().compute_capability;
+            for (max_rows, choice) in MatMulKernel::choices(part.format, compute_capability, self.batch_invariant) {
                 let kernel = choice.kernel(part.format);
                 let groups = (part.rows as u32).div_ceil(choice.group_cols());
                 let grid = match choice {
                     MatMulKernel::Vector { .. } => Grid::Fixed { x: groups },
-                    MatMulKernel::Tiled => Grid::Columns { x: groups, each: choice.group_rows() },
+                    MatMulKernel::Tensor { .. } | MatMulKernel::Tiled => {
+                        Grid::Columns { x: groups, each: choice.group_rows() }
+                    }
                 };
                 let params = kernel::MatMulParams {
                     blocks: self.cols(x) / 32,
@@ -322,7 +326,7 @@ impl<'a> Planner<'a> {
         let [q, out] = [q, out].map(|id| self.activation(id));
         let partials = [&self.buffers.partial_out, &self.buffers.partial_stats].map(Buffer::address);
 
-        let kernel = kernel::attention_decode(&shape, self.kv, &self.tiling);
+        let kernel = kernel::attention_decode(self.decode, &shape, self.kv, &self.tiling);
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::DECODE_ITEMS_AT as u32 };
         let buffers = [q, k, v, out, partials[0], partials[1]];
         self.single(&kernel, Rows::Tokens, Grid::DecodeItems { y: groups }, &params, &buffers)?;

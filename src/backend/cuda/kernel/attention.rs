@@ -9,7 +9,17 @@ params! {
     AttentionParams { scale: f32, items_at: u32 }
 }
 
-/// Invocations of a workgroup of `attention_decode`.
+/// Which kernel does the attention of decodes; what they compute is the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DecodeKernel {
+    /// `attention_decode`: teams of lanes with a key each.
+    #[default]
+    Teams,
+    /// `attention_decode_block`: a subgroup with all keys of a block.
+    Blocks,
+}
+
+/// Invocations of a workgroup of the decode kernels.
 const DECODE_THREADS: u32 = 128;
 /// Keys that a team of it has under way at once.
 const DECODE_KEYS: u32 = 2;
@@ -41,21 +51,28 @@ pub(in super::super) fn attention_tiling(
 
 /// Grid: (decode work items, heads / heads per group).
 pub(in super::super) fn attention_decode(
+    which: DecodeKernel,
     shape: &AttentionShape,
     layout: &KvLayout,
     tiling: &AttentionTiling,
 ) -> Kernel {
     let heads = tiling.heads_per_group;
-    let lanes = (shape.head_dim / 8).next_power_of_two().min(32);
     // Results of the subgroups, which merge at the end.
-    let workgroup_bytes = DECODE_THREADS / 32 * heads * (4 * shape.head_dim + 8);
-    Kernel::new::<AttentionParams>("attention_decode", cuda!("attention_decode.cu"), DECODE_THREADS, 6)
-        .kv(shape, layout)
-        .include(cuda!("include/attention.cuh"))
-        .constant("HEADS_PER_GROUP", heads)
-        .constant("LANES", lanes)
-        .constant("KEYS", DECODE_KEYS)
-        .limits(if heads > 1 { 168 } else { 96 }, workgroup_bytes)
+    let results_bytes = (DECODE_THREADS / 32 * heads * (4 * shape.head_dim + 8)).next_multiple_of(16);
+    let build = |name, file| Kernel::new::<AttentionParams>(name, file, DECODE_THREADS, 6);
+    match which {
+        DecodeKernel::Teams => build("attention_decode", cuda!("attention_decode.cu"))
+            .constant("LANES", (shape.head_dim / 8).next_power_of_two().min(32))
+            .constant("KEYS", DECODE_KEYS)
+            .limits(if heads > 1 { 168 } else { 96 }, results_bytes),
+        DecodeKernel::Blocks => build("attention_decode_block", cuda!("attention_decode_block.cu"))
+            .limits(128, results_bytes + 4 * heads * shape.head_dim),
+    }
+    .may_spill(32)
+    .kv(shape, layout)
+    .constant("HEADS_PER_GROUP", heads)
+    .include(cuda!("include/attention.cuh"))
+    .include(cuda!("include/attention_merge.cuh"))
 }
 
 /// Grid: (prefill work items, heads / heads per group).

@@ -3,9 +3,9 @@
 use super::super::super::repack::DeviceFormat;
 use super::super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
 use super::{
-    Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill, attention_reduce,
-    attention_tiling, copy_blocks, embed, rms_norm, rope_and_cache, select_logits_rows, silu_mul, top_k_chunks,
-    top_k_rows,
+    DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
+    attention_reduce, attention_tiling, copy_blocks, embed, rms_norm, rope_and_cache, select_logits_rows, silu_mul,
+    top_k_chunks, top_k_rows,
 };
 
 const FORMATS: [DeviceFormat; 5] =
@@ -30,9 +30,17 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
     let mut all: Vec<(String, Kernel)> = plain.map(|kernel| (kernel.name.to_owned(), kernel)).into();
     for format in FORMATS {
         all.push((format!("embed, {format:?}"), embed(format)));
-        for (_, choice) in MatMulKernel::choices(false) {
-            all.push((format!("{choice:?}, {format:?}"), choice.kernel(format)));
-        }
+        // With tensor cores and without: the kernels for few rows are the same.
+        let with_tensor = MatMulKernel::choices(format, u32::MAX, false);
+        let without = MatMulKernel::choices(format, 0, true);
+        let choices = with_tensor.into_iter().chain(without).map(|(_, choice)| choice);
+        let mut distinct: Vec<MatMulKernel> = Vec::new();
+        choices.for_each(|choice| {
+            if !distinct.contains(&choice) {
+                distinct.push(choice);
+            }
+        });
+        all.extend(distinct.iter().map(|choice| (format!("{choice:?}, {format:?}"), choice.kernel(format))));
     }
     for (num_heads, num_kv_heads, head_dim) in SHAPES {
         for dtype in [KvDtype::F32, KvDtype::F16] {
@@ -43,7 +51,9 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
                 let name = kernel.name;
                 all.push((format!("{name}, {num_heads}/{num_kv_heads}x{head_dim} {dtype:?}{what}"), kernel));
             };
-            push(attention_decode(&shape, &layout, &tiling), "");
+            for which in [DecodeKernel::Teams, DecodeKernel::Blocks] {
+                push(attention_decode(which, &shape, &layout, &tiling), "");
+            }
             push(attention_prefill(&shape, &layout, &tiling), "");
             push(attention_reduce(&shape, &layout), "");
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {

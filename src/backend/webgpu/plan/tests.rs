@@ -84,6 +84,8 @@ fn dispatches_per_layer(variant: Variant, gate_up: [WeightFormat; 2], step: &Ste
             max_logits_rows: 8,
             max_block_table_entries: 64,
             max_block_copies: 8,
+            max_draws: 8,
+            max_adjustments: 8,
             batch_invariant: false,
         };
         backend.prepare(program, kv, limits).expect("the kernels compile");
