@@ -7,6 +7,7 @@
 //! [`cpu`] is the plain reference that defines what every kernel computes; `webgpu` is the real one.
 
 mod dequant;
+mod kv_layout;
 mod program;
 mod step;
 mod weight;
@@ -17,7 +18,8 @@ pub mod kernel_cases;
 pub mod webgpu;
 
 pub use dequant::{dequantize_row, quantize_row};
-pub use program::{ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable, Rows};
+pub use kv_layout::{KvDtype, KvLayout};
+pub use program::{ActId, Activation, AttentionShape, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenScore};
 pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};
 
@@ -93,7 +95,7 @@ pub trait Backend: Send {
     fn read_kv(&mut self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), BackendError>;
 
     /// Reads whole blocks: for each of `blocks`, in this order and for every layer, K and then V,
-    /// `[num_kv_heads][block_size][head_dim]` in the pool's dtype. That is [`KvLayout::block_bytes`] for each block.
+    /// `[num_kv_heads]` pages in the pool's dtype. That is [`KvLayout::block_bytes`] for each block.
     fn read_blocks(&mut self, blocks: &[u32]) -> Result<Vec<u8>, BackendError>;
 
     /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.

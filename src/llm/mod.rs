@@ -26,6 +26,7 @@ mod event;
 mod memory;
 mod options;
 mod output;
+mod perplexity;
 mod preemption;
 mod request;
 mod step;
@@ -35,6 +36,7 @@ pub use event::{Event, Finish, FinishCause, TokenUpdate};
 pub use memory::KvMemory;
 pub use options::LlmOptions;
 pub use output::{Completion, RequestOutput};
+pub use perplexity::Perplexity;
 pub use preemption::PreemptionMode;
 
 use crate::backend::{Backend, StepLimits};
@@ -352,6 +354,7 @@ impl LlmOptions {
                 .saturating_mul(max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE)),
             max_block_copies: self.max_num_seqs,
             batch_invariant: self.batch_invariant,
+            cascade_attention: !self.disable_cascade_attn,
         }
     }
 }

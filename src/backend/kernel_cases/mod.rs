@@ -17,7 +17,9 @@
 //! | paged_attention | 1e-5 | `exp` is good to `3 + 2 abs(x)` ulp in WGSL, sums of up to 5000 weights |
 //! | paged_attention, peaked | 2e-4 | scores of order 100 carry errors of 1e-5, which `exp` makes relative ones |
 //! | values in an f16 pool | 1e-3 | one ulp of f16: a last-bit difference in f32 may round the other way |
+//! | values in an int8 pool | 1e-5 | as those in an f32 pool: inputs are chosen so that no value lies between two steps |
 //! | the tiny model | 1e-4, 2e-3 with an f16 pool | the above through two layers |
+//! | the tiny model with an int8 pool | 1e-1 | a value that rounds the other way is a step of 1/40 off, and moves all others of the next layer |
 //!
 //! Plain sequential f32 sums reach at most half of these bounds in every case of matmul, rms_norm, silu_mul and
 //! paged_attention, so a kernel that fails has a bug, or computes in less than f32.
@@ -221,11 +223,3 @@ const FORMATS: [(WeightFormat, &str); 6] = [
     (WeightFormat::Q4_0, "q4_0"),
     (WeightFormat::Q4_1, "q4_1"),
 ];
-
-/// `f16` or `f32`.
-const fn dtype_name(dtype: KvDtype) -> &'static str {
-    match dtype {
-        KvDtype::F32 => "f32",
-        KvDtype::F16 => "f16",
-    }
-}

@@ -1,10 +1,11 @@
 //! The host's tables of every kernel against its WGSL, as `naga` reads it.
 
-use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
 use super::Variant;
 use super::kernel::{self, AttentionTiling, Binding, DeviceFormat, Kernel, MatMulKernel, WORKGROUP_BYTES};
-use super::step_words::{ITEM_WORDS, NO_PARTIAL, REDUCE_WORDS, header};
+use super::step_words::header;
 use super::uniformity::barriers_in_divergent_flow;
+use super::work_items::{ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, Scalar, StorageAccess, TypeInner};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,17 +53,6 @@ fn shapes() -> Vec<AttentionShape> {
     [(9, 3, 64), (32, 8, 128), (8, 2, 256), (4, 1, 80), (40, 40, 96), (6, 3, 16), (7, 1, 128)].map(shape).to_vec()
 }
 
-fn layout(shape: &AttentionShape, dtype: KvDtype) -> KvLayout {
-    KvLayout {
-        num_layers: 1,
-        num_blocks: 8,
-        block_size: 16,
-        num_kv_heads: shape.num_kv_heads,
-        head_dim: shape.head_dim,
-        dtype,
-    }
-}
-
 /// Every kernel of a variant and what to call it, with the fields of its parameters.
 fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Field>)> {
     let label = format!("{variant}/{subgroup_size}");
@@ -87,19 +77,27 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
             all.push((format!("{label} {choice:?}"), choice.kernel(format, variant, subgroup_size), fields));
         }
     }
+    let limits = StepLimits {
+        max_tokens: 1,
+        max_seqs: 1,
+        max_logits_rows: 1,
+        max_block_table_entries: 1,
+        max_block_copies: 1,
+        batch_invariant: false,
+        cascade_attention: true,
+    };
     for shape in shapes() {
-        for dtype in [KvDtype::F32, KvDtype::F16] {
+        for dtype in KvDtype::ALL {
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
-            let layout = layout(&shape, dtype);
-            let tiling = AttentionTiling::new(variant, &shape, dtype, false);
+            let tiling = AttentionTiling::new(variant, &shape, dtype, &limits);
             let fields = || fields!(AttentionParams: scale, items_at);
-            let decode = kernel::attention_decode(variant, subgroup_size, &shape, &layout, &tiling);
-            let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, &layout, &tiling);
+            let decode = kernel::attention_decode(variant, subgroup_size, &shape, dtype, &tiling);
+            let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, dtype, &tiling);
             all.push((format!("{label} decode"), decode, fields()));
             all.push((format!("{label} prefill"), prefill, fields()));
-            all.push((label.clone(), kernel::attention_reduce(&shape, &layout), Vec::new()));
+            all.push((label.clone(), kernel::attention_reduce(&shape), Vec::new()));
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
-                let rope = kernel::rope_and_cache(&shape, &layout, pairing);
+                let rope = kernel::rope_and_cache(&shape, dtype, pairing);
                 all.push((format!("{label} {pairing:?}"), rope, fields!(RopeParams: qkv_stride)));
             }
         }
@@ -225,6 +223,7 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_TOP_K_ROWS", header::NUM_TOP_K_ROWS),
         ("TOP_K", header::TOP_K),
         ("TOP_K_ROWS_AT", header::TOP_K_ROWS_AT),
+        ("QUERIES_AT", header::QUERIES_AT),
     ];
     assert_eq!(header.len(), header::WORDS);
     let others = [
@@ -233,10 +232,7 @@ fn step_metadata_is_that_of_the_host() {
         ("ITEM_WORDS", ITEM_WORDS),
         ("NO_PARTIAL", NO_PARTIAL as usize),
     ];
-    let module = naga::front::wgsl::parse_str(
-        &kernel::attention_reduce(&shapes()[0], &layout(&shapes()[0], KvDtype::F16)).source(),
-    )
-    .expect("it is valid");
+    let module = naga::front::wgsl::parse_str(&kernel::attention_reduce(&shapes()[0]).source()).expect("it is valid");
     let constants: BTreeMap<&str, usize> = module
         .constants
         .iter()
@@ -250,7 +246,8 @@ fn step_metadata_is_that_of_the_host() {
     }
     // The order in which `StepWords` writes an item's words.
     let items = [
-        ("WorkItem", ITEM_WORDS, &["first_token", "num_tokens", "block_table", "key_begin", "key_end", "partial"][..]),
+        ("WorkItem", ITEM_WORDS, &["first_query", "num_queries", "block_table", "key_begin", "key_end", "split"][..]),
+        ("Query", QUERY_WORDS, &["token", "partials"][..]),
         ("ReduceItem", REDUCE_WORDS, &["token", "first", "count"][..]),
     ];
     for (name, words, expected) in items {

@@ -100,7 +100,8 @@ impl<'a> Analysis<'a> {
     fn statement(&mut self, statement: &'a Statement, flow: bool, found: &mut BTreeSet<String>) -> Exits {
         let mut exits = Exits::default();
         match statement {
-            Statement::Emit(_) | Statement::Kill => {}
+            // The result of an atomic operation is divergent as any expression that is not told apart; it writes no local.
+            Statement::Emit(_) | Statement::Kill | Statement::Atomic { .. } => {}
             Statement::Block(block) => return self.block(block, flow, found),
             Statement::If { condition, accept, reject } => {
                 return self.branches(*condition, &[accept, reject], flow, found);

@@ -1,8 +1,9 @@
-//! `bindery bench`: how fast, how much memory, and how near to what the device could do.
+//! `bindery bench`: how fast, how much memory, how accurate, and how near to what the device could do.
 
 mod args;
 mod latency;
 mod measure;
+mod perplexity;
 mod report;
 mod serve;
 mod setup;
@@ -37,6 +38,7 @@ enum BenchKind {
     Latency(latency::LatencyArgs),
     Throughput(throughput::ThroughputArgs),
     Sharing(sharing::SharingArgs),
+    Perplexity(perplexity::PerplexityArgs),
     Serve(serve::ServeArgs),
 }
 
@@ -46,6 +48,7 @@ pub(super) fn run(args: BenchArgs) -> Result<ExitCode> {
         BenchKind::Latency(args) => latency::run(args),
         BenchKind::Throughput(args) => throughput::run(args),
         BenchKind::Sharing(args) => sharing::run(args),
+        BenchKind::Perplexity(args) => perplexity::run(args),
         BenchKind::Serve(args) => serve::run(args),
     }
 }
