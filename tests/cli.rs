@@ -109,9 +109,18 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["bench", "serve", "--base-url", "https://example.com"], "http://"),
         (&["bench", "serve", "--request-rate", "0"], "--request-rate"),
         (&["bench", "serve", "--num-prompts", "0"], "--num-prompts"),
+        (&["bench", "kernels", "--shapes", "GPT-5"], "SmolLM2-135M"),
+        (&["bench", "kernels", "--device", "llvmpipe", "--kernel", "nosuch"], "nosuch"),
+        (&["bench", "kernels", "--formats", "q3_0"], "q4_0"),
+        (&["bench", "compare", "--a", "webgpu", "--b", "opengl"], "opengl"),
+        (&["bench", "compare", "--a", "webgpu", "--b", "webgpu", "--device", "0"], "--device"),
+        (&["bench", "compare", "--a", "webgpu", "--b", "webgpu", "--batch-sizes", "0"], "--batch-sizes"),
+        (&["run", "--retune", "--no-autotune", "hi"], "--no-autotune"),
         (&["chat", "-n", "2", "--temperature", "1"], "-n"),
         (&["run", "--swap-space", "lots", "hi"], "lots"),
         (&["run", "--preemption-mode", "hope", "hi"], "hope"),
+        (&["run", "--load-format", "dummy:q9", "hi"], "dummy:q9"),
+        (&["run", "--backend", "vulkan", "hi"], "webgpu, cuda or auto"),
     ];
     for (args, word) in table {
         assert_refused(args, word);
@@ -318,26 +327,54 @@ fn devices_lists_the_test_adapter() {
 }
 
 #[test]
+fn cuda_is_listed_or_one_line_says_why_not() {
+    let table = stdout_of(&run(&["devices"]));
+    let line = table.lines().find(|line| line.starts_with("CUDA")).expect("a line about CUDA");
+    let list: Vec<Value> = serde_json::from_str(&stdout_of(&run(&["devices", "--json"]))).expect("a JSON list");
+    if list.iter().any(|device| device["backend"] == "cuda") {
+        assert!(line.contains("NVRTC"), "{line}");
+        return;
+    }
+    // As on the machines that run these tests: the binary works, and says what is missing.
+    let (missing, refusal) = match cfg!(feature = "cuda") {
+        true => ("no CUDA driver found", "no CUDA driver found"),
+        false => ("not built in", "built without --backend cuda"),
+    };
+    assert!(line.contains(missing), "{line}");
+    assert_refused(&["selftest", "--backend", "cuda"], refusal);
+    assert_refused(&["run", "--backend", "cuda", "hi"], refusal);
+    let output = run(&["selftest", "--backend", "auto", "--device", "llvmpipe", "--kernel", "silu_mul"]);
+    assert!(stdout_of(&output).starts_with("llvmpipe"), "auto takes WebGPU then");
+}
+
+#[test]
 fn selftest_passes_on_the_test_adapter() {
     let table = stdout_of(&run(&["selftest", "--device", "llvmpipe"]));
     assert!(table.contains("paged_attention") && table.contains("ok") && !table.contains("FAILED"), "{table}");
 }
 
-#[test]
-fn bench_runs_on_made_up_weights() {
+/// A config.json of two small layers.
+fn tiny_config(name: &str) -> PathBuf {
     let config = json!({
         "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512, "rms_norm_eps": 1e-5,
         "max_position_embeddings": 256, "rope_theta": 10000.0, "tie_word_embeddings": false,
     });
-    let config = temporary("config.json", config.to_string().as_bytes());
+    temporary(name, config.to_string().as_bytes())
+}
+
+#[test]
+fn bench_runs_on_made_up_weights() {
+    let config = tiny_config("config.json");
     let json_path = temporary("bench.json", b"");
     let model = ["--load-format", "dummy", "--model", config.to_str().expect("UTF-8"), "--num-iters", "2"];
     let out = ["--output-json", json_path.to_str().expect("UTF-8")];
     let latency = ["bench", "latency", "--batch-size", "3", "--input-len", "20", "--output-len", "4"];
     let text = stdout_of(&run(&[&latency[..], &model[..], &out[..], &DEVICE[..]].concat()));
     assert!(
-        ["prefill", "decode", "TTFT", "KV blocks", "copy bandwidth"].iter().all(|row| text.contains(row)),
+        ["prefill", "decode", "TTFT", "KV blocks", "roofline, prefill", "roofline, decode"]
+            .iter()
+            .all(|row| text.contains(row)),
         "{text}"
     );
     let read = || serde_json::from_str::<Value>(&std::fs::read_to_string(&json_path).expect("written")).expect("JSON");
@@ -352,6 +389,142 @@ fn bench_runs_on_made_up_weights() {
     let text = stdout_of(&run(&[&throughput[..], &model[..], &out[..], &few[..], &DEVICE[..]].concat()));
     assert!(text.contains("completion tokens"), "{text}");
     assert_eq!(read()["total_num_tokens"], 120);
+}
+
+fn json_of(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).expect("written")).expect("JSON")
+}
+
+#[test]
+fn a_profile_accounts_for_every_dispatch() {
+    let (config, json_path) = (tiny_config("profile-config.json"), temporary("profile.json", b""));
+    let args = [
+        "bench",
+        "latency",
+        "--load-format",
+        "dummy",
+        "--model",
+        config.to_str().expect("UTF-8"),
+        "--num-iters",
+        "1",
+        "--input-len",
+        "8",
+        "--output-len",
+        "3",
+        "--profile",
+        "--output-json",
+        json_path.to_str().expect("UTF-8"),
+    ];
+    let text = stdout_of(&run(&[&args[..], &DEVICE[..]].concat()));
+    assert!(text.contains("profile of 3 steps: device timestamps"), "{text}");
+    let profile = &json_of(&json_path)["profile"];
+    assert_eq!(profile["steps"], 3);
+    let kernels = profile["kernels"].as_array().expect("a list");
+    let sum = |field: &str| kernels.iter().map(|kernel| kernel[field].as_f64().expect("a number")).sum::<f64>();
+    assert_eq!(sum("dispatches"), profile["dispatches"].as_f64().expect("a number"));
+    let (device_s, whole_s) = (profile["device_seconds"].as_f64(), json_of(&json_path)["median_elapsed_s"].as_f64());
+    assert!(kernels.iter().all(|kernel| kernel["seconds"].as_f64().is_some_and(|s| s > 0.0)), "{profile}");
+    assert!(device_s < whole_s && (sum("seconds") - device_s.expect("a number")).abs() < 1e-9, "{profile}");
+    let of = |name: &str| kernels.iter().find(|kernel| kernel["kernel"] == name).map(|kernel| &kernel["dispatches"]);
+    // Two norms in each of two layers and one at the end, in three steps.
+    assert_eq!(of("rms_norm"), Some(&json!(15)));
+}
+
+#[test]
+fn kernels_are_measured_against_the_device_at_its_best() {
+    let json_path = temporary("kernels.json", b"");
+    let args = ["bench", "kernels", "--kernel", "rms_norm", "--rows", "1,8", "--num-runs", "3", "--output-json"];
+    let text = stdout_of(&run(&[&args[..], &[json_path.to_str().expect("UTF-8")], &DEVICE[..]].concat()));
+    assert!(text.contains("left out: shapes of Qwen3-0.6B"), "{text}");
+    let json = json_of(&json_path);
+    assert!(json["copy_bandwidth_bytes_per_s"].as_f64() > Some(0.0) && json["fma_flops_per_s"].as_f64() > Some(0.0));
+    let rows = json["rows"].as_array().expect("a list");
+    assert_eq!(rows.iter().map(|row| row["step"].as_str().expect("text")).collect::<Vec<_>>(), ["1", "8"]);
+    for row in rows {
+        assert_eq!((&row["kernels"], &row["variant"]), (&json!(["rms_norm"]), &json!("cpu")));
+        assert!(row["is_device_time"] == true && row["median_s"].as_f64() > Some(0.0), "{row}");
+    }
+}
+
+#[test]
+fn two_variants_are_compared_in_turns() {
+    let config = tiny_config("compare-config.json");
+    let (json_path, page_path) = (temporary("compare.json", b""), temporary("compare.html", b""));
+    let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    let (config, json_arg, page_arg) = (path(&config), path(&json_path), path(&page_path));
+    let args = [
+        "bench",
+        "compare",
+        "--a",
+        "webgpu:llvmpipe/cpu",
+        "--b",
+        "webgpu:llvmpipe/plain",
+        "--load-format",
+        "dummy",
+        "--model",
+        &config,
+        "--kernel",
+        "qkv",
+        "--batch-sizes",
+        "1,3",
+        "--input-len",
+        "16",
+        "--output-len",
+        "3",
+        "--num-iters",
+        "2",
+        "--output-json",
+        &json_arg,
+        "--output-html",
+        &page_arg,
+    ];
+    let text = stdout_of(&run(&args));
+    assert!(text.contains("cpu kernels") && text.contains("plain kernels"), "{text}");
+    let json = json_of(&json_path);
+    let kernels = json["kernels"].as_array().expect("a list");
+    assert_eq!(kernels[0]["kernels"], json!(["matmul_cpu", "matvec"]));
+    let cases = json["end_to_end"].as_array().expect("a list");
+    assert_eq!(cases.len(), 4, "prefill, two decodes, mixed");
+    for comparison in kernels.iter().chain(cases) {
+        let runs = |which: &str| comparison[which].as_array().map(Vec::len);
+        assert_eq!((runs("runs_a"), runs("runs_b")), (Some(2), Some(2)), "{comparison}");
+        assert!(comparison["speed_of_b"].as_f64() > Some(0.0), "{comparison}");
+    }
+    let page = std::fs::read_to_string(&page_path).expect("written");
+    assert!(page.contains("<svg") && page.contains("decode, 3 sequences"));
+}
+
+#[test]
+fn what_was_measured_is_kept_and_what_is_broken_is_not_used() {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{}-cache", std::process::id()));
+    let config = tiny_config("tune-config.json");
+    let bindery_with_cache = |args: &[&str]| {
+        let output = bindery(args).env("XDG_CACHE_HOME", &cache).output().expect("the command starts");
+        (stdout_of(&output), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let small = ["--input-len", "4", "--output-len", "2", "--num-iters", "1", "--variant", "plain"];
+    let model = ["bench", "latency", "--load-format", "dummy", "--model", config.to_str().expect("UTF-8")];
+    let bench = [&model[..], &small[..], &DEVICE[..]].concat();
+    // A software adapter is only measured when asked.
+    let (_, said) = bindery_with_cache(&bench);
+    assert!(!said.contains("measured") && !cache.join("bindery").exists(), "{said}");
+    let (_, said) = bindery_with_cache(&[&bench[..], &["--retune"]].concat());
+    assert!(said.contains("plain kernels") && said.contains("measured in"), "{said}");
+    let list = |json: &str| serde_json::from_str::<Value>(json).expect("JSON");
+    let (devices, _) = bindery_with_cache(&["devices", "--json"]);
+    let devices = list(&devices);
+    let tuned = devices.as_array().expect("a list").iter().find(|d| d["tunings"] != json!([])).expect("llvmpipe");
+    assert_eq!(tuned["tunings"][0]["variant"], "plain");
+    assert!(tuned["tunings"][0]["trials"].as_array().is_some_and(|trials| trials.len() > 4), "{tuned}");
+    let (text, _) = bindery_with_cache(&["devices"]);
+    assert!(text.contains("heads 4/2x16"), "{text}");
+
+    let folder = cache.join("bindery").join("tuning");
+    let file = std::fs::read_dir(&folder).expect("it is there").next().expect("a file").expect("readable").path();
+    std::fs::write(&file, "{ not JSON").expect("writable");
+    let (_, said) = bindery_with_cache(&bench);
+    assert!(said.starts_with("warning: ") && said.contains("is not used"), "{said}");
+    std::fs::remove_dir_all(&cache).expect("it was made here");
 }
 
 #[test]

@@ -8,25 +8,22 @@
 
 use bindery::backend::cpu::CpuBackend;
 use bindery::backend::webgpu::{Variant, WebGpuBackend};
-use bindery::backend::{Backend, KvDtype, WeightFormat};
-use bindery::engine::RequestId;
+use bindery::backend::{Backend, WeightFormat};
 use bindery::llm::{Llm, LlmOptions, RequestOutput};
-use bindery::model::{DummyWeights, LoadFormat};
 use bindery::sampling::SamplingParams;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 #[path = "support/llm.rs"]
 mod llm;
 #[path = "support/models.rs"]
 mod models;
+#[path = "support/tiny.rs"]
+mod tiny;
 use llm::{NearTies, Reference, Rng, golden, gpu, greedy, ids, load, smollm2};
+use tiny::Shape;
 
 const TOKENS: u32 = 24;
 /// Margin of log probabilities below which the f16 pool and the shape of a kernel may decide.
 const NEAR_TIE: f32 = 0.15;
-/// The same with an f32 pool, where only the order of sums differs.
-const NEAR_TIE_F32: f32 = 1e-3;
 
 /// The oracle's prompts, and some of 200, 1 and 17 tokens; the longest first, so that the small pool is short.
 fn prompts() -> Vec<Vec<u32>> {
@@ -133,121 +130,19 @@ fn swiftshader_runs_smollm2() {
     assert_eq!(output.completions[0].token_ids, ids(&golden["greedy48_ids_ignore_eos"])[..4]);
 }
 
-const VOCAB: u32 = 97;
-
-/// Two layers of random weights: `config.json` in a folder of its own.
-fn tiny(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("equivalence").join(name);
-    std::fs::create_dir_all(&folder).expect("a temporary folder");
-    let config = serde_json::json!({
-        "model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": VOCAB,
-        "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false,
-    });
-    std::fs::write(folder.join("config.json"), config.to_string()).expect("a temporary file");
-    folder
-}
-
-/// Blocks, token budget, sequences, prefix caching.
-type Shape = (u32, u32, u32, bool);
-
-fn load_tiny(folder: &std::path::Path, format: WeightFormat, backend: Box<dyn Backend>, shape: Shape) -> Llm {
-    load(folder, backend, |options| {
-        options.load_format = LoadFormat::Dummy(DummyWeights { format, seed: 3 });
-        options.kv_cache_dtype = KvDtype::F32;
-        let (blocks, budget, seqs, caching) = shape;
-        options.num_gpu_blocks_override = Some(blocks);
-        options.max_num_batched_tokens = budget;
-        options.max_num_seqs = seqs;
-        options.enable_prefix_caching = caching;
-    })
-}
-
-/// Prompts and lengths of completions; some prompts begin like the one before.
-fn traffic(seed: u64) -> Vec<(Vec<u32>, u32)> {
-    let mut rng = Rng(seed);
-    let mut all: Vec<(Vec<u32>, u32)> = Vec::new();
-    for _ in 0..12 {
-        let len = 1 + rng.below(60);
-        let mut prompt = rng.prompt(len, VOCAB);
-        if let (0, Some((before, _))) = (rng.below(3), all.last()) {
-            let shared = before.len().min(prompt.len());
-            prompt[..shared].copy_from_slice(&before[..shared]);
-        }
-        all.push((prompt, 1 + rng.below(24)));
-    }
-    all
-}
-
-/// Serves the traffic as it arrives, a few requests at a time, and aborts one of them on the way.
-fn serve(llm: &mut Llm, traffic: &[(Vec<u32>, u32)], seed: u64) -> BTreeMap<usize, Vec<u32>> {
-    let mut rng = Rng(seed);
-    let mut numbers: BTreeMap<RequestId, usize> = BTreeMap::new();
-    let mut outputs = BTreeMap::new();
-    let (mut next, mut events, mut steps) = (0, Vec::new(), 0);
-    while next < traffic.len() || !llm.is_idle() {
-        for _ in 0..rng.below(3) {
-            if let Some((prompt, tokens)) = traffic.get(next) {
-                let id = llm.add(prompt.clone(), greedy(*tokens)).expect("it fits");
-                numbers.insert(id, next);
-                outputs.insert(next, Vec::new());
-                next += 1;
-            }
-        }
-        steps += 1;
-        if steps == 6 {
-            let (&id, &number) = numbers.first_key_value().expect("some have come");
-            if llm.abort(id) {
-                outputs.remove(&number);
-            }
-        }
-        llm.step(&mut events).expect("a step succeeds");
-        for event in events.drain(..) {
-            if let bindery::llm::Event::Token(update) = event {
-                outputs.get_mut(&numbers[&update.request]).expect("it was not aborted").extend(update.token);
-            }
-        }
-    }
-    assert_eq!(llm.stats().used_blocks, 0, "every block is back");
-    outputs
-}
-
 /// Reference and WebGPU in every shape, against the reference with each request alone.
 fn tiny_model_agrees_with_the_reference(
     format: WeightFormat,
-    devices: &[(&str, Variant)],
+    devices: &[(&'static str, Variant)],
     shapes: &[Shape],
     seed: u64,
 ) {
-    let folder = tiny(&format!("{format:?}"));
-    let mut llm = load_tiny(&folder, format, Box::new(CpuBackend::new()), (64, 128, 1, false));
-    let alone = |(prompt, tokens): (Vec<u32>, u32)| {
-        let params = SamplingParams { logprobs: Some(2), ..greedy(tokens) };
-        let output = llm.generate(vec![(prompt, params)]).expect("generation succeeds").remove(0);
-        Reference::new(&output.completions[0].token_ids, &output.completions[0].logprobs)
-    };
-    let references: Vec<Reference> = traffic(seed).into_iter().map(alone).collect();
-    let mut ties = NearTies::default();
-    let (mut preemptions, mut hits) = (0, 0);
-    let devices = devices.iter().map(|device| Some(*device));
-    for device in std::iter::once(None).chain(devices) {
-        for &shape in shapes {
-            let backend: Box<dyn Backend> = match device {
-                None => Box::new(CpuBackend::new()),
-                Some((name, variant)) => Box::new(WebGpuBackend::new(gpu(name, variant))),
-            };
-            let what = format!("{}, {shape:?}", backend.description());
-            let mut llm = load_tiny(&folder, format, backend, shape);
-            for (number, got) in serve(&mut llm, &traffic(seed), seed) {
-                ties.compare(&format!("{what}, request {number}"), &got, &references[number], NEAR_TIE_F32);
-            }
-            preemptions += llm.stats().preemptions;
-            hits += llm.stats().prefix_hit_tokens;
-        }
+    let mut makers: Vec<tiny::MakeBackend> = vec![Box::new(|| Box::new(CpuBackend::new()) as Box<dyn Backend>)];
+    for &(name, variant) in devices {
+        makers.push(Box::new(move || Box::new(WebGpuBackend::new(gpu(name, variant))) as Box<dyn Backend>));
     }
-    assert!(preemptions > 0 && hits > 0, "{preemptions} preemptions, {hits} tokens found in the prefix cache");
-    ties.report(&format!("tiny model in {format:?}"));
-    assert!(ties.ties * 50 <= ties.compared, "too many near ties: {ties:?}");
+    let seen = tiny::agree_with_the_reference(format, &makers, shapes, seed);
+    assert!(seen.preemptions > 0 && seen.prefix_hit_tokens > 0, "{seen:?}");
 }
 
 #[test]

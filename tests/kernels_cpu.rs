@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use bindery::backend::cpu::CpuBackend;
 use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
 use bindery::backend::{
-    ActId, Backend, BackendError, DeviceMemory, HostWeight, KvLayout, Program, StepInput, StepLimits, StepOutput,
-    WeightId,
+    ActId, Backend, BackendError, DeviceMemory, HostWeight, KvLayout, ProductInputs, Program, StepInput, StepLimits,
+    StepOutput, WeightId,
 };
 
 /// What a [`Faulty`] backend does wrong.
@@ -55,13 +55,14 @@ enum Fault {
 struct Faulty {
     inner: CpuBackend,
     fault: Fault,
+    inputs: ProductInputs,
     kv: Option<KvLayout>,
     logits: Option<(ActId, usize)>,
 }
 
 impl Faulty {
     fn new(fault: Fault) -> Self {
-        Self { inner: CpuBackend::new(), fault, kv: None, logits: None }
+        Self { inner: CpuBackend::new(), fault, inputs: ProductInputs::F32, kv: None, logits: None }
     }
 
     fn last_of_ties(&mut self, rows: usize) -> Result<Vec<u32>, BackendError> {
@@ -189,6 +190,10 @@ impl Backend for Faulty {
         self.inner.write_blocks(&blocks, bytes)
     }
 
+    fn product_inputs(&self) -> ProductInputs {
+        self.inputs
+    }
+
     fn memory(&self) -> DeviceMemory {
         self.inner.memory()
     }
@@ -241,6 +246,29 @@ fn silu_mul_cases_notice_faults() {
 #[test]
 fn matmul_cases_notice_faults() {
     assert_notices("matmul", |case| vec![Fault::Activation(beyond(case.tolerance)), Fault::WeightRow]);
+}
+
+#[test]
+fn cases_of_fused_products_notice_faults() {
+    for kernel in ["norm_matmul", "matmul_silu", "norm_matmul_silu"] {
+        assert_notices(kernel, |case| vec![Fault::Activation(beyond(case.tolerance)), Fault::WeightRow]);
+    }
+}
+
+#[test]
+fn products_of_rounded_inputs_have_a_tolerance_of_their_own() {
+    let cases = all_cases().into_iter().filter(|case| case.quick && case.f16_tolerance.is_some());
+    for case in cases {
+        let tolerance = case.f16_tolerance.expect("those without are left out");
+        assert!(tolerance > case.tolerance && tolerance > case.kv_tolerance, "{}", case.name);
+        for (share, passes) in [(0.8, true), (1.2, false)] {
+            let error = share * tolerance;
+            let fault = if case.kernel == "tiny_model" { Fault::Logits(error) } else { Fault::Activation(error) };
+            let faulty = || Faulty { inputs: ProductInputs::F16, ..Faulty::new(fault) };
+            let report = run_case(&case, &mut || Ok(Box::new(faulty()))).expect("the reference runs everything");
+            assert_eq!(report.passed, passes, "{}: {report:?}", case.name);
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![cfg(feature = "webgpu")]
 
 use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
-use bindery::backend::webgpu::{GpuDevice, Variant, WebGpuBackend};
+use bindery::backend::webgpu::{GpuDevice, Tuning, Variant, WebGpuBackend, tuning_candidates};
 use std::sync::Arc;
 
 /// Opens an adapter that the test command installs.
@@ -14,7 +14,11 @@ fn open(name: &str, variant: Variant) -> Arc<GpuDevice> {
 }
 
 fn run(name: &str, variant: Variant, keep: impl Fn(&KernelCase) -> bool) {
-    let gpu = open(name, variant);
+    run_tuned(name, variant, Tuning::default(), keep);
+}
+
+fn run_tuned(name: &str, variant: Variant, tuning: Tuning, keep: impl Fn(&KernelCase) -> bool) {
+    let gpu = open(name, variant).with_kernels(variant, tuning);
     let only = std::env::var("BINDERY_KERNEL_CASE").unwrap_or_default();
     let mut failures = Vec::new();
     for case in all_cases().iter().filter(|case| keep(case) && case.name.contains(&only)) {
@@ -24,7 +28,7 @@ fn run(name: &str, variant: Variant, keep: impl Fn(&KernelCase) -> bool) {
             Err(error) => failures.push(format!("{}: {error}", case.name)),
         }
     }
-    assert!(failures.is_empty(), "{name}, {variant} kernels:\n{}", failures.join("\n"));
+    assert!(failures.is_empty(), "{name}, {variant} kernels, {tuning}:\n{}", failures.join("\n"));
 }
 
 #[test]
@@ -50,4 +54,15 @@ fn swiftshader_cpu_kernels() {
 #[test]
 fn swiftshader_plain_kernels() {
     run("SwiftShader", Variant::Plain, |case| case.quick);
+}
+
+/// Whatever numbers a timing may choose, the results are right.
+#[test]
+fn lavapipe_tuned_kernels() {
+    for variant in [Variant::Subgroup, Variant::Plain, Variant::Cpu] {
+        for tuning in tuning_candidates() {
+            let tuned = |case: &KernelCase| case.quick && ["matmul", "paged_attention"].contains(&case.kernel);
+            run_tuned("llvmpipe", variant, tuning, tuned);
+        }
+    }
 }

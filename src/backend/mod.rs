@@ -4,21 +4,36 @@
 //! pool. A backend gives storage for them and runs the list once per step. It is not a tensor library. Weight
 //! repacking, memory layouts and kernel variants stay inside the backend.
 //!
-//! [`cpu`] is the plain reference that defines what every kernel computes; `webgpu` is the real one.
+//! [`cpu`] is the plain reference that defines what every kernel computes; `webgpu` is the real one, and `cuda` its
+//! yardstick on NVIDIA's devices.
 
 mod dequant;
 mod kv_layout;
+mod noise;
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+mod open;
+mod profile;
 mod program;
 mod step;
 mod weight;
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+pub mod kernel_bench;
 pub mod kernel_cases;
 #[cfg(feature = "webgpu")]
 pub mod webgpu;
 
+#[cfg(feature = "cuda")]
+use webgpu::{repack, step_words};
+
 pub use dequant::{dequantize_row, quantize_row};
 pub use kv_layout::{KvDtype, KvLayout};
+pub use noise::fill_with_noise;
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+pub use open::{BackendKind, DeviceChoice, OpenDevice};
+pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
 pub use program::{ActId, Activation, AttentionShape, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenScore};
 pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};
@@ -45,6 +60,15 @@ pub enum BackendError {
     /// The device was lost or reported an error.
     #[error("device error: {0}")]
     Device(String),
+}
+
+/// To what a backend's matrix products may round what they multiply; they always sum in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProductInputs {
+    /// To f32: activations are not rounded, and weights are what their format says.
+    F32,
+    /// To f16, both of them.
+    F16,
 }
 
 /// What is known about a device's memory.
@@ -100,6 +124,24 @@ pub trait Backend: Send {
 
     /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.
     fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError>;
+
+    /// To what the matrix products of the prepared program may round their inputs.
+    fn product_inputs(&self) -> ProductInputs {
+        ProductInputs::F32
+    }
+
+    /// From now on takes the times of every step, which slows steps down; says how.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] where the backend takes no times.
+    fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
+        Err(BackendError::Unsupported(format!("{}: takes no times", self.description())))
+    }
+
+    /// The times of the last [`forward`](Backend::forward) since [`start_profiling`](Backend::start_profiling), once.
+    fn take_profile(&mut self) -> Option<ForwardProfile> {
+        None
+    }
 
     /// The device's memory.
     fn memory(&self) -> DeviceMemory;

@@ -2,8 +2,8 @@
 
 use super::units::{gibibytes, human_count, human_number};
 use anyhow::{Result, bail};
-use bindery::backend::KvDtype;
-use bindery::backend::webgpu::Variant;
+use bindery::backend::webgpu::{Autotune, Variant};
+use bindery::backend::{BackendKind, KvDtype};
 use bindery::engine::{DEFAULT_BLOCK_SIZE, Policy};
 use bindery::llm::{LlmOptions, PreemptionMode};
 use bindery::model::{Dtype, LoadFormat};
@@ -26,7 +26,8 @@ pub(super) struct EngineArgs {
     #[arg(long, short = 'm', value_name = "PATH")]
     model: Option<PathBuf>,
 
-    /// What PATH is: auto, gguf, safetensors, or dummy (weights made up from a config.json, for benchmarks)
+    /// What PATH is: auto, gguf, safetensors, or dummy (weights made up from a config.json, for benchmarks, in f16;
+    /// dummy:q4_0 and so on in other formats)
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     load_format: LoadFormat,
 
@@ -42,13 +43,25 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "FILE")]
     chat_template: Option<PathBuf>,
 
-    /// Which adapter: its index or a part of its name, as `bindery devices` lists them [default: the fastest kind]
+    /// Which backend: webgpu, cuda (in builds with the feature cuda), or auto (CUDA where there is a device for it)
+    #[arg(long, value_name = "BACKEND", default_value_t = BackendKind::default())]
+    backend: BackendKind,
+
+    /// Which of its devices: index or part of the name, as `bindery devices` lists them [default: the fastest kind]
     #[arg(long, value_name = "INDEX|NAME")]
     device: Option<String>,
 
-    /// Kernel variant, for tests: cpu, subgroup or plain [default: the one that suits the adapter]
+    /// WebGPU kernel variant: cpu, subgroup or plain [default: the one that suits the adapter, or that was the fastest]
     #[arg(long, value_name = "VARIANT")]
     variant: Option<Variant>,
+
+    /// Take the default kernels: neither time them at the model's first start on a GPU nor use what was found then
+    #[arg(long)]
+    no_autotune: bool,
+
+    /// Time the kernels now, on any adapter, and keep what is found
+    #[arg(long, conflicts_with = "no_autotune")]
+    retune: bool,
 
     /// Longest sequence, prompt and completion, in tokens [default: the model's context length]
     #[arg(long, value_name = "TOKENS", value_parser = human_count)]
@@ -122,6 +135,10 @@ pub(super) struct EngineArgs {
     /// Most logprobs that a request may ask for
     #[arg(long, value_name = "N", default_value_t = defaults().max_logprobs)]
     max_logprobs: u32,
+
+    /// Take the device's time for every kernel, and the host's for the parts of a step; slows steps down
+    #[arg(long)]
+    profile: bool,
 }
 
 /// Element type of unquantised weights, by vLLM's names.
@@ -176,8 +193,14 @@ impl EngineArgs {
             },
             tokenizer: self.tokenizer.clone(),
             chat_template: self.chat_template.clone(),
+            backend: self.backend,
             device: self.device.clone(),
             variant: self.variant,
+            autotune: match (self.no_autotune, self.retune) {
+                (true, _) => Autotune::Off,
+                (_, true) => Autotune::Retune,
+                _ => Autotune::Auto,
+            },
             kv_cache_dtype: match self.kv_cache_dtype {
                 KvCacheDtype::Auto | KvCacheDtype::F16 => KvDtype::F16,
                 KvCacheDtype::F32 => KvDtype::F32,
@@ -201,6 +224,7 @@ impl EngineArgs {
             },
             max_logprobs: self.max_logprobs,
             seed: self.seed,
+            profile: self.profile,
             ..LlmOptions::new(self.model()?)
         })
     }

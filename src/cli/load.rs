@@ -1,8 +1,10 @@
 //! Loading a model with a progress bar.
 
 use anyhow::Result;
-use bindery::llm::{Llm, LlmOptions};
-use bindery::model::LoadProgress;
+use bindery::backend::OpenDevice;
+use bindery::backend::webgpu::TuningSource;
+use bindery::llm::{ChosenDevice, Llm, LlmOptions};
+use bindery::model::{Checkpoint, LoadProgress};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
 
@@ -19,10 +21,29 @@ pub(super) fn bar(length: u64, template: &str) -> ProgressBar {
 /// # Errors
 /// As [`Llm::load`].
 pub(super) fn load(options: &LlmOptions) -> Result<Llm> {
+    // The checkpoint first: what is wrong with it shows before any device is touched.
+    let checkpoint = options.open_checkpoint()?;
+    let device = open_device(options, &checkpoint)?;
     let upload = UploadBar::new();
-    let llm = Llm::load(options, &mut |progress| upload.show(progress));
+    let llm = Llm::with_backend(&checkpoint, device.backend(), options, &mut |progress| upload.show(progress));
     upload.0.finish_and_clear();
     Ok(llm?)
+}
+
+/// The device for a model, with its kernels; tells on stderr when they were measured, and what went wrong with the file
+/// that keeps the choice.
+///
+/// # Errors
+/// As [`LlmOptions::open_device`].
+pub(super) fn open_device(options: &LlmOptions, checkpoint: &Checkpoint) -> Result<OpenDevice> {
+    let ChosenDevice { device, tuning } = options.open_device(checkpoint)?;
+    if let Some(warning) = tuning.as_ref().and_then(|choice| choice.warning.as_ref()) {
+        eprintln!("warning: {warning}");
+    }
+    if let Some(choice) = tuning.filter(|choice| matches!(choice.source, TuningSource::Measured(..))) {
+        eprintln!("{choice}");
+    }
+    Ok(device)
 }
 
 /// How far the weights are.

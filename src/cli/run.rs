@@ -3,6 +3,7 @@
 use super::engine_args::EngineArgs;
 use super::exit;
 use super::load::load;
+use super::profile_report;
 use super::sampling_args::SamplingArgs;
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::{RequestAccounting, TokenId};
@@ -87,6 +88,9 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
     if verbose {
         eprintln!("{}", answer.summary(prompt_tokens));
     }
+    if let Some(profile) = llm.profile() {
+        eprintln!("{}", profile_report::text(profile));
+    }
     match answer.error {
         Some(error) => Err(exit::Failure(error).into()),
         None if was_interrupted => Ok(exit::interrupted()),
@@ -162,7 +166,7 @@ impl Answer {
                     self.texts[index as usize].push_str(&text);
                 }
                 if let Some(finish) = finish {
-                    if let FinishCause::Error(error) = &finish.cause {
+                    if let FinishCause::Error(error) | FinishCause::Refused(error) = &finish.cause {
                         self.error = Some(error.clone());
                     }
                     self.causes.push(finish.cause);
@@ -218,6 +222,6 @@ fn cause(cause: &FinishCause) -> String {
         FinishCause::StopToken(token) => format!("stop token {token}"),
         FinishCause::StopString(text) => format!("{text:?}"),
         FinishCause::Length => "length".into(),
-        FinishCause::Error(error) => format!("error: {error}"),
+        FinishCause::Error(error) | FinishCause::Refused(error) => format!("error: {error}"),
     }
 }

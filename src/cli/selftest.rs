@@ -5,10 +5,10 @@ use super::load::bar;
 use super::table::table;
 use anyhow::Result;
 use bindery::backend::kernel_cases::{CaseReport, KernelCase, all_cases, run_case};
-use bindery::backend::webgpu::{GpuDevice, Variant, WebGpuBackend};
+use bindery::backend::webgpu::Variant;
+use bindery::backend::{BackendKind, DeviceChoice, OpenDevice};
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 const AFTER_HELP: &str = "\
 Each case runs one kernel on the adapter and on the plain reference that defines it, with NaN in all memory that the
@@ -18,17 +18,22 @@ allowed. The exit code is 1 if a kernel is wrong.
 Examples:
   bindery selftest
   bindery selftest --device nvidia --all
+  bindery selftest --backend cuda --all
   bindery selftest --variant plain --kernel paged_attention";
 
 /// Check every kernel against the reference on an adapter
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct SelftestArgs {
-    /// Which adapter: its index or a part of its name, as `bindery devices` lists them [default: the fastest kind]
+    /// Which backend: webgpu, cuda (in builds with the feature cuda), or auto (CUDA where there is a device for it)
+    #[arg(long, value_name = "BACKEND", default_value_t = BackendKind::default())]
+    backend: BackendKind,
+
+    /// Which of its devices: index or part of the name, as `bindery devices` lists them [default: the fastest kind]
     #[arg(long, value_name = "INDEX|NAME")]
     device: Option<String>,
 
-    /// Kernel variant: cpu, subgroup or plain [default: the one that suits the adapter]
+    /// WebGPU kernel variant: cpu, subgroup or plain [default: the one that suits the adapter]
     #[arg(long, value_name = "VARIANT")]
     variant: Option<Variant>,
 
@@ -53,16 +58,21 @@ struct KernelResult {
 
 /// Runs the command.
 pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
-    let gpu = GpuDevice::open(args.device.as_deref(), args.variant)?;
-    let wanted = |case: &KernelCase| (args.all || (case.quick && !case.large)) && case.name.contains(&args.kernel);
+    let choice = DeviceChoice { backend: args.backend, device: args.device.as_deref(), variant: args.variant };
+    let device = OpenDevice::open(choice)?;
+    let wanted = |case: &KernelCase| {
+        (args.all || (case.quick && !case.large))
+            && case.name.contains(&args.kernel)
+            && device.has_kv_dtype(case.kv_dtype)
+    };
     let cases: Vec<KernelCase> = all_cases().into_iter().filter(wanted).collect();
     if cases.is_empty() {
         anyhow::bail!("--kernel {:?}: no case has this in its name", args.kernel);
     }
     let mut stdout = std::io::stdout();
-    let summary = gpu.summary();
-    writeln!(stdout, "{} ({}, {}, {} kernels)", summary.name, summary.api, summary.driver, gpu.variant())?;
-    let results = run_cases(&cases, &gpu);
+    let description = device.backend().description();
+    writeln!(stdout, "{description}")?;
+    let results = run_cases(&cases, &device);
     let rows: Vec<Vec<String>> = results.iter().map(KernelResult::row).collect();
     writeln!(stdout, "{}", table(&["kernel", "cases", "max error", "tolerance", "of tolerance", "verdict"], &rows))?;
     for failure in results.iter().flat_map(|result| &result.failures) {
@@ -71,15 +81,14 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
     match results.iter().map(|result| result.failures.len()).sum::<usize>() {
         0 => Ok(ExitCode::SUCCESS),
         failures => Err(Failure(format!(
-            "{failures} of {} cases failed on {}: its results cannot be trusted; please report it with this table",
-            cases.len(),
-            summary.name
+            "{failures} of {} cases failed on {description}: its results cannot be trusted; please report it with this table",
+            cases.len()
         ))
         .into()),
     }
 }
 
-fn run_cases(cases: &[KernelCase], gpu: &Arc<GpuDevice>) -> Vec<KernelResult> {
+fn run_cases(cases: &[KernelCase], device: &OpenDevice) -> Vec<KernelResult> {
     let progress = bar(cases.len() as u64, "[{bar:40}] {pos}/{len} {msg}");
     let mut results: Vec<KernelResult> = Vec::new();
     for case in cases {
@@ -87,7 +96,7 @@ fn run_cases(cases: &[KernelCase], gpu: &Arc<GpuDevice>) -> Vec<KernelResult> {
         if results.last().is_none_or(|result| result.kernel != case.kernel) {
             results.push(KernelResult::new(case.kernel));
         }
-        let report = run_case(case, &mut || Ok(Box::new(WebGpuBackend::new(gpu.clone()))));
+        let report = run_case(case, &mut || Ok(device.backend()));
         results.last_mut().expect("just pushed").add(case, report.map_err(|error| error.to_string()));
         progress.inc(1);
     }

@@ -51,6 +51,22 @@ pub(super) fn bytes(value: u64) -> String {
     }
 }
 
+/// The day of a moment in seconds since 1970, as `2026-11-24`.
+///
+/// Days into years of 400 as Howard Hinnant's `civil_from_days` does it: years begin in March, so that the leap day is
+/// the last.
+pub(super) fn utc_date(seconds: u64) -> String {
+    let days = seconds / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +103,15 @@ mod tests {
         for text in ["", "-1", "nan", "inf", "4G", "1e300"] {
             assert!(gibibytes(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        let table = [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_704_067_199, "2023-12-31")];
+        for (seconds, date) in table {
+            assert_eq!(utc_date(seconds), date);
+        }
+        assert_eq!(utc_date(1_709_164_800 + 86_400), "2024-03-01");
     }
 
     #[test]

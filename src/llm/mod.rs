@@ -21,6 +21,8 @@
 //! ```
 
 mod beam;
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+mod device;
 mod error;
 mod event;
 mod memory;
@@ -28,9 +30,12 @@ mod options;
 mod output;
 mod perplexity;
 mod preemption;
+mod profile;
 mod request;
 mod step;
 
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+pub use device::ChosenDevice;
 pub use error::LlmError;
 pub use event::{Event, Finish, FinishCause, TokenUpdate};
 pub use memory::KvMemory;
@@ -38,6 +43,7 @@ pub use options::LlmOptions;
 pub use output::{Completion, RequestOutput};
 pub use perplexity::Perplexity;
 pub use preemption::PreemptionMode;
+pub use profile::{HostTimes, KernelTimes, Profile};
 
 use crate::backend::{Backend, StepLimits};
 use crate::engine::{BlockEvent, Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
@@ -64,6 +70,8 @@ pub struct Llm {
     kv_memory: KvMemory,
     /// Measures what preemption costs, unless its mode is given.
     costs: Option<CostMeter>,
+    /// Kept when [`LlmOptions::profile`] asks for it.
+    profile: Option<Profile>,
     max_logprobs: u32,
     eos_token_ids: Vec<TokenId>,
     next_request: u64,
@@ -86,13 +94,12 @@ impl Llm {
     ///
     /// # Errors
     /// [`LlmError`] when there is no device, the checkpoint is not usable, or memory does not suffice.
-    #[cfg(feature = "webgpu")]
+    #[cfg(any(feature = "webgpu", feature = "cuda"))]
     pub fn load(options: &LlmOptions, progress: &mut dyn FnMut(LoadProgress<'_>)) -> Result<Self, LlmError> {
-        use crate::backend::webgpu::{GpuDevice, WebGpuBackend};
         // The checkpoint first: what is wrong with it shows before any device is touched.
         let checkpoint = options.open_checkpoint()?;
-        let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
-        Self::with_backend(&checkpoint, Box::new(WebGpuBackend::new(gpu)), options, progress)
+        let chosen = options.open_device(&checkpoint)?;
+        Self::with_backend(&checkpoint, chosen.device.backend(), options, progress)
     }
 
     /// Loads a checkpoint ([`LlmOptions::open_checkpoint`]) onto a given backend.
@@ -119,6 +126,10 @@ impl Llm {
         let layout = memory::plan(&config, &*backend, options, max_model_len, &loaded.program, &limits)?;
         let kv_memory = KvMemory::new(&layout, max_model_len);
         backend.prepare(loaded.program, layout, limits)?;
+        let profile = match options.profile {
+            true => Some(Profile::new(backend.start_profiling()?)),
+            false => None,
+        };
 
         let num_host_blocks = memory::num_host_blocks(&layout, options, max_model_len);
         let scheduler_config = SchedulerConfig {
@@ -147,6 +158,7 @@ impl Llm {
             active: BTreeMap::new(),
             kv_memory,
             costs: (options.preemption_mode == PreemptionMode::Auto && num_host_blocks > 0).then(CostMeter::default),
+            profile,
             max_logprobs: options.max_logprobs,
             eos_token_ids,
             next_request: 0,
@@ -223,6 +235,16 @@ impl Llm {
     /// Moves the [`BlockEvent`]s since the last call to the end of `events`.
     pub fn take_block_events(&mut self, events: &mut Vec<BlockEvent>) {
         self.scheduler.take_block_events(events);
+    }
+
+    /// Where the time went so far, if [`LlmOptions::profile`] asked for it.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
+    }
+
+    /// Forgets the times so far.
+    pub fn reset_profile(&mut self) {
+        self.profile = self.profile.as_ref().map(|profile| Profile::new(profile.clock));
     }
 
     /// Takes a request in; tokens come from [`Llm::step`].

@@ -3,7 +3,9 @@
 use super::{LlmError, PreemptionMode};
 use crate::backend::KvDtype;
 #[cfg(feature = "webgpu")]
-use crate::backend::webgpu::Variant;
+use crate::backend::webgpu::{Autotune, Variant};
+#[cfg(any(feature = "webgpu", feature = "cuda"))]
+use crate::backend::{BackendKind, DeviceChoice};
 use crate::engine::Policy;
 use crate::model::{Checkpoint, Dtype, LoadError, LoadFormat, ModelConfig};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
@@ -23,11 +25,17 @@ pub struct LlmOptions {
     pub tokenizer: Option<PathBuf>,
     /// File with a Jinja chat template, instead of the model's own.
     pub chat_template: Option<PathBuf>,
+    /// Backend.
+    #[cfg(any(feature = "webgpu", feature = "cuda"))]
+    pub backend: BackendKind,
     /// Device: an index, or a part of its name. `None` for the best.
     pub device: Option<String>,
     /// Kernel variant; `None` for the one that suits the device best.
     #[cfg(feature = "webgpu")]
     pub variant: Option<Variant>,
+    /// Whether kernels are timed before the model starts.
+    #[cfg(feature = "webgpu")]
+    pub autotune: Autotune,
     /// Element type of the KV pool.
     pub kv_cache_dtype: KvDtype,
     /// Longest sequence in tokens, prompt and completion; `None` for the model's.
@@ -61,6 +69,8 @@ pub struct LlmOptions {
     pub max_logprobs: u32,
     /// Seed of requests that have none: the first gets this, the next one more.
     pub seed: u64,
+    /// Whether the times of every kernel and of the host are kept, see [`Llm::profile`](super::Llm::profile); slower.
+    pub profile: bool,
 }
 
 impl LlmOptions {
@@ -72,9 +82,13 @@ impl LlmOptions {
             dtype: Dtype::Auto,
             tokenizer: None,
             chat_template: None,
+            #[cfg(any(feature = "webgpu", feature = "cuda"))]
+            backend: BackendKind::default(),
             device: None,
             #[cfg(feature = "webgpu")]
             variant: None,
+            #[cfg(feature = "webgpu")]
+            autotune: Autotune::Auto,
             kv_cache_dtype: KvDtype::F16,
             max_model_len: None,
             max_num_seqs: 64,
@@ -91,6 +105,7 @@ impl LlmOptions {
             policy: Policy::Fcfs,
             max_logprobs: 20,
             seed: 0,
+            profile: false,
         }
     }
 
@@ -100,6 +115,17 @@ impl LlmOptions {
     /// As [`Checkpoint::open`].
     pub fn open_checkpoint(&self) -> Result<Checkpoint, LoadError> {
         Ok(Checkpoint::open(&self.model, self.load_format)?.with_dtype(self.dtype))
+    }
+
+    /// The device that these options name.
+    #[cfg(any(feature = "webgpu", feature = "cuda"))]
+    pub fn device_choice(&self) -> DeviceChoice<'_> {
+        DeviceChoice {
+            backend: self.backend,
+            device: self.device.as_deref(),
+            #[cfg(feature = "webgpu")]
+            variant: self.variant,
+        }
     }
 
     pub(super) fn validate(&self) -> Result<(), LlmError> {

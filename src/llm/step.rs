@@ -2,8 +2,8 @@
 
 use super::beam::candidate_rows;
 use super::request::ActiveRequest;
-use super::{Event, Finish, FinishCause, Llm, LlmError, TokenUpdate};
-use crate::backend::StepOutput;
+use super::{Event, Finish, FinishCause, HostTimes, Llm, LlmError, TokenUpdate};
+use crate::backend::{Laps, StepOutput};
 use crate::engine::{Batch, RequestId, SampledToken, ScheduledSeq, SeqId};
 use crate::model::WantedRows;
 use crate::sampling::{Draw, History, SampleError, TokenLogprobs, token_logprobs};
@@ -39,13 +39,17 @@ impl Llm {
     /// [`LlmError::Backend`] when the device fails: the engine is not usable any more. What concerns one request alone is
     /// an event of that request.
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<bool, LlmError> {
+        let mut laps = Laps::start(self.profile.is_some());
         let Some(batch) = self.scheduler.schedule() else { return Ok(false) };
+        let mut times = HostTimes { schedule: laps.lap(), ..HostTimes::default() };
         let rows = logits_rows_to_read(batch, &self.active);
         let (top_k_rows, top_k) = candidate_rows(batch, &self.active);
         let start = Instant::now();
         let swapped = self.runner.swap(batch)?;
+        times.swap = laps.lap();
         let computing = Instant::now();
         let output = self.runner.forward(batch, WantedRows { whole: &rows, top_k_rows: &top_k_rows, top_k })?;
+        laps.lap();
         if let Some(meter) = &mut self.costs {
             if swapped > 0 {
                 meter.copied(swapped, computing - start);
@@ -57,6 +61,7 @@ impl Llm {
         }
         let mut sampled = self.sample(&rows, &output, events);
         self.advance_beams(&top_k_rows, &output.top_k, &mut sampled, events)?;
+        times.sample = laps.lap();
         let mut token_events = Vec::with_capacity(sampled.tokens.len());
         for (request, _) in &sampled.failed {
             self.scheduler.abort(*request);
@@ -78,7 +83,16 @@ impl Llm {
                 events.push(Event::Done { request: ended.request, accounting: ended.accounting });
             }
         }
+        times.update = laps.lap();
+        self.add_to_profile(times);
         Ok(true)
+    }
+
+    fn add_to_profile(&mut self, times: HostTimes) {
+        let Some(profile) = &mut self.profile else { return };
+        if let Some(forward) = self.runner.backend_mut().take_profile() {
+            profile.add(&forward, times, !self.scheduler.is_idle());
+        }
     }
 
     /// Draws the tokens of the batch in flight, and prompt logprobs on the way.
@@ -156,6 +170,10 @@ impl Llm {
     fn fail(&mut self, failed: Vec<(RequestId, SampleError)>, events: &mut Vec<Event>) {
         for (request, error) in failed {
             let Some(active) = self.active.get(&request) else { continue };
+            let cause = match error.is_request_error() {
+                true => FinishCause::Refused(error.to_string()),
+                false => FinishCause::Error(error.to_string()),
+            };
             for index in 0..active.params.num_sequences() {
                 events.push(Event::Token(TokenUpdate {
                     request,
@@ -163,7 +181,7 @@ impl Llm {
                     token: None,
                     logprobs: None,
                     text: String::new(),
-                    finish: Some(Finish { cause: FinishCause::Error(error.to_string()), score: None }),
+                    finish: Some(Finish { cause: cause.clone(), score: None }),
                 }));
             }
         }

@@ -38,7 +38,13 @@ impl std::str::FromStr for LoadFormat {
             "gguf" => Ok(Self::Gguf),
             "safetensors" => Ok(Self::Safetensors),
             "dummy" => Ok(Self::Dummy(DummyWeights::default())),
-            other => Err(format!("unknown load format `{other}`; auto, gguf, safetensors and dummy are known")),
+            other => match other.strip_prefix("dummy:").and_then(DummyWeights::of_format) {
+                Some(dummy) => Ok(Self::Dummy(dummy)),
+                None => Err(format!(
+                    "unknown load format `{other}`; auto, gguf, safetensors, dummy and dummy:FORMAT (f32, f16, bf16, \
+                     q8_0, q4_0, q4_1) are known"
+                )),
+            },
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::checkpoint::Checkpoint;
 use super::identity::IdentityHasher;
-use super::roles::TensorRole;
+use super::roles::{LayerRole, Linear, TensorRole};
 use crate::backend::{HostWeight, WeightFormat, WeightPart, dequantize_row, quantize_row};
 
 /// Element type of matrices that are not quantised; quantised ones stay as they are.
@@ -83,6 +83,12 @@ impl Checkpoint {
             WeightPart { format, rows: shape.0, data: converted(found.data, found.format, format, cols) }
         });
         HostWeight { name: name.to_string(), cols, parts: parts.collect() }
+    }
+
+    /// Format in which most matrices are uploaded: that of the first layer's gate.
+    pub fn matrix_format(&self) -> WeightFormat {
+        let role = TensorRole::Layer(0, LayerRole::Weight(Linear::Gate));
+        self.dtype.applied_to(self.find(role).expect("checked at open").format)
     }
 
     /// Vectors (norm weights, biases) put one after the other and converted to F32.

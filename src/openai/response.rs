@@ -47,7 +47,7 @@ pub fn completion_response(
         "model": reply.model,
         "choices": choices,
         "usage": usage(outputs, request.prompt_only),
-        "kv": kv(outputs),
+        "kv": kv(outputs.iter()),
     }))
 }
 
@@ -141,7 +141,7 @@ pub fn chat_response(
         "model": reply.model,
         "choices": output.completions.iter().enumerate().map(choice).collect::<Vec<_>>(),
         "usage": usage(outputs, false),
-        "kv": kv(outputs),
+        "kv": kv(outputs.iter()),
     });
     if params.prompt_logprobs.is_some() {
         body["prompt_logprobs"] = prompt_logprobs(reply.tokenizer, &output.prompt_logprobs);
@@ -194,13 +194,17 @@ pub(super) fn with_calls(request: &ChatCompletionRequest, reason: Value, calls: 
 
 /// A sequence that ended by an error makes the whole answer one.
 fn check(outputs: &[RequestOutput]) -> Result<(), ApiError> {
-    let failed = outputs.iter().flat_map(|output| &output.completions).find_map(|completion| {
-        match completion.finish.as_ref().map(|finish| &finish.cause) {
-            Some(FinishCause::Error(error)) => Some(error),
-            _ => None,
-        }
-    });
-    failed.map_or(Ok(()), |error| Err(ApiError::internal(error.clone())))
+    let finishes = outputs.iter().flat_map(|output| &output.completions).filter_map(|c| c.finish.as_ref());
+    finishes.map(failure).find(Option::is_some).flatten().map_or(Ok(()), Err)
+}
+
+/// The error that a sequence ended by, if it was one.
+pub(super) fn failure(finish: &Finish) -> Option<ApiError> {
+    match &finish.cause {
+        FinishCause::Error(error) => Some(ApiError::internal(error.clone())),
+        FinishCause::Refused(error) => Some(ApiError::bad_request(error.clone())),
+        FinishCause::Eos | FinishCause::StopToken(_) | FinishCause::StopString(_) | FinishCause::Length => None,
+    }
 }
 
 fn ended(completion: &Completion) -> (Value, Value) {
@@ -218,15 +222,12 @@ pub(super) fn finish_fields(finish: Option<&Finish>) -> (Value, Value) {
     (json!(reason), stop)
 }
 
-fn accountings(outputs: &[RequestOutput]) -> impl Iterator<Item = &RequestAccounting> {
-    outputs.iter().filter_map(|output| output.accounting.as_ref())
-}
-
 fn usage(outputs: &[RequestOutput], prompt_only: bool) -> Value {
     let prompt_tokens: usize = outputs.iter().map(|output| output.prompt_token_ids.len()).sum();
     let completion_tokens: usize =
         if prompt_only { 0 } else { outputs.iter().map(RequestOutput::completion_tokens).sum() };
-    usage_fields(prompt_tokens, completion_tokens, accountings(outputs).map(|a| a.cached_tokens).sum())
+    let cached_tokens = outputs.iter().filter_map(|output| Some(output.accounting.as_ref()?.cached_tokens)).sum();
+    usage_fields(prompt_tokens, completion_tokens, cached_tokens)
 }
 
 /// `usage`.
@@ -240,8 +241,10 @@ pub(super) fn usage_fields(prompt_tokens: usize, completion_tokens: usize, cache
 }
 
 /// What the request has cost in KV blocks.
-fn kv(outputs: &[RequestOutput]) -> Value {
-    let sum = |part: fn(&RequestAccounting) -> u64| accountings(outputs).map(part).sum::<u64>();
+pub(super) fn kv<'a>(outputs: impl Iterator<Item = &'a RequestOutput> + Clone) -> Value {
+    let sum = |part: fn(&RequestAccounting) -> u64| {
+        outputs.clone().filter_map(|output| output.accounting.as_ref()).map(part).sum::<u64>()
+    };
     json!({
         "blocks_allocated": sum(|a| a.blocks_allocated),
         "blocks_shared": sum(|a| a.blocks_shared),

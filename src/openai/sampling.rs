@@ -26,6 +26,8 @@ pub struct CommonFields {
     pub priority: i32,
     /// Prefixes are shared only among requests of one salt.
     pub cache_salt: Option<String>,
+    /// The client's own id of the request.
+    pub request_id: Option<String>,
     /// Longest prompt, in tokens: what is before it is cut off. -1 for the longest that the model takes.
     pub truncate_prompt_tokens: Option<i64>,
 }
@@ -121,6 +123,7 @@ impl CommonFields {
             return_token_ids: fields.or("return_token_ids", false)?,
             priority: fields.or("priority", 0)?,
             cache_salt: salt(fields.take("cache_salt")?)?,
+            request_id: fields.take("request_id")?,
             truncate_prompt_tokens: fields.take("truncate_prompt_tokens")?,
         })
     }

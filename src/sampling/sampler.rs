@@ -62,6 +62,13 @@ pub enum SampleError {
     NothingLeft,
 }
 
+impl SampleError {
+    /// Whether it is what the request asks for that leaves no token, and not what the model says.
+    pub fn is_request_error(&self) -> bool {
+        matches!(self, Self::Grammar(_) | Self::NothingLeft)
+    }
+}
+
 /// A token that may still be drawn.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {

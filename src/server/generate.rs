@@ -60,16 +60,18 @@ async fn render(app: &Arc<App>, request: GenerateRequest) -> Result<Response, Ap
 }
 
 async fn generate(app: Arc<App>, tag: RequestTag, request: GenerateRequest) -> Result<Response, ApiError> {
+    let deadline = Instant::now() + app.config.request_timeout.unwrap_or(NO_DEADLINE);
     let guard = LoadGuard::new(&app.load);
     check(&app, &request)?;
     let model = app.model_name(request.common().model.as_deref())?.to_owned();
-    let (request, prompts, grammar) = prepare(&app, request).await?;
+    let tag = tag.or(request.common().request_id.as_deref())?;
+    let prepared = timeout_at(deadline, prepare(&app, request)).await;
+    let (request, prompts, grammar) = prepared.map_err(|_| late())??;
     let common = request.common();
     if app.config.log_requests {
         let tokens: Vec<usize> = prompts.iter().map(Vec::len).collect();
-        tracing::info!(request_id = %tag.0, prompt_tokens = ?tokens, params = ?common.params, "received");
+        tracing::info!(request_id = %tag, prompt_tokens = ?tokens, params = ?common.params, "received");
     }
-    let deadline = Instant::now() + app.config.request_timeout.unwrap_or(NO_DEADLINE);
     let mut events = app.engine.submit(Submission {
         prompts: prompts.clone(),
         params: common.params.clone(),
@@ -80,7 +82,7 @@ async fn generate(app: Arc<App>, tag: RequestTag, request: GenerateRequest) -> R
     let ids = timeout_at(deadline, events.accepted()).await.map_err(|_| late())??;
     let outputs = ids.into_iter().zip(prompts).map(|(id, prompt)| RequestOutput::new(id, prompt, &common.params));
     let mut outputs: Vec<RequestOutput> = outputs.collect();
-    let id = format!("{}-{}", request.id_prefix(), tag.0);
+    let id = format!("{}-{tag}", request.id_prefix());
     if common.stream {
         let reply = StreamReply { id, created: now(), model, tokenizer: app.tokenizer.clone() };
         return Ok(sse(StreamedResponse::new(request, outputs, reply), events, deadline, guard));

@@ -1,5 +1,6 @@
 //! `/metrics`: Prometheus text under vLLM's names, labels and buckets, so that its dashboards and routers work here.
 
+use super::profile_metrics::ProfileMetrics;
 use super::request_times::RequestTimes;
 use super::snapshot::{StepObserver, StepReport};
 use crate::engine::{SchedulerConfig, Stats};
@@ -70,6 +71,7 @@ pub(super) struct Metrics {
     cow_copies: IntCounter,
     swapped_blocks: IntCounter,
     swaps: IntCounter,
+    profile: ProfileMetrics,
 }
 
 /// 1, 2, 5, 10, 20, 50, ... up to `most`.
@@ -186,6 +188,7 @@ impl Metrics {
             cow_copies: counter("bindery_copy_on_write_copies_total", "KV blocks copied on write."),
             swapped_blocks: counter("bindery_swapped_blocks_total", "KV blocks copied to the host."),
             swaps: counter("bindery_swapped_requests_total", "Preemptions by swap to the host."),
+            profile: ProfileMetrics::new(r),
             registry,
         }
     }
@@ -226,7 +229,7 @@ impl Metrics {
     }
 }
 
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
+pub(super) fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
     let collector = collector.expect("the name is valid");
     registry.register(Box::new(collector.clone())).expect("each name is registered once");
     collector
@@ -330,6 +333,9 @@ impl StepObserver for MetricsObserver {
         self.metrics.gauges(&report.snapshot.stats);
         self.metrics.counters(&self.before, &report.snapshot.stats);
         self.before = report.snapshot.stats;
+        if let Some(profile) = llm.profile() {
+            self.metrics.profile.set(profile);
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! | `router`, `gate`, `body`, `error` | paths, keys and request ids, JSON in, errors out |
 //! | `generate`, `stream` | completions and chat, in one piece and in pieces |
 //! | `text_routes`, `status_routes` | tokens and text; health, models, sizes |
-//! | `metrics`, `request_times`, `kv_events` | observers: Prometheus' numbers, events for routers |
+//! | `metrics`, `profile_metrics`, `request_times`, `kv_events` | observers: Prometheus' numbers, events for routers |
 //! | `ui` | the live block map: a page, and an observer that feeds it |
 //! | `listen` | connections, their limits, and how they end |
 
@@ -21,6 +21,7 @@ mod generate;
 mod kv_events;
 mod listen;
 mod metrics;
+mod profile_metrics;
 mod request_times;
 mod router;
 mod snapshot;

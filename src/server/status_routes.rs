@@ -3,7 +3,7 @@
 use super::error::json_response;
 use super::{App, EngineState, KvEventSource};
 use crate::openai::ApiError;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -48,20 +48,25 @@ pub(super) async fn kv_event_sources(State(app): State<Arc<App>>, headers: Heade
 }
 
 pub(super) async fn models(State(app): State<Arc<App>>) -> Response {
-    let root = &app.config.served_model_names[0];
-    let model = |name: &String| {
-        json!({
-            "id": name,
-            "object": "model",
-            "created": app.started,
-            "owned_by": "bindery",
-            "root": root,
-            "parent": null,
-            "max_model_len": app.scheduler.max_model_len,
-        })
-    };
-    let data: Vec<Value> = app.config.served_model_names.iter().map(model).collect();
+    let data: Vec<Value> = app.config.served_model_names.iter().map(|name| card(&app, name)).collect();
     json_response(StatusCode::OK, &json!({"object": "list", "data": data}))
+}
+
+pub(super) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    Ok(json_response(StatusCode::OK, &card(&app, app.model_name(Some(&name))?)))
+}
+
+/// A name that the model is served under, as OpenAI's API describes a model.
+fn card(app: &App, name: &str) -> Value {
+    json!({
+        "id": name,
+        "object": "model",
+        "created": app.started,
+        "owned_by": "bindery",
+        "root": app.config.served_model_names[0],
+        "parent": null,
+        "max_model_len": app.scheduler.max_model_len,
+    })
 }
 
 /// Names and sizes, as vllm-router looks for them. It takes `block_size` and `kv_block_size` for one field, and refuses both.

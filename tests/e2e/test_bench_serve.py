@@ -19,6 +19,7 @@ def test_what_it_reports_is_what_it_asked_for(server, tmp_path):
     assert (result["completed"], result["failed"], result["total_output_tokens"]) == (6, 0, 30)
     assert result["output_lens"] == [5] * 6 and all(len(text) > 0 for text in result["generated_texts"])
     assert 0 < result["median_ttft_ms"] <= result["p99_ttft_ms"] <= result["p99_e2el_ms"]
+    assert 1 <= result["max_output_tokens_per_s"] <= 30 and 1 <= result["max_concurrent_requests"] <= 6
     assert page.read_text().count("<svg") == 3
 
 

@@ -138,6 +138,11 @@ def test_logs_are_json_without_what_was_written():
         headers = {**KEYED, "X-Request-Id": "mine-7"}
         answer = httpx.post(f"{server.url}/v1/completions", json=request, headers=headers, timeout=60)
         assert answer.headers["x-request-id"] == "mine-7" and answer.json()["id"] == "cmpl-mine-7"
+        with server.http() as http:
+            answer = http.post("/v1/completions", json={**request, "request_id": "mine-8"})
+            assert answer.json()["id"] == "cmpl-mine-8"
+            answer = http.post("/v1/completions", json={**request, "request_id": "no\nid"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "request_id")
     lines = [json.loads(line) for line in server.log if line.startswith("{")]
     (received,) = [line["fields"] for line in lines if line["fields"].get("request_id") == "mine-7"]
     assert received["message"] == "received" and "secret" not in server.text_of_log()

@@ -43,6 +43,9 @@ def assert_same(create, body, text_of_piece, text_of_choice):
     usage = chunks.pop()
     assert usage.choices == [] and usage.usage.completion_tokens == whole.usage.completion_tokens
     assert usage.usage.prompt_tokens == whole.usage.prompt_tokens
+    taken = usage.model_extra["kv"]
+    assert taken.keys() == whole.model_extra["kv"].keys()
+    assert taken["blocks_allocated"] + taken["blocks_shared"] > 0
     assert all(chunk.usage is None for chunk in chunks)
     pieces = [choice for chunk in chunks for choice in chunk.choices]
     joined = []

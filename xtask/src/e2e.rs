@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 
 use crate::adapters::Software;
-use crate::run::{cargo, command, root, run as run_command, succeeds, target_dir};
+use crate::run::{TEST_FEATURES, cargo, command, root, run as run_command, succeeds, target_dir};
 use crate::{model, packages, python};
 
 /// `cargo xtask e2e [PYTEST ARGUMENTS]`.
@@ -19,8 +19,9 @@ pub fn run(args: &[String]) -> Result<()> {
 /// Builds the binary and runs pytest with these arguments; the server finds its adapter by these Vulkan drivers.
 pub fn pytest(drivers: &OsStr, args: &[String]) -> Result<()> {
     ensure_browser()?;
+    // As `cargo test --workspace` builds it: other features would build everything again.
     let mut build = cargo();
-    run_command(build.args(["build", "--bin", "bindery"]))?;
+    run_command(build.args(["test", "--workspace", "--no-run", "--test", "cli"]).args(TEST_FEATURES))?;
     let folder = root().join("tests/e2e");
     let mut pytest = command(python::with_requirements("e2e-venv", &folder.join("requirements.txt"))?);
     pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/e2e"]).args(args);

@@ -1,8 +1,11 @@
 //! Project tasks: `cargo xtask <task>`. Everything that CI does is here, so that one command does it anywhere.
 
 mod adapters;
+mod coopmat;
+mod cuda;
 mod demo;
 mod e2e;
+mod gpu_check;
 mod model;
 mod packages;
 mod python;
@@ -21,6 +24,10 @@ Tasks:
   e2e [PYTEST ARGUMENTS]      only the tests of tests/e2e: clients that others wrote, against a real server
   model                       fetch the default model into models/, sha256 checked
   model --hf                  also make its Hugging Face folder (a test model)
+  gpu-check                   pack target/gpu-check: tests and benchmarks to carry to a machine with an NVIDIA GPU
+  gpu-check --dry-run         run them here, with tiny models; what there is no GPU for is reported as absent
+  gpu-check --model           pack the default model too, in parts
+  coopmat [TREE]              cooperative-matrix products on a newer lavapipe, in a Debian tree of 500 MB; Linux, not in CI
   adapters                    list the Vulkan devices that the loader finds here
   sim --seed S --steps N      drive the engine core with random requests from seed S, every invariant checked
   help                        this text
@@ -47,8 +54,12 @@ fn run_task(args: &[String]) -> anyhow::Result<()> {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
         "e2e" => e2e::run(rest),
+        "gpu-check" => gpu_check::run(rest),
+        // What run.sh of the packed folder starts.
+        "gpu-check-run" => gpu_check::run_here(rest),
         "model" => model::run(rest),
         "adapters" => adapters::run(rest),
+        "coopmat" => coopmat::run(rest),
         "sim" => sim::run(rest),
         "help" | "--help" | "-h" => {
             println!("{HELP}");

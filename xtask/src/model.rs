@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 use crate::python;
 use crate::run::{command, root, run as run_command, stdout, target_dir};
 
-const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+/// The default model's file.
+pub const FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const FILE_BYTES: u64 = 98_362_432;
 const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 /// The model hub's copy, at the revision that the wheel was made from.

@@ -9,6 +9,10 @@ use anyhow::{Context, Result, ensure};
 /// Python's name on this system.
 pub const PYTHON: &str = if cfg!(windows) { "python" } else { "python3" };
 
+/// Features that are tested beside the default ones: the CUDA backend loads its libraries when they are there, so that the
+/// same binary is tested as without it. Its tests' compilers are those of Linux.
+pub const TEST_FEATURES: &[&str] = if cfg!(target_os = "linux") { &["--features", "bindery/cuda"] } else { &[] };
+
 /// The repository's root.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the repository")

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::adapters::Software;
-use crate::run::{cargo, command, run as run_command, stdout};
-use crate::{e2e, model};
+use crate::run::{TEST_FEATURES, cargo, command, run as run_command, stdout};
+use crate::{cuda, e2e, model};
 
 /// Steps of the closing simulator run.
 const SIM_STEPS: &str = "300000";
@@ -31,11 +31,24 @@ pub fn run(args: &[String]) -> Result<()> {
         }
     }
     let drivers = env::join_paths(&manifests)?;
+    let mut environment = vec![];
+    if !drivers.is_empty() {
+        // The tests choose among these by name. Loaders before 1.3.207 know only the second variable.
+        environment.extend(["VK_DRIVER_FILES", "VK_ICD_FILENAMES"].map(|name| (name, drivers.clone())));
+    }
+    if cfg!(target_os = "linux") {
+        steps.step("CUDA's compiler", || {
+            environment.push(("LD_LIBRARY_PATH", cuda::ensure_compilers()?));
+            Ok(())
+        });
+    }
     steps.step("models", || model::hf_folder().map(drop));
-    steps.cargo(&["fmt", "--all", "--check"], &drivers);
-    steps.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &drivers);
-    steps.cargo(&["test", "--no-default-features", "--no-fail-fast"], &drivers);
-    steps.cargo(&["test", "--workspace", "--no-fail-fast"], &drivers);
+    let warnings = &["--all-targets", "--", "-D", "warnings"];
+    steps.cargo(&[&["fmt", "--all", "--check"]], &environment);
+    steps.cargo(&[&["clippy", "--workspace"], warnings], &environment);
+    steps.cargo(&[&["clippy", "--workspace"], TEST_FEATURES, warnings], &environment);
+    steps.cargo(&[&["test", "--no-default-features", "--no-fail-fast"]], &environment);
+    steps.cargo(&[&["test", "--workspace", "--no-fail-fast"], TEST_FEATURES], &environment);
     steps.step("tests/e2e", || e2e::pytest(&drivers, &[]));
     steps.step("simulator", || {
         let seed = commit_seed();
@@ -73,15 +86,10 @@ impl Steps {
         self.done.push((name.to_owned(), start.elapsed(), result));
     }
 
-    fn cargo(&mut self, args: &[&str], drivers: &OsString) {
+    fn cargo(&mut self, args: &[&[&str]], environment: &[(&str, OsString)]) {
+        let args = args.concat();
         self.step(&format!("cargo {}", args.join(" ")), || {
-            let mut cargo = cargo();
-            cargo.args(args);
-            if !drivers.is_empty() {
-                // The tests choose among these by name. Loaders before 1.3.207 know only the second variable.
-                cargo.env("VK_DRIVER_FILES", drivers).env("VK_ICD_FILENAMES", drivers);
-            }
-            run_command(&mut cargo)
+            run_command(cargo().args(args).envs(environment.iter().map(|(name, value)| (name, value))))
         });
     }
 

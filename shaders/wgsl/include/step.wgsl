@@ -16,7 +16,10 @@ const REDUCE_ITEMS_AT = 11u;
 const NUM_TOP_K_ROWS = 12u;
 const TOP_K = 13u;
 const TOP_K_ROWS_AT = 14u;
-const QUERIES_AT = 15u;
+const NUM_DECODE_ITEMS = 15u;
+const NUM_PREFILL_ITEMS = 16u;
+const NUM_REDUCE_ITEMS = 17u;
+const QUERIES_AT = 18u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 const ROWS_TOKENS = 0u;

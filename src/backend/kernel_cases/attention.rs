@@ -124,7 +124,8 @@ fn case(what: &str, heads: Heads, plan: Plan, tolerance: f64) -> KernelCase {
     let name = format!("{what}/{num_heads}:{num_kv_heads}x{head_dim}/{}", dtype.name());
     let scale = 1.0 / (head_dim as f32).sqrt();
     let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale };
-    KernelCase::new("paged_attention", name, tolerance, move |rng: &mut SplitMix64| data(rng, shape, dtype, &plan))
+    let build = move |rng: &mut SplitMix64| data(rng, shape, dtype, &plan);
+    KernelCase::new("paged_attention", name, tolerance, build).with_kv(dtype)
 }
 
 /// Two layers; the first is NaN throughout, the second holds the sequences, and NaN elsewhere.

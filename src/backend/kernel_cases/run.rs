@@ -34,21 +34,22 @@ pub fn run_case(
     set_up(&data, limits, &mut *backend)?;
     set_up(&data, limits, &mut reference)?;
 
+    let (tolerance, kv_tolerance) = case.tolerances(backend.product_inputs());
     let mut comparison = Comparison::new();
     for (index, step) in data.steps.iter().enumerate() {
         let got = run_step(&data, limits, step, &mut *backend)?;
         let want = run_step(&data, limits, step, &mut reference)?;
         let label = format!("step {index} of {} tokens", step.data.token_ids.len());
         for (got, want) in got.values.iter().zip(&want.values) {
-            let tolerance = if got.in_kv_pool { case.kv_tolerance } else { case.tolerance };
+            let tolerance = if got.in_kv_pool { kv_tolerance } else { tolerance };
             comparison.values(&format!("{label}, {}", got.name), &got.values, &want.values, got.cols, tolerance);
         }
         let logits = match data.program.logits {
             Some(logits) => reference.read_activation(logits, live_len(&data, step, logits))?,
             None => Vec::new(),
         };
-        comparison.argmax(&label, &got.step, &want.step, &logits, case.tolerance);
-        comparison.top_k(&label, &got.step, &want.step, step.data.top_k, case.tolerance);
+        comparison.argmax(&label, &got.step, &want.step, &logits, tolerance);
+        comparison.top_k(&label, &got.step, &want.step, step.data.top_k, tolerance);
     }
     Ok(comparison.report)
 }

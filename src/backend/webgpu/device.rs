@@ -2,7 +2,8 @@
 
 use super::super::BackendError;
 use super::adapter::{self, AdapterSummary, Variant};
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Matrices};
+use super::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +12,8 @@ use std::sync::{Arc, Mutex};
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
+    /// Name of the kernel.
+    pub(super) kernel: &'static str,
 }
 
 /// An open device; several backends may share one, and with it the compiled pipelines.
@@ -18,9 +21,15 @@ pub struct GpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) variant: Variant,
+    pub(super) tuning: Tuning,
     summary: AdapterSummary,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     first_error: Arc<Mutex<Option<String>>>,
+}
+
+/// Whether products of many rows use cooperative matrices.
+fn uses_matrices(variant: Variant, summary: &AdapterSummary) -> bool {
+    variant == Variant::Subgroup && summary.matrix_size.is_some()
 }
 
 impl GpuDevice {
@@ -40,11 +49,22 @@ impl GpuDevice {
                 names.join(", ")
             )));
         }
-        let wanted = wgpu::Features::IMMEDIATES | wgpu::Features::SUBGROUP | wgpu::Features::SUBGROUP_BARRIER;
+        let mut wanted = wgpu::Features::IMMEDIATES
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SUBGROUP_BARRIER
+            | super::profile::IN_PASS;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if uses_matrices(chosen, &summary) {
+            wanted |= adapter::MATRIX_FEATURES;
+            // SAFETY: wgpu asks that what is experimental be used as its documentation says, and may still be wrong; the
+            // kernels use matrices of a kind that the adapter lists, in control flow that is uniform by subgroup (tested).
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("bindery"),
             required_features: adapter.features() & wanted,
             required_limits: adapter.limits(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         }))
@@ -59,10 +79,24 @@ impl GpuDevice {
             device,
             queue,
             variant: chosen,
+            tuning: Tuning::default(),
             summary,
             pipelines: Mutex::new(HashMap::new()),
             first_error,
         }))
+    }
+
+    /// The same device with other kernels: a variant, one of [`AdapterSummary::variants`], and its numbers.
+    pub fn with_kernels(&self, variant: Variant, tuning: Tuning) -> Arc<Self> {
+        Arc::new(Self {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            variant,
+            tuning,
+            summary: self.summary.clone(),
+            pipelines: Mutex::new(HashMap::new()),
+            first_error: self.first_error.clone(),
+        })
     }
 
     /// What the adapter is and can do.
@@ -78,6 +112,13 @@ impl GpuDevice {
     /// Invocations of a subgroup, where that is one number; 1 without subgroups.
     pub(super) fn subgroup_size(&self) -> u32 {
         self.summary.subgroup_sizes.map_or(1, |(min, _)| min)
+    }
+
+    /// The cooperative matrices that products of many rows use, if they do.
+    pub(super) fn matrices(&self) -> Option<Matrices> {
+        let (_, max_subgroup_size) = self.summary.subgroup_sizes?;
+        let size = self.summary.matrix_size.filter(|_| uses_matrices(self.variant, &self.summary))?;
+        Some(Matrices { size, max_subgroup_size })
     }
 
     /// The first error that the device reported on its own, if any.
@@ -171,7 +212,7 @@ impl GpuDevice {
             },
             cache: None,
         });
-        Pipeline { pipeline, layout }
+        Pipeline { pipeline, layout, kernel: kernel.name }
     }
 
     /// Waits until everything submitted so far is done.

@@ -10,15 +10,18 @@ use std::fmt::Write;
 mod attention;
 mod kv_cache;
 mod logits;
+mod matmul;
 
+pub(in crate::backend) use attention::AttentionTiling;
 #[cfg(test)]
 pub(super) use attention::WORKGROUP_BYTES;
-pub(super) use attention::{AttentionParams, AttentionTiling, attention_decode, attention_prefill, attention_reduce};
+pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce};
 pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache, rope_groups};
 pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, LOGITS_CHUNK, TopKChunksParams, TopKRowsParams, argmax_chunks, argmax_rows,
     top_k_chunks, top_k_rows,
 };
+pub(super) use matmul::{ACCUMULATE, BIAS, Folded, MatMulKernel, MatMulParams, Matrices};
 
 macro_rules! wgsl {
     ($path:literal) => {
@@ -28,7 +31,7 @@ macro_rules! wgsl {
 
 /// How a weight lies on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum DeviceFormat {
+pub(in crate::backend) enum DeviceFormat {
     F32,
     F16,
     Bf16,
@@ -40,7 +43,7 @@ pub(super) enum DeviceFormat {
 
 impl DeviceFormat {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8, Self::Q4];
+    pub(in crate::backend) const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8, Self::Q4];
 
     fn file(self) -> &'static str {
         match self {
@@ -53,7 +56,7 @@ impl DeviceFormat {
     }
 
     /// Whether there is a second plane, of scales.
-    pub(super) fn has_scales(self) -> bool {
+    pub(in crate::backend) fn has_scales(self) -> bool {
         matches!(self, Self::Q8 | Self::Q4)
     }
 }
@@ -87,6 +90,8 @@ const fn write(number: u32) -> Binding {
 pub(super) struct Kernel {
     /// Name of file and entry point.
     pub(super) name: &'static str,
+    /// Extensions of WGSL that it needs.
+    enables: Vec<&'static str>,
     prelude: String,
     files: Vec<&'static str>,
     /// Storage buffers, by binding number.
@@ -101,6 +106,7 @@ impl Kernel {
         all.extend_from_slice(bindings);
         Self {
             name,
+            enables: Vec::new(),
             prelude: String::new(),
             files: vec![wgsl!("include/step.wgsl"), file],
             bindings: all,
@@ -111,6 +117,11 @@ impl Kernel {
 
     fn constant(mut self, name: &str, value: u32) -> Self {
         writeln!(self.prelude, "const {name} = {value}u;").expect("a string takes any write");
+        self
+    }
+
+    fn enable(mut self, extension: &'static str) -> Self {
+        self.enables.push(extension);
         self
     }
 
@@ -155,7 +166,8 @@ impl Kernel {
 
     /// The whole WGSL text.
     pub(super) fn source(&self) -> String {
-        let mut source = self.prelude.clone();
+        let mut source: String = self.enables.iter().map(|extension| format!("enable {extension};\n")).collect();
+        source.push_str(&self.prelude);
         for file in &self.files {
             source.push_str(file);
         }
@@ -205,101 +217,14 @@ pub(super) fn silu_mul() -> Kernel {
     Kernel::new("silu_mul", wgsl!("silu_mul.wgsl"), &[read(1), write(2)], size_of::<QuadsParams>())
 }
 
-/// Parameters of the matrix products; `matvec` alone reads `grid_width`.
+/// Parameters of `fma_peak`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct MatMulParams {
-    pub(super) blocks: u32,
-    pub(super) cols: u32,
-    pub(super) out_stride: u32,
-    pub(super) out_offset: u32,
-    pub(super) rows: u32,
-    pub(super) accumulate: u32,
-    pub(super) has_bias: u32,
-    pub(super) grid_width: u32,
+pub(super) struct FmaPeakParams {
+    pub(super) rounds: u32,
+    pub(super) factor: f32,
 }
 
-/// A matrix product for at most `tile` rows (`matvec`), or any number (`matmul`, `matmul_cpu`), and the output columns of
-/// one workgroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MatMulKernel {
-    /// `matmul_cpu` with this many rows in a tile.
-    Cpu { tile: u32 },
-    /// `matvec` with this many rows.
-    Vector { tile: u32 },
-    /// `matmul`.
-    Tiled,
-}
-
-/// Invocations of a workgroup of `matmul_cpu`, and output columns of a workgroup of `matvec`.
-const CPU_WG: u32 = 16;
-const VECTOR_COLS: u32 = 4;
-
-/// Output columns of a lane of `matmul_cpu`: as many as pay before the registers spill.
-fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
-    match format {
-        DeviceFormat::Q8 => 4,
-        DeviceFormat::Q4 if tile < 8 => 4,
-        _ => 2,
-    }
-}
-
-impl MatMulKernel {
-    /// The kernels of a variant, each with the largest number of rows that it is chosen for; only one of them where rows
-    /// must not depend on each other.
-    pub(super) fn choices(variant: Variant, batch_invariant: bool) -> Vec<(u32, Self)> {
-        match variant {
-            // One sum in one order, whatever the tile: these are batch-invariant as they are.
-            Variant::Cpu => vec![
-                (1, Self::Cpu { tile: 1 }),
-                (2, Self::Cpu { tile: 2 }),
-                (4, Self::Cpu { tile: 4 }),
-                (u32::MAX, Self::Cpu { tile: 8 }),
-            ],
-            Variant::Subgroup | Variant::Plain if batch_invariant => vec![(u32::MAX, Self::Tiled)],
-            Variant::Subgroup | Variant::Plain => vec![
-                (1, Self::Vector { tile: 1 }),
-                (2, Self::Vector { tile: 2 }),
-                (4, Self::Vector { tile: 4 }),
-                (8, Self::Vector { tile: 8 }),
-                (u32::MAX, Self::Tiled),
-            ],
-        }
-    }
-
-    /// Output columns of one workgroup.
-    pub(super) fn group_cols(self, format: DeviceFormat) -> u32 {
-        match self {
-            Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format),
-            Self::Vector { .. } => VECTOR_COLS,
-            Self::Tiled => 64,
-        }
-    }
-
-    /// Rows of x of one workgroup.
-    pub(super) fn group_rows(self) -> u32 {
-        match self {
-            Self::Cpu { tile } | Self::Vector { tile } => tile,
-            Self::Tiled => 64,
-        }
-    }
-
-    pub(super) fn kernel(self, format: DeviceFormat, variant: Variant, subgroup_size: u32) -> Kernel {
-        let bindings = [read(3), read(4), write(5)];
-        let bytes = size_of::<MatMulParams>();
-        match self {
-            Self::Cpu { tile } => Kernel::new("matmul_cpu", wgsl!("matmul_cpu.wgsl"), &bindings, bytes)
-                .constant("SUBGROUP_SIZE", subgroup_size)
-                .constant("X_REGISTERS", 8 / subgroup_size)
-                .constant("TILE", tile)
-                .constant("WG", CPU_WG)
-                .constant("COLS", cpu_cols(tile, format)),
-            Self::Vector { tile } => Kernel::new("matvec", wgsl!("matvec.wgsl"), &bindings, bytes)
-                .constant("TILE", tile)
-                .constant("COLS", VECTOR_COLS)
-                .reduce(variant, subgroup_size),
-            Self::Tiled => Kernel::new("matmul", wgsl!("matmul.wgsl"), &bindings, bytes),
-        }
-        .weight(format, variant)
-    }
+pub(super) fn fma_peak() -> Kernel {
+    Kernel::new("fma_peak", wgsl!("fma_peak.wgsl"), &[write(1)], size_of::<FmaPeakParams>())
 }

@@ -4,17 +4,20 @@
 //! metadata upload, one submit and one read-back of token ids.
 
 mod adapter;
-mod bandwidth;
 mod device;
 mod kernel;
+mod peaks;
 mod plan;
+mod profile;
 #[cfg(test)]
 mod reflection;
-mod repack;
+pub(in crate::backend) mod repack;
 mod shared_prefix;
-mod step_words;
+pub(in crate::backend) mod step_words;
 #[cfg(test)]
 mod translation;
+mod tune;
+mod tuning;
 #[cfg(test)]
 mod uniformity;
 mod weights;
@@ -22,11 +25,20 @@ mod work_items;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
+pub use tune::{
+    Autotune, CachedTuning, Trial, TuneRequest, TuningChoice, TuningSource, cached_tunings, choose as choose_tuning,
+    tuning_candidates,
+};
+pub use tuning::Tuning;
 
-use super::{ActId, Backend, BackendError, DeviceMemory, HostWeight, KvLayout, Program, Rows, StepInput, StepLimits};
-use super::{MAX_TOP_K, StepOutput, WeightId};
+use super::{
+    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvLayout, Laps, ProfileClock, Program,
+    Rows, StepInput, StepLimits,
+};
+use super::{MAX_TOP_K, ProductInputs, StepOutput, WeightId};
 use kernel::{AttentionTiling, LOGITS_CHUNK};
 use plan::{Buffers, Plan, Planner, TopKBuffers};
+use profile::Profiler;
 use std::sync::Arc;
 use step_words::StepWords;
 use weights::GpuWeight;
@@ -34,9 +46,12 @@ use weights::GpuWeight;
 /// A [`Backend`] on a `wgpu` device.
 pub struct WebGpuBackend {
     gpu: Arc<GpuDevice>,
+    tuning: Tuning,
     weights: Vec<GpuWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
+    /// `None` unless times are wanted.
+    profiler: Option<Profiler>,
     allocated_bytes: u64,
 }
 
@@ -52,7 +67,20 @@ struct Prepared {
 impl WebGpuBackend {
     /// A backend with no weights on an open device.
     pub fn new(gpu: Arc<GpuDevice>) -> Self {
-        Self { gpu, weights: Vec::new(), prepared: None, words: StepWords::default(), allocated_bytes: 0 }
+        Self {
+            tuning: gpu.tuning,
+            gpu,
+            weights: Vec::new(),
+            prepared: None,
+            words: StepWords::default(),
+            profiler: None,
+            allocated_bytes: 0,
+        }
+    }
+
+    /// Other numbers for the kernels than the device's, from the next `prepare` on.
+    fn set_tuning(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
     }
 
     fn prepared(&self) -> &Prepared {
@@ -154,7 +182,8 @@ impl Backend for WebGpuBackend {
                 kv.block_size, kv.head_dim
             )));
         }
-        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, &limits);
+        let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
+        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, &limits, &tuning);
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
@@ -163,6 +192,7 @@ impl Backend for WebGpuBackend {
             program: &program,
             kv: &kv,
             tiling,
+            tuning: &tuning,
             batch_invariant: limits.batch_invariant,
             weights: &self.weights,
             buffers: &buffers,
@@ -180,18 +210,26 @@ impl Backend for WebGpuBackend {
         if rope_rows > 0 {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
+        let mut laps = Laps::start(self.profiler.is_some());
         self.words.build(input, prepared.kv.block_size, &prepared.tiling);
         let gpu = &self.gpu;
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            prepared.plan.encode(&mut pass, &self.words.counts);
+        match &mut self.profiler {
+            Some(profiler) => profiler.encode(gpu, &mut encoder, &prepared.plan, &self.words.counts),
+            None => {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                prepared.plan.encode(&mut pass, &self.words.counts);
+            }
         }
         let rows = input.logits_indices.len();
         let Some(logits) = prepared.program.logits.filter(|_| rows > 0) else {
             gpu.queue.submit([encoder.finish()]);
+            let encode = laps.lap();
             gpu.wait()?;
+            if let Some(profiler) = &mut self.profiler {
+                profiler.finish(gpu, encode, laps.lap())?;
+            }
             return Ok(StepOutput::default());
         };
         let row_bytes = 4 * u64::from(prepared.program.activations[logits.0 as usize].cols);
@@ -204,7 +242,11 @@ impl Backend for WebGpuBackend {
         ranges.extend(input.read_logits_rows.iter().map(|&row| (logits, u64::from(row) * row_bytes, row_bytes)));
         let staging = gpu.encode_read(&mut encoder, &ranges);
         gpu.queue.submit([encoder.finish()]);
+        let encode = laps.lap();
         let bytes = gpu.finish_read(&staging)?;
+        if let Some(profiler) = &mut self.profiler {
+            profiler.finish(gpu, encode, laps.lap())?;
+        }
         let (ids, rest) = bytes.split_at(4 * rows);
         let (top_k, logits) = rest.split_at(top_k_bytes as usize);
         Ok(StepOutput {
@@ -250,6 +292,22 @@ impl Backend for WebGpuBackend {
             rest = after;
         }
         self.gpu.check()
+    }
+
+    fn product_inputs(&self) -> ProductInputs {
+        match self.gpu.matrices() {
+            Some(_) if !self.prepared().limits.batch_invariant => ProductInputs::F16,
+            _ => ProductInputs::F32,
+        }
+    }
+
+    fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
+        let gpu = &self.gpu;
+        Ok(self.profiler.get_or_insert_with(|| Profiler::new(gpu)).clock())
+    }
+
+    fn take_profile(&mut self) -> Option<ForwardProfile> {
+        self.profiler.as_mut()?.take()
     }
 
     fn memory(&self) -> DeviceMemory {

@@ -3,13 +3,19 @@
 
 use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
 use super::device::{GpuDevice, Pipeline};
-use super::kernel::{self, AttentionTiling, Kernel, MatMulKernel};
-use super::step_words::{StepCounts, header};
+use super::kernel::{self, AttentionTiling, Kernel};
+use super::step_words::StepCounts;
+use super::tuning::Tuning;
 use super::weights::GpuWeight;
+use fusion::Fused;
 use std::sync::Arc;
 
 mod attention;
+mod fusion;
 mod logits;
+mod product;
+#[cfg(test)]
+mod tests;
 
 /// Workgroups of a dispatch, from the step's counts.
 #[derive(Debug, Clone, Copy)]
@@ -75,21 +81,26 @@ impl Grid {
     }
 }
 
-/// One way to run a node.
-struct Choice {
-    /// Most rows of the step that it is for.
-    max_rows: u32,
+/// A kernel with everything that it is given.
+struct Call {
     pipeline: Arc<Pipeline>,
+    bind_group: wgpu::BindGroup,
     params: Vec<u8>,
     grid: Grid,
 }
 
-/// One dispatch of a step: the first choice whose `max_rows` suffices.
+/// One way to run a node.
+struct Choice {
+    /// Most rows of the step that it is for.
+    max_rows: u32,
+    calls: Vec<Call>,
+}
+
+/// A part of a step: the first choice whose `max_rows` suffices.
 pub(super) struct Node {
     /// What `max_rows` counts; nothing runs when there are none.
     rows: Rows,
     choices: Vec<Choice>,
-    bind_group: wgpu::BindGroup,
 }
 
 /// The buffers of a prepared program.
@@ -120,30 +131,49 @@ pub(super) struct Plan {
     nodes: Vec<Node>,
 }
 
+/// One dispatch of a step, ready to be recorded.
+pub(super) struct Dispatch<'a> {
+    call: &'a Call,
+    /// Workgroups, at least one.
+    grid: (u32, u32),
+}
+
+impl Dispatch<'_> {
+    /// Name of its kernel.
+    pub(super) fn kernel(&self) -> &'static str {
+        self.call.pipeline.kernel
+    }
+
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.call.pipeline.pipeline);
+        pass.set_bind_group(0, &self.call.bind_group, &[]);
+        if !self.call.params.is_empty() {
+            pass.set_immediates(0, &self.call.params);
+        }
+        pass.dispatch_workgroups(self.grid.0, self.grid.1, 1);
+    }
+}
+
+impl Node {
+    /// What it comes to in a step; a dispatch of no workgroup is left out.
+    fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
+        let rows = count(self.rows, counts);
+        let choice = self.choices.iter().find(|choice| rows <= choice.max_rows);
+        let calls = &choice.expect("the last choice is for any number of rows").calls;
+        let dispatches = calls.iter().map(|call| Dispatch { call, grid: call.grid.size(counts) });
+        dispatches.filter(move |dispatch| rows > 0 && dispatch.grid.0 > 0 && dispatch.grid.1 > 0)
+    }
+}
+
 impl Plan {
+    /// Every dispatch of a step, in order.
+    pub(super) fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
+        self.nodes.iter().flat_map(|node| node.dispatches(counts))
+    }
+
     /// Records a step.
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, counts: &StepCounts) {
-        for node in &self.nodes {
-            let rows = count(node.rows, counts);
-            if rows == 0 {
-                continue;
-            }
-            let choice = node
-                .choices
-                .iter()
-                .find(|choice| rows <= choice.max_rows)
-                .expect("the last choice is for any number of rows");
-            let (x, y) = choice.grid.size(counts);
-            if x == 0 || y == 0 {
-                continue;
-            }
-            pass.set_pipeline(&choice.pipeline.pipeline);
-            pass.set_bind_group(0, &node.bind_group, &[]);
-            if !choice.params.is_empty() {
-                pass.set_immediates(0, &choice.params);
-            }
-            pass.dispatch_workgroups(x, y, 1);
-        }
+        self.dispatches(counts).for_each(|dispatch| dispatch.encode(pass));
     }
 }
 
@@ -153,6 +183,7 @@ pub(super) struct Planner<'a> {
     pub(super) program: &'a Program,
     pub(super) kv: &'a KvLayout,
     pub(super) tiling: AttentionTiling,
+    pub(super) tuning: &'a Tuning,
     /// See [`super::super::StepLimits::batch_invariant`].
     pub(super) batch_invariant: bool,
     pub(super) weights: &'a [GpuWeight],
@@ -166,8 +197,13 @@ impl<'a> Planner<'a> {
         for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
             self.copy_blocks(layers)?;
         }
-        for op in &self.program.ops {
-            self.op(op)?;
+        // A kernel sees gate and up at once where they share their buffers.
+        let can_gate = |weight: WeightId| self.weight(weight).parts.len() == 1;
+        for fused in fusion::fuse(self.program, can_gate) {
+            match fused {
+                Fused::Op(op) => self.op(&op)?,
+                Fused::Product(product) => self.product(&product)?,
+            }
         }
         if let Some(logits) = self.program.logits {
             self.argmax(logits)?;
@@ -179,7 +215,11 @@ impl<'a> Planner<'a> {
     fn op(&mut self, op: &Op) -> Result<(), BackendError> {
         match *op {
             Op::Embed { table, out } => self.embed(table, out),
-            Op::RmsNorm { x, weight, eps, out } => self.rms_norm(x, weight, eps, out),
+            Op::RmsNorm { x, weight, eps, out } => {
+                let call = self.rms_norm(x, weight, eps, out)?;
+                self.push(self.rows(out), call);
+                Ok(())
+            }
             Op::SelectLogitsRows { x, out } => {
                 let quads = self.cols(out) / 4;
                 let params = kernel::QuadsParams { quads };
@@ -187,7 +227,7 @@ impl<'a> Planner<'a> {
                 let buffers = [self.activation(x), self.activation(out)];
                 self.single(&kernel::select_logits_rows(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)
             }
-            Op::MatMul { x, weight, bias, out, accumulate } => self.matmul(x, weight, bias, out, accumulate),
+            Op::MatMul { .. } => unreachable!("products are planned with what is folded into them"),
             Op::RopeAndCache { layer, qkv, q, pairing } => self.rope_and_cache(layer as usize, qkv, q, pairing),
             Op::PagedAttention { layer, q, out } => self.attention(layer as usize, q, out),
             Op::SiluMul { gate_up, out } => {
@@ -217,7 +257,12 @@ impl<'a> Planner<'a> {
         self.program.activations[id.0 as usize].rows
     }
 
-    /// A node with one choice; `buffers` follow the step's, in the order of the kernel's bindings.
+    /// The buffer of a norm's weight or a bias.
+    fn vector(&self, id: WeightId) -> &'a wgpu::Buffer {
+        &self.weight(id).parts[0].values
+    }
+
+    /// A node with one choice of one call; see [`Planner::call`].
     fn single(
         &mut self,
         kernel: &Kernel,
@@ -226,11 +271,26 @@ impl<'a> Planner<'a> {
         params: &[u8],
         buffers: &[&wgpu::Buffer],
     ) -> Result<(), BackendError> {
+        let call = self.call(kernel, grid, params, buffers)?;
+        self.push(rows, call);
+        Ok(())
+    }
+
+    fn push(&mut self, rows: Rows, call: Call) {
+        self.nodes.push(Node { rows, choices: vec![Choice { max_rows: u32::MAX, calls: vec![call] }] });
+    }
+
+    /// `buffers` follow the step's, in the order of the kernel's bindings.
+    fn call(
+        &self,
+        kernel: &Kernel,
+        grid: Grid,
+        params: &[u8],
+        buffers: &[&wgpu::Buffer],
+    ) -> Result<Call, BackendError> {
         let pipeline = self.gpu.pipeline(kernel)?;
         let bind_group = self.bind_group(kernel, &pipeline, buffers);
-        let choices = vec![Choice { max_rows: u32::MAX, pipeline, params: params.to_vec(), grid }];
-        self.nodes.push(Node { rows, choices, bind_group });
-        Ok(())
+        Ok(Call { pipeline, bind_group, params: params.to_vec(), grid })
     }
 
     fn bind_group(&self, kernel: &Kernel, pipeline: &Pipeline, buffers: &[&wgpu::Buffer]) -> wgpu::BindGroup {
@@ -265,65 +325,11 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn rms_norm(&mut self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<(), BackendError> {
-        let rows = self.rows(out);
+    fn rms_norm(&self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<Call, BackendError> {
         let params = kernel::RmsNormParams { quads: self.cols(out) / 4, eps };
         let kernel = kernel::rms_norm(self.gpu.variant, self.gpu.subgroup_size());
-        let buffers = [self.activation(x), &self.weight(weight).parts[0].values, self.activation(out)];
-        self.single(&kernel, rows, Grid::RowGroups { rows, each: 1 }, bytemuck::bytes_of(&params), &buffers)
-    }
-
-    fn matmul(
-        &mut self,
-        x: ActId,
-        weight: WeightId,
-        bias: Option<WeightId>,
-        out: ActId,
-        accumulate: bool,
-    ) -> Result<(), BackendError> {
-        let rows = self.rows(out);
-        for part in &self.weight(weight).parts {
-            let mut buffers = part.buffers();
-            buffers.push(self.activation(x));
-            buffers.push(match bias {
-                Some(bias) => &self.weight(bias).parts[0].values,
-                None => &self.buffers.unused,
-            });
-            buffers.push(self.activation(out));
-            let mut choices = Vec::new();
-            let mut bind_group = None;
-            for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant, self.batch_invariant) {
-                let kernel = choice.kernel(part.format, self.gpu.variant, self.gpu.subgroup_size());
-                let pipeline = self.gpu.pipeline(&kernel)?;
-                let groups = (part.rows as u32).div_ceil(choice.group_cols(part.format));
-                let max_groups = self.gpu.device.limits().max_compute_workgroups_per_dimension;
-                let grid = match choice {
-                    MatMulKernel::Vector { .. } => {
-                        let width = groups.min(max_groups);
-                        Grid::Fixed { x: width, y: groups.div_ceil(width) }
-                    }
-                    _ => Grid::Columns { x: groups, rows, each: choice.group_rows() },
-                };
-                let params = kernel::MatMulParams {
-                    blocks: self.cols(x) / 32,
-                    cols: part.rows as u32,
-                    out_stride: self.cols(out),
-                    out_offset: part.first_row as u32,
-                    rows: match rows {
-                        Rows::Tokens => header::NUM_TOKENS as u32,
-                        Rows::Logits => header::NUM_LOGITS_ROWS as u32,
-                    },
-                    accumulate: u32::from(accumulate),
-                    has_bias: u32::from(bias.is_some()),
-                    grid_width: groups.min(max_groups),
-                };
-                // Every choice declares the same bindings, so one bind group serves them all.
-                bind_group.get_or_insert_with(|| self.bind_group(&kernel, &pipeline, &buffers));
-                choices.push(Choice { max_rows, pipeline, params: bytemuck::bytes_of(&params).to_vec(), grid });
-            }
-            let bind_group = bind_group.expect("there is at least one choice");
-            self.nodes.push(Node { rows, choices, bind_group });
-        }
-        Ok(())
+        let buffers = [self.activation(x), self.vector(weight), self.activation(out)];
+        let grid = Grid::RowGroups { rows: self.rows(out), each: 1 };
+        self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 }

@@ -1,11 +1,12 @@
 //! The host's tables of every kernel against its WGSL, as `naga` reads it.
 
 use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
-use super::Variant;
-use super::kernel::{self, AttentionTiling, Binding, DeviceFormat, Kernel, MatMulKernel, WORKGROUP_BYTES};
-use super::step_words::header;
+use super::kernel::{
+    self, AttentionTiling, Binding, DeviceFormat, Folded, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES,
+};
+use super::step_words::{ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header};
 use super::uniformity::barriers_in_divergent_flow;
-use super::work_items::{ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS};
+use super::{Tuning, Variant, tuning_candidates};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Expression, Literal, Module, Scalar, StorageAccess, TypeInner};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,11 +55,12 @@ fn shapes() -> Vec<AttentionShape> {
 }
 
 /// Every kernel of a variant and what to call it, with the fields of its parameters.
-fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Field>)> {
+fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String, Kernel, Vec<Field>)> {
     let label = format!("{variant}/{subgroup_size}");
     let quads = || fields!(QuadsParams: quads);
     let mut all = vec![
         (label.clone(), kernel::rms_norm(variant, subgroup_size), fields!(RmsNormParams: quads, eps)),
+        (label.clone(), kernel::fma_peak(), fields!(FmaPeakParams: rounds, factor)),
         (label.clone(), kernel::select_logits_rows(), quads()),
         (label.clone(), kernel::silu_mul(), quads()),
         (label.clone(), kernel::copy_blocks(), quads()),
@@ -71,10 +73,17 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
         all.push((label.clone(), kernel::embed(format, variant), fields!(EmbedParams: octets, first_row, num_rows)));
-        for (_, choice) in MatMulKernel::choices(variant, false) {
-            let fields =
-                fields!(MatMulParams: blocks, cols, out_stride, out_offset, rows, accumulate, has_bias, grid_width);
-            all.push((format!("{label} {choice:?}"), choice.kernel(format, variant, subgroup_size), fields));
+        for choice in products(variant, subgroup_size, tuning) {
+            for folded in [(false, false), (true, false), (false, true), (true, true)] {
+                let folded = Folded { norm: folded.0, gate: folded.1 };
+                if folded.norm && !choice.folds_norm() {
+                    continue;
+                }
+                let fields =
+                    fields!(MatMulParams: blocks, cols, out_stride, out_offset, rows, flags, grid_width, norm_eps);
+                let kernel = choice.kernel(format, variant, subgroup_size, folded);
+                all.push((format!("{label} {choice:?} {folded:?}"), kernel, fields));
+            }
         }
     }
     let limits = StepLimits {
@@ -89,7 +98,7 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
     for shape in shapes() {
         for dtype in KvDtype::ALL {
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
-            let tiling = AttentionTiling::new(variant, &shape, dtype, &limits);
+            let tiling = AttentionTiling::new(variant, &shape, dtype, &limits, tuning);
             let fields = || fields!(AttentionParams: scale, items_at);
             let decode = kernel::attention_decode(variant, subgroup_size, &shape, dtype, &tiling);
             let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, dtype, &tiling);
@@ -105,9 +114,21 @@ fn kernels(variant: Variant, subgroup_size: u32) -> Vec<(String, Kernel, Vec<Fie
     all
 }
 
-/// What kernels may use. The last one: unpack2x16float and pack2x16float.
-pub(super) const CAPABILITIES: Capabilities =
-    Capabilities::IMMEDIATES.union(Capabilities::SUBGROUP).union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+/// Every matrix product of a variant, on adapters with and without cooperative matrices.
+fn products(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<MatMulKernel> {
+    let matrices = [8, 16].map(|size| Some(Matrices { size, max_subgroup_size: subgroup_size.max(8) }));
+    let of = |matrices| MatMulKernel::choices(variant, matrices, false, tuning);
+    [None].into_iter().chain(matrices).flat_map(of).map(|(_, choice)| choice).collect()
+}
+
+/// What kernels may use; `SHADER_FLOAT16_IN_FLOAT32` is unpack2x16float and pack2x16float.
+pub(super) fn capabilities(kernel: &Kernel) -> Capabilities {
+    let base = Capabilities::IMMEDIATES | Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    match kernel.name {
+        "matmul_coop" => base | Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX,
+        _ => base,
+    }
+}
 
 /// A parsed and validated kernel.
 pub(super) struct Reflected {
@@ -120,8 +141,9 @@ pub(super) struct Reflected {
 /// Every kernel once: those of equal text are compiled once too.
 pub(super) fn for_each_kernel(mut check: impl FnMut(&Reflected)) {
     let mut seen = BTreeSet::new();
-    for (variant, subgroup_size) in VARIANTS {
-        for (label, kernel, fields) in kernels(variant, subgroup_size) {
+    let tunings = tuning_candidates();
+    for ((variant, subgroup_size), tuning) in VARIANTS.into_iter().flat_map(|v| tunings.iter().map(move |t| (v, t))) {
+        for (label, kernel, fields) in kernels(variant, subgroup_size, tuning) {
             let source = kernel.source();
             if !seen.insert(source.clone()) {
                 continue;
@@ -160,7 +182,7 @@ fn workgroup_bytes(module: &Module) -> u32 {
 #[test]
 fn every_kernel_is_valid_wgsl_and_its_entry_point_bears_its_name() {
     for_each_kernel(|Reflected { label, kernel, module, .. }| {
-        let mut validator = Validator::new(ValidationFlags::all(), CAPABILITIES);
+        let mut validator = Validator::new(ValidationFlags::all(), capabilities(kernel));
         if let Err(error) = validator.validate(module) {
             panic!("{label}: {}", error.emit_to_string(&kernel.source()));
         }
@@ -205,6 +227,28 @@ fn parameters_are_those_of_the_host() {
     });
 }
 
+/// The constants of type u32, by name.
+fn constants(module: &Module) -> BTreeMap<&str, usize> {
+    let value = |constant: &naga::Constant| match module.global_expressions[constant.init] {
+        Expression::Literal(Literal::U32(value)) => Some(value as usize),
+        _ => None,
+    };
+    let constants = module.constants.iter();
+    constants.filter_map(|(_, constant)| Some((constant.name.as_deref()?, value(constant)?))).collect()
+}
+
+#[test]
+fn flags_of_products_are_those_of_the_host() {
+    for_each_kernel(|Reflected { label, module, fields, .. }| {
+        if fields.iter().any(|&(name, ..)| name == "flags") {
+            let constants = constants(module);
+            for (name, value) in [("ACCUMULATE", kernel::ACCUMULATE), ("BIAS", kernel::BIAS)] {
+                assert_eq!(constants.get(name), Some(&(value as usize)), "{label}: {name}");
+            }
+        }
+    });
+}
+
 #[test]
 fn step_metadata_is_that_of_the_host() {
     let header = [
@@ -223,6 +267,9 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_TOP_K_ROWS", header::NUM_TOP_K_ROWS),
         ("TOP_K", header::TOP_K),
         ("TOP_K_ROWS_AT", header::TOP_K_ROWS_AT),
+        ("NUM_DECODE_ITEMS", header::NUM_DECODE_ITEMS),
+        ("NUM_PREFILL_ITEMS", header::NUM_PREFILL_ITEMS),
+        ("NUM_REDUCE_ITEMS", header::NUM_REDUCE_ITEMS),
         ("QUERIES_AT", header::QUERIES_AT),
     ];
     assert_eq!(header.len(), header::WORDS);
@@ -233,14 +280,7 @@ fn step_metadata_is_that_of_the_host() {
         ("NO_PARTIAL", NO_PARTIAL as usize),
     ];
     let module = naga::front::wgsl::parse_str(&kernel::attention_reduce(&shapes()[0]).source()).expect("it is valid");
-    let constants: BTreeMap<&str, usize> = module
-        .constants
-        .iter()
-        .filter_map(|(_, constant)| match module.global_expressions[constant.init] {
-            Expression::Literal(Literal::U32(value)) => Some((constant.name.as_deref()?, value as usize)),
-            _ => None,
-        })
-        .collect();
+    let constants = constants(&module);
     for (name, value) in header.into_iter().chain(others) {
         assert_eq!(constants.get(name), Some(&value), "{name} in step.wgsl");
     }

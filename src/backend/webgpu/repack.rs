@@ -4,13 +4,13 @@
 //! Q4_1: its minimum, -8 d, is exact in f16. Nothing is dequantised.
 
 use super::super::WeightFormat;
-use super::kernel::DeviceFormat;
+pub(in crate::backend) use super::kernel::DeviceFormat;
 
 /// Elements of a quantised block, and of the unit by which kernels walk every format.
-pub(super) const BLOCK: usize = 32;
+pub(in crate::backend) const BLOCK: usize = 32;
 
 /// Where a format of a file ends up.
-pub(super) fn device_format(format: WeightFormat) -> DeviceFormat {
+pub(in crate::backend) fn device_format(format: WeightFormat) -> DeviceFormat {
     match format {
         WeightFormat::F32 => DeviceFormat::F32,
         WeightFormat::F16 => DeviceFormat::F16,
@@ -31,7 +31,7 @@ pub(super) fn block_bytes(format: DeviceFormat) -> (u64, u64) {
 }
 
 /// Appends the blocks in `data` to the planes.
-pub(super) fn repack(format: WeightFormat, data: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
+pub(in crate::backend) fn repack(format: WeightFormat, data: &[u8], values: &mut Vec<u8>, scales: &mut Vec<u8>) {
     match format {
         WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => values.extend_from_slice(data),
         WeightFormat::Q8_0 => {

@@ -1,53 +1,59 @@
 //! One step's metadata as the words of `shaders/wgsl/include/step.wgsl`: a header of counts and offsets, then sections.
 
 use super::super::{StepInput, StepLimits};
-use super::kernel::AttentionTiling;
-use super::work_items::{ITEM_WORDS, QUERY_WORDS, REDUCE_WORDS, WorkItems};
+pub(in crate::backend) use super::kernel::AttentionTiling;
+#[cfg(test)]
+pub(in crate::backend) use super::work_items::NO_PARTIAL;
+use super::work_items::WorkItems;
+pub(in crate::backend) use super::work_items::{ITEM_WORDS, QUERY_WORDS, REDUCE_WORDS};
 
 /// Header indices, as in the WGSL.
-pub(super) mod header {
-    pub(in super::super) const NUM_TOKENS: usize = 0;
-    pub(in super::super) const NUM_LOGITS_ROWS: usize = 1;
-    pub(in super::super) const NUM_BLOCK_COPIES: usize = 2;
-    pub(in super::super) const TOKEN_IDS_AT: usize = 3;
-    pub(in super::super) const POSITIONS_AT: usize = 4;
-    pub(in super::super) const SLOT_MAPPING_AT: usize = 5;
-    pub(in super::super) const BLOCK_TABLES_AT: usize = 6;
-    pub(in super::super) const LOGITS_INDICES_AT: usize = 7;
-    pub(in super::super) const BLOCK_COPIES_AT: usize = 8;
-    pub(in super::super) const DECODE_ITEMS_AT: usize = 9;
-    pub(in super::super) const PREFILL_ITEMS_AT: usize = 10;
-    pub(in super::super) const REDUCE_ITEMS_AT: usize = 11;
-    pub(in super::super) const NUM_TOP_K_ROWS: usize = 12;
-    pub(in super::super) const TOP_K: usize = 13;
-    pub(in super::super) const TOP_K_ROWS_AT: usize = 14;
-    pub(in super::super) const QUERIES_AT: usize = 15;
-    pub(in super::super) const WORDS: usize = 16;
+pub(in crate::backend) mod header {
+    pub(in crate::backend) const NUM_TOKENS: usize = 0;
+    pub(in crate::backend) const NUM_LOGITS_ROWS: usize = 1;
+    pub(in crate::backend) const NUM_BLOCK_COPIES: usize = 2;
+    pub(in crate::backend) const TOKEN_IDS_AT: usize = 3;
+    pub(in crate::backend) const POSITIONS_AT: usize = 4;
+    pub(in crate::backend) const SLOT_MAPPING_AT: usize = 5;
+    pub(in crate::backend) const BLOCK_TABLES_AT: usize = 6;
+    pub(in crate::backend) const LOGITS_INDICES_AT: usize = 7;
+    pub(in crate::backend) const BLOCK_COPIES_AT: usize = 8;
+    pub(in crate::backend) const DECODE_ITEMS_AT: usize = 9;
+    pub(in crate::backend) const PREFILL_ITEMS_AT: usize = 10;
+    pub(in crate::backend) const REDUCE_ITEMS_AT: usize = 11;
+    pub(in crate::backend) const NUM_TOP_K_ROWS: usize = 12;
+    pub(in crate::backend) const TOP_K: usize = 13;
+    pub(in crate::backend) const TOP_K_ROWS_AT: usize = 14;
+    pub(in crate::backend) const NUM_DECODE_ITEMS: usize = 15;
+    pub(in crate::backend) const NUM_PREFILL_ITEMS: usize = 16;
+    pub(in crate::backend) const NUM_REDUCE_ITEMS: usize = 17;
+    pub(in crate::backend) const QUERIES_AT: usize = 18;
+    pub(in crate::backend) const WORDS: usize = 19;
 }
 
 /// How much of each kind of work the step has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct StepCounts {
-    pub(super) tokens: u32,
-    pub(super) logits_rows: u32,
-    pub(super) block_copies: u32,
-    pub(super) decode_items: u32,
-    pub(super) prefill_items: u32,
-    pub(super) reduce_items: u32,
-    pub(super) top_k_rows: u32,
+pub(in crate::backend) struct StepCounts {
+    pub(in crate::backend) tokens: u32,
+    pub(in crate::backend) logits_rows: u32,
+    pub(in crate::backend) block_copies: u32,
+    pub(in crate::backend) decode_items: u32,
+    pub(in crate::backend) prefill_items: u32,
+    pub(in crate::backend) reduce_items: u32,
+    pub(in crate::backend) top_k_rows: u32,
 }
 
 /// The words, rebuilt every step in the same allocations.
 #[derive(Debug, Default)]
-pub(super) struct StepWords {
-    pub(super) words: Vec<u32>,
-    pub(super) counts: StepCounts,
+pub(in crate::backend) struct StepWords {
+    pub(in crate::backend) words: Vec<u32>,
+    pub(in crate::backend) counts: StepCounts,
     items: WorkItems,
 }
 
 /// Most partial results of a step: every split of every token that is a decode and has more than one. A sequence that
 /// shares its first blocks has one more, where these end.
-pub(super) fn max_partials(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> u32 {
+pub(in crate::backend) fn max_partials(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> u32 {
     if tiling.decode_tokens > 1 {
         let longest_seq = limits.max_block_table_entries.div_ceil(limits.max_seqs) * block_size;
         return limits.max_tokens * longest_seq.div_ceil(tiling.split);
@@ -56,7 +62,7 @@ pub(super) fn max_partials(limits: &StepLimits, block_size: u32, tiling: &Attent
 }
 
 /// Most words of a step.
-pub(super) fn max_words(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> usize {
+pub(in crate::backend) fn max_words(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> usize {
     let prefill_items = limits.max_tokens.div_ceil(tiling.prefill_tokens) + limits.max_seqs;
     header::WORDS
         + 3 * limits.max_tokens as usize
@@ -69,7 +75,7 @@ pub(super) fn max_words(limits: &StepLimits, block_size: u32, tiling: &Attention
 
 impl StepWords {
     /// Lays `input` out, and cuts attention into work items.
-    pub(super) fn build(&mut self, input: &StepInput<'_>, block_size: u32, tiling: &AttentionTiling) {
+    pub(in crate::backend) fn build(&mut self, input: &StepInput<'_>, block_size: u32, tiling: &AttentionTiling) {
         self.words.clear();
         self.words.resize(header::WORDS, 0);
         self.section(header::TOKEN_IDS_AT, input.token_ids);
@@ -103,6 +109,9 @@ impl StepWords {
         self.words[header::NUM_TOP_K_ROWS] = self.counts.top_k_rows;
         self.words[header::TOP_K] = input.top_k;
         self.items = items;
+        self.words[header::NUM_DECODE_ITEMS] = self.counts.decode_items;
+        self.words[header::NUM_PREFILL_ITEMS] = self.counts.prefill_items;
+        self.words[header::NUM_REDUCE_ITEMS] = self.counts.reduce_items;
     }
 
     fn section(&mut self, header: usize, values: &[u32]) {

@@ -10,11 +10,11 @@ use super::kernel::AttentionTiling;
 use super::shared_prefix::SharedPrefixes;
 
 /// Words of a `WorkItem`, a `Query` and a `ReduceItem`.
-pub(super) const ITEM_WORDS: usize = 6;
-pub(super) const QUERY_WORDS: usize = 2;
-pub(super) const REDUCE_WORDS: usize = 3;
+pub(in crate::backend) const ITEM_WORDS: usize = 6;
+pub(in crate::backend) const QUERY_WORDS: usize = 2;
+pub(in crate::backend) const REDUCE_WORDS: usize = 3;
 /// `Query::partials` of a token whose only work item writes its output itself.
-pub(super) const NO_PARTIAL: u32 = u32::MAX;
+pub(in crate::backend) const NO_PARTIAL: u32 = u32::MAX;
 
 /// The items, rebuilt every step in the same allocations.
 #[derive(Debug, Default)]

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
 All requests of a batch start together. \"prefill\" is prompt tokens over the time until every request has its first
-token; \"decode\" is the tokens after that moment over the remaining time. \"share of copy bandwidth\" is the bytes that a
-decode step must read (weights once, keys and values of every sequence) over its time, against what buffer copies reach
-on the same device in the same run.
+token; \"decode\" is the tokens after that moment over the remaining time. \"roofline\" is the least that must be done
+(decode: bytes to read, weights once, keys and values of every sequence; prefill: operations) and the time that it takes
+at what buffer copies, or f32 multiply-adds, reach on the same device in the same run. Products on matrix units can
+pass the latter.
 
 Examples:
   bindery bench latency

@@ -1,8 +1,9 @@
 //! What a benchmark tells.
 
-use super::super::exit::Failure;
+use super::super::profile_report;
 use super::super::units::bytes;
 use super::measure::{Iteration, peak_resident_bytes};
+use super::roofline::{peaks_text, prefill_flops};
 use super::setup::Bench;
 use super::statistics::{median, percentile};
 use anyhow::Result;
@@ -26,6 +27,11 @@ struct Medians {
     decode_step_bytes: f64,
     /// Share of the copy bandwidth that decode steps reach, 0 to 1.
     bandwidth_share: f64,
+    /// Seconds of a decode step.
+    decode_step_s: f64,
+    /// Floating point operations of all prompts.
+    prefill_flops: f64,
+    prefill_s: f64,
 }
 
 impl Bench {
@@ -47,7 +53,10 @@ impl Bench {
             peak_unused_slots: peak.peak_unused_slots,
             unused_share: of(&Iteration::unused_share),
             decode_step_bytes: of(&|i| moved(i) / i.decode_steps as f64),
-            bandwidth_share: of(&|i| moved(i) / i.decode_s()) / self.copy_bandwidth,
+            bandwidth_share: of(&|i| moved(i) / i.decode_s()) / self.peaks.copy_bytes_per_s,
+            decode_step_s: of(&|i| i.decode_s() / i.decode_steps as f64),
+            prefill_flops: prefill_flops(self.llm.model_config(), self.input_len, self.requests),
+            prefill_s: of(&|i| i.prefill_s),
         }
     }
 
@@ -63,12 +72,11 @@ impl Bench {
         let medians = self.medians(iterations);
         let peak_bytes = peak_resident_bytes();
         writeln!(std::io::stdout(), "{}", self.text(kind, &medians, iterations, peak_bytes))?;
-        let json = self.json(kind, requests_name, &medians, iterations, own, peak_bytes);
-        if let Some(file) = &mut self.json {
-            let written = serde_json::to_writer_pretty(&mut *file, &json).map_err(std::io::Error::from);
-            written.and_then(|()| file.write_all(b"\n")).map_err(|error| Failure(format!("--output-json: {error}")))?;
+        if let Some(profile) = self.llm.profile() {
+            writeln!(std::io::stdout(), "{}", profile_report::text(profile))?;
         }
-        Ok(())
+        let json = self.json(kind, requests_name, &medians, iterations, own, peak_bytes);
+        self.json.write(&json)
     }
 
     fn text(&self, kind: &str, medians: &Medians, iterations: &[Iteration], peak_bytes: Option<u64>) -> String {
@@ -120,16 +128,43 @@ impl Bench {
             let (preemptions, swaps) = (sum(|i| i.preemptions), sum(|i| i.swaps));
             row("preemptions", format!("{preemptions}, {swaps} of them swapped to the host"));
         }
-        row("copy bandwidth", format!("{:.2} GB/s, read and written", self.copy_bandwidth / 1e9));
-        if medians.decode_step_bytes.is_finite() {
-            row(
-                "share of it in decode",
-                format!("{:.1} %, {:.1} MB a step", 100.0 * medians.bandwidth_share, medians.decode_step_bytes / 1e6),
-            );
-        }
+        self.roofline(kind, medians).into_iter().for_each(|(name, value)| row(name, value));
         row("device memory", bytes(self.llm.device_bytes()));
         row("peak resident memory", peak_bytes.map_or_else(|| "unknown on this system".into(), bytes));
         lines.join("\n")
+    }
+
+    /// What the device reaches at best, and how near to it this came.
+    fn roofline(&self, kind: &str, medians: &Medians) -> Vec<(&'static str, String)> {
+        let peaks = &self.peaks;
+        let mut rows = vec![("device at best", peaks_text(peaks))];
+        // Where prompts and completions share steps there is no time of the one or the other.
+        if let (Some(fma_flops_per_s), "latency") = (peaks.fma_flops_per_s, kind) {
+            let bound_s = medians.prefill_flops / fma_flops_per_s;
+            rows.push((
+                "roofline, prefill",
+                format!(
+                    "{:.2} GFLOP, {:.1} ms at best; it took {:.1} ms: {:.1} %",
+                    medians.prefill_flops / 1e9,
+                    1e3 * bound_s,
+                    1e3 * medians.prefill_s,
+                    100.0 * bound_s / medians.prefill_s
+                ),
+            ));
+        }
+        if medians.decode_step_bytes.is_finite() {
+            rows.push((
+                "roofline, decode",
+                format!(
+                    "{:.1} MB must move in a step, {:.2} ms at best; it took {:.2} ms: {:.1} %",
+                    medians.decode_step_bytes / 1e6,
+                    1e3 * medians.decode_step_bytes / peaks.copy_bytes_per_s,
+                    1e3 * medians.decode_step_s,
+                    100.0 * medians.bandwidth_share
+                ),
+            ));
+        }
+        rows
     }
 
     fn json(
@@ -166,12 +201,20 @@ impl Bench {
             "kv_block_bytes": kv.block_bytes,
             "weight_bytes": self.weight_bytes,
             "decode_step_bytes": medians.decode_step_bytes,
-            "copy_bandwidth_bytes_per_s": self.copy_bandwidth,
+            "copy_bandwidth_bytes_per_s": self.peaks.copy_bytes_per_s,
+            "fma_flops_per_s": self.peaks.fma_flops_per_s,
+            "prefill_flops": medians.prefill_flops,
+            "prefill_share_of_fma_peak":
+                self.peaks.fma_flops_per_s.map(|peak| medians.prefill_flops / medians.prefill_s / peak),
+            "decode_step_s": medians.decode_step_s,
             "decode_share_of_copy_bandwidth": medians.bandwidth_share,
             "device_bytes": self.llm.device_bytes(),
             "peak_resident_bytes": peak_bytes,
             "iterations": iterations.iter().map(iteration_json).collect::<Vec<_>>(),
         });
+        if let Some(profile) = self.llm.profile() {
+            json["profile"] = profile_report::json(profile);
+        }
         if let (Value::Object(json), Value::Object(own)) = (&mut json, own) {
             json.extend(own);
         }

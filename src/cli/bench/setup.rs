@@ -1,27 +1,26 @@
 //! A loaded model, ready to be measured.
 
-use super::super::load::{UploadBar, bar};
+use super::super::load::{UploadBar, bar, open_device};
 use super::args::CommonArgs;
+use super::json_file::JsonFile;
 use super::measure::{Iteration, run_iteration};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
+use bindery::backend::DevicePeaks;
 use bindery::backend::kernel_cases::SplitMix64;
-use bindery::backend::webgpu::{GpuDevice, WebGpuBackend};
 use bindery::engine::TokenId;
 use bindery::llm::{Llm, LlmOptions};
 use bindery::model::Checkpoint;
-use std::fs::File;
 
-/// Loads the model; with it, the device's copy bandwidth in bytes per second, read and written.
-pub(super) fn open_model(options: &LlmOptions) -> Result<(Llm, f64, Checkpoint)> {
+/// Loads the model; with it, what the device reaches at best.
+pub(super) fn open_model(options: &LlmOptions) -> Result<(Llm, DevicePeaks, Checkpoint)> {
     let checkpoint = options.open_checkpoint()?;
-    let gpu = GpuDevice::open(options.device.as_deref(), options.variant)?;
+    let device = open_device(options, &checkpoint)?;
     // Before the model takes the memory that the copies need.
-    let copy_bandwidth = gpu.measure_copy_bandwidth()?;
+    let peaks = device.measure_peaks()?;
     let upload = UploadBar::new();
-    let backend = Box::new(WebGpuBackend::new(gpu));
-    let llm = Llm::with_backend(&checkpoint, backend, options, &mut |progress| upload.show(progress));
+    let llm = Llm::with_backend(&checkpoint, device.backend(), options, &mut |progress| upload.show(progress));
     upload.0.finish_and_clear();
-    Ok((llm?, copy_bandwidth, checkpoint))
+    Ok((llm?, peaks, checkpoint))
 }
 
 /// A loaded model and what it is measured against.
@@ -36,10 +35,8 @@ pub(super) struct Bench {
     pub(super) num_iters_warmup: u32,
     pub(super) weight_bytes: u64,
     pub(super) weight_bytes_per_step: u64,
-    /// Bytes per second, read and written.
-    pub(super) copy_bandwidth: f64,
-    /// Open from the start, so that a wrong path shows before minutes of work.
-    pub(super) json: Option<File>,
+    pub(super) peaks: DevicePeaks,
+    pub(super) json: JsonFile,
 }
 
 impl Bench {
@@ -48,11 +45,8 @@ impl Bench {
         if input_len == 0 || output_len == 0 {
             bail!("--input-len and --output-len must be at least 1");
         }
-        let create = |path: &std::path::PathBuf| {
-            File::create(path).with_context(|| format!("--output-json {}: cannot be written", path.display()))
-        };
-        let json = args.output_json.as_ref().map(create).transpose()?;
-        let (llm, copy_bandwidth, checkpoint) = open_model(&options)?;
+        let json = JsonFile::create(args.output_json.as_deref())?;
+        let (llm, peaks, checkpoint) = open_model(&options)?;
         if u64::from(input_len) + u64::from(output_len) > u64::from(llm.max_model_len()) {
             bail!(
                 "--input-len {input_len} and --output-len {output_len}: together more than the longest sequence, {} \
@@ -70,7 +64,7 @@ impl Bench {
             output_len,
             num_iters,
             num_iters_warmup,
-            copy_bandwidth,
+            peaks,
             json,
         })
     }
@@ -83,6 +77,9 @@ impl Bench {
         let mut iterations = Vec::new();
         for index in 0..total {
             let counts = index >= self.num_iters_warmup;
+            if index == self.num_iters_warmup {
+                self.llm.reset_profile();
+            }
             progress.set_message(if counts { "measuring" } else { "warming up" });
             let prompts = self.prompts(index);
             let before = tokens * u64::from(index);

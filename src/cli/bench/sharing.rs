@@ -1,17 +1,16 @@
 //! `bindery bench sharing`: how many KV blocks parallel samples and beams save by sharing, on the real engine.
 
 use super::super::engine_args::EngineArgs;
-use super::super::exit::Failure;
 use super::super::load::bar;
 use super::super::table::table;
+use super::json_file::JsonFile;
 use super::setup::open_model;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use bindery::engine::TokenId;
 use bindery::llm::Llm;
 use bindery::sampling::SamplingParams;
 use bindery::simulate::{Arrival, Synthetic, preset};
 use serde_json::{Value, json};
-use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -119,11 +118,9 @@ pub(super) fn run(args: SharingArgs) -> Result<ExitCode> {
     if let Some(kind) = kinds.iter().find(|kind| !(1..=options.max_num_seqs).contains(&kind.sequences)) {
         bail!("{}: must be 1 to --max-num-seqs ({})", kind.name(), options.max_num_seqs);
     }
-    let create = |path: &PathBuf| {
-        File::create(path).with_context(|| format!("--output-json {}: cannot be written", path.display()))
-    };
-    let file = args.output_json.as_ref().map(create).transpose()?;
-    let (mut llm, copy_bandwidth, _) = open_model(&options)?;
+    let mut file = JsonFile::create(args.output_json.as_deref())?;
+    let (mut llm, peaks, _) = open_model(&options)?;
+    let copy_bandwidth = peaks.copy_bytes_per_s;
     let text = llm.tokenizer()?.encode(TEXT, false)?;
     let block_bytes = llm.kv_memory().block_bytes;
     let total = args.lengths.len() * kinds.len() * args.num_prompts as usize;
@@ -158,15 +155,11 @@ pub(super) fn run(args: SharingArgs) -> Result<ExitCode> {
     progress.finish_and_clear();
     let head = ["lengths", "request", "saved, %", "copies", "copying, %", "tokens in", "tokens out"];
     writeln!(std::io::stdout(), "{}\n{}", llm.device_description(), table(&head, &rows))?;
-    if let Some(mut file) = file {
-        let json = json!({
-            "benchmark": "sharing", "version": env!("CARGO_PKG_VERSION"), "device": llm.device_description(),
-            "model": options.model, "seed": options.seed, "copy_bandwidth_bytes_per_s": copy_bandwidth,
-            "kv_block_bytes": block_bytes, "rows": json_rows,
-        });
-        let written = serde_json::to_writer_pretty(&mut file, &json).map_err(std::io::Error::from);
-        written.and_then(|()| file.write_all(b"\n")).map_err(|error| Failure(format!("--output-json: {error}")))?;
-    }
+    file.write(&json!({
+        "benchmark": "sharing", "version": env!("CARGO_PKG_VERSION"), "device": llm.device_description(),
+        "model": options.model, "seed": options.seed, "copy_bandwidth_bytes_per_s": copy_bandwidth,
+        "kv_block_bytes": block_bytes, "rows": json_rows,
+    }))?;
     Ok(ExitCode::SUCCESS)
 }
 

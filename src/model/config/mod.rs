@@ -6,6 +6,7 @@ mod from_hf;
 use std::path::Path;
 
 use super::LoadError;
+use crate::backend::kernel_bench::ModelShape;
 use crate::backend::{AttentionShape, KvDtype, KvLayout, RopePairing};
 
 /// A family of models that the program builder knows.
@@ -124,6 +125,17 @@ impl ModelConfig {
     /// Elements of all key (or value) heads.
     pub fn kv_size(&self) -> u32 {
         self.num_kv_heads * self.head_dim
+    }
+
+    /// The sizes that decide the shapes of its kernels.
+    pub fn shape(&self) -> ModelShape {
+        ModelShape {
+            name: self.architecture.name().to_owned(),
+            hidden: self.hidden_size,
+            intermediate: self.intermediate_size,
+            attention: self.attention_shape(),
+            vocab: self.vocab_size,
+        }
     }
 
     /// Shape of every attention of the model.

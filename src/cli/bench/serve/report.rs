@@ -7,6 +7,7 @@ use super::client::Answer;
 use super::{Endpoint, ServeArgs, Served};
 use anyhow::Result;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// Percentiles that are told, as vLLM tells them.
 const PERCENTILES: [f64; 4] = [50.0, 90.0, 95.0, 99.0];
@@ -78,6 +79,21 @@ impl<'a> Report<'a> {
             .unwrap_or(0) as usize
     }
 
+    /// The most tokens that came in one second, counted from the start.
+    fn max_output_tokens_per_s(&self) -> u64 {
+        let mut in_second = BTreeMap::<u64, u64>::new();
+        for served in self.served {
+            let Ok(answer) = &served.answer else { continue };
+            let mut at = served.sent_at + answer.ttft_s;
+            *in_second.entry(at as u64).or_default() += 1;
+            for seconds in &answer.itl_s {
+                at += seconds;
+                *in_second.entry(at as u64).or_default() += 1;
+            }
+        }
+        in_second.into_values().max().unwrap_or(0)
+    }
+
     pub(super) fn text(&self) -> String {
         let rows: Vec<Vec<String>> = self
             .latencies()
@@ -137,6 +153,9 @@ impl<'a> Report<'a> {
         self.rates().into_iter().for_each(|(name, rate)| {
             put(name, json!(rate));
         });
+        // There is no goodput without a goal, and no flag that sets one.
+        put("request_goodput", Value::Null);
+        put("max_output_tokens_per_s", json!(self.max_output_tokens_per_s()));
         put("max_concurrent_requests", json!(self.max_concurrent()));
         for (name, values) in self.latencies() {
             let mean = values.iter().sum::<f64>() / values.len() as f64;

@@ -1,0 +1,37 @@
+// Small vectors, and reductions over a subgroup.
+
+// Eight consecutive elements: an octet.
+struct Vec8 { float e[8]; };
+
+__device__ __forceinline__ Vec8 vec8(float4 lo, float4 hi) {
+    return Vec8{{lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w}};
+}
+__device__ __forceinline__ uint4 pack_octet(const Vec8& v) {
+    return make_uint4(
+        pack_halves(v.e[0], v.e[1]), pack_halves(v.e[2], v.e[3]), pack_halves(v.e[4], v.e[5]), pack_halves(v.e[6], v.e[7])
+    );
+}
+__device__ __forceinline__ float dot8(const Vec8& a, const Vec8& b, float sum) {
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) sum = fmaf(a.e[i], b.e[i], sum);
+    return sum;
+}
+__device__ __forceinline__ u32 least(u32 a, u32 b) { return a < b ? a : b; }
+__device__ __forceinline__ u32 ceil_div(u32 a, u32 b) { return (a + b - 1u) / b; }
+constexpr float LOWEST_FLOAT = -3.4028234663852886e38f; // the lowest finite f32
+
+__device__ __forceinline__ float subgroup_sum(float v) {
+#pragma unroll
+    for (u32 offset = SUBGROUP / 2u; offset > 0u; offset /= 2u) v += __shfl_xor_sync(ALL_LANES, v, offset);
+    return v;
+}
+__device__ __forceinline__ float subgroup_max(float v) {
+#pragma unroll
+    for (u32 offset = SUBGROUP / 2u; offset > 0u; offset /= 2u) v = fmaxf(v, __shfl_xor_sync(ALL_LANES, v, offset));
+    return v;
+}
+__device__ __forceinline__ u32 subgroup_min(u32 v) {
+#pragma unroll
+    for (u32 offset = SUBGROUP / 2u; offset > 0u; offset /= 2u) v = least(v, __shfl_xor_sync(ALL_LANES, v, offset));
+    return v;
+}

@@ -1,0 +1,120 @@
+//! The host's tables of every kernel against its text.
+
+use super::super::super::step_words::{ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, header};
+use super::{Kernel, cuda, kernel_variants};
+
+/// What stands between the first `open` and the next `close`.
+fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
+    let rest = &text[text.find(open)? + open.len()..];
+    Some(&rest[..rest.find(close)?])
+}
+
+/// The lines without their comments.
+fn code(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// Type and name of each field of the file's `Params`.
+fn fields(source: &str) -> Vec<(String, String)> {
+    let Some(members) = between(source, "struct Params {", "};") else { return Vec::new() };
+    let members = members.replace("/*", "//");
+    let mut fields = Vec::new();
+    for declaration in code(&members).split(';').map(str::trim).filter(|declaration| !declaration.is_empty()) {
+        let (kind, names) = declaration.split_once(' ').expect("a type and names");
+        let host = match kind {
+            "float" => "f32",
+            other => other,
+        };
+        fields.extend(names.split(',').map(|name| (host.to_owned(), name.trim().to_owned())));
+    }
+    fields
+}
+
+/// The arguments of the kernel's function.
+fn arguments(kernel: &Kernel, source: &str) -> Vec<String> {
+    let open = format!("{}(\n", kernel.name);
+    let text = between(source, &open, ") {").unwrap_or_else(|| panic!("no function {}", kernel.name));
+    let weight = between(source, "#define WEIGHT_ARGUMENTS ", "\n").unwrap_or_default();
+    let text = code(text).replace("WEIGHT_ARGUMENTS", weight);
+    text.split(',').map(|argument| argument.trim().to_owned()).collect()
+}
+
+#[test]
+fn parameters_are_those_of_the_host() {
+    for (label, kernel) in kernel_variants() {
+        let host: Vec<(String, String)> =
+            kernel.fields.iter().map(|&(kind, name)| (kind.to_owned(), name.to_owned())).collect();
+        assert_eq!(fields(&kernel.source()), host, "{label}");
+        assert_eq!(4 * host.len() as u32, kernel.params_bytes, "{label}");
+    }
+}
+
+#[test]
+fn arguments_are_the_step_then_buffers_then_parameters() {
+    for (label, kernel) in kernel_variants() {
+        let mut arguments = arguments(&kernel, &kernel.source());
+        if kernel.params_bytes > 0 {
+            assert_eq!(arguments.pop().as_deref(), Some("Params params"), "{label}");
+        }
+        assert_eq!(arguments[0], "Step step", "{label}");
+        assert!(arguments[1..].iter().all(|argument| argument.contains('*')), "{label}: {arguments:?}");
+        assert_eq!(arguments.len() as u32, kernel.buffers, "{label}: {arguments:?}");
+    }
+}
+
+#[test]
+fn step_metadata_is_that_of_the_host() {
+    let constants = [
+        ("NUM_TOKENS", header::NUM_TOKENS),
+        ("NUM_LOGITS_ROWS", header::NUM_LOGITS_ROWS),
+        ("NUM_BLOCK_COPIES", header::NUM_BLOCK_COPIES),
+        ("TOKEN_IDS_AT", header::TOKEN_IDS_AT),
+        ("POSITIONS_AT", header::POSITIONS_AT),
+        ("SLOT_MAPPING_AT", header::SLOT_MAPPING_AT),
+        ("BLOCK_TABLES_AT", header::BLOCK_TABLES_AT),
+        ("LOGITS_INDICES_AT", header::LOGITS_INDICES_AT),
+        ("BLOCK_COPIES_AT", header::BLOCK_COPIES_AT),
+        ("DECODE_ITEMS_AT", header::DECODE_ITEMS_AT),
+        ("PREFILL_ITEMS_AT", header::PREFILL_ITEMS_AT),
+        ("REDUCE_ITEMS_AT", header::REDUCE_ITEMS_AT),
+        ("NUM_TOP_K_ROWS", header::NUM_TOP_K_ROWS),
+        ("TOP_K", header::TOP_K),
+        ("TOP_K_ROWS_AT", header::TOP_K_ROWS_AT),
+        ("NUM_DECODE_ITEMS", header::NUM_DECODE_ITEMS),
+        ("NUM_PREFILL_ITEMS", header::NUM_PREFILL_ITEMS),
+        ("NUM_REDUCE_ITEMS", header::NUM_REDUCE_ITEMS),
+        ("QUERIES_AT", header::QUERIES_AT),
+        ("ROWS_TOKENS", header::NUM_TOKENS),
+        ("ROWS_LOGITS", header::NUM_LOGITS_ROWS),
+        ("ITEM_WORDS", ITEM_WORDS),
+        ("QUERY_WORDS", QUERY_WORDS),
+    ];
+    let text = cuda!("include/step.cuh");
+    for (name, value) in constants {
+        let line = format!("constexpr u32 {name} = {value}u;");
+        assert!(text.contains(&line), "step.cuh has no {line:?}");
+    }
+    assert!(text.contains(&format!("constexpr u32 NO_PARTIAL = {NO_PARTIAL:#x}u;")));
+    // The order in which `StepWords` writes an item's words.
+    let names = |text: &str| -> Vec<String> {
+        let declared = code(text).replace("u32", "").replace(';', ",");
+        declared.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+    };
+    let work = between(text, "struct WorkItem {", "};").expect("it is there");
+    assert_eq!(names(work), ["first_query", "num_queries", "block_table", "key_begin", "key_end", "split"]);
+    let query = between(text, "struct Query {", "};").expect("it is there");
+    assert_eq!(names(query), ["token", "partials"]);
+    let reduce = between(text, "struct ReduceItem {", "};").expect("it is there");
+    assert_eq!(names(reduce), ["token", "first", "count"]);
+}
+
+#[test]
+fn every_kernel_has_a_twin_in_wgsl() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/wgsl");
+    for (label, kernel) in kernel_variants() {
+        // Tensor cores are one more way to a product, and blocks one more to take keys.
+        let name = kernel.name.trim_end_matches("_tensor").trim_end_matches("_block");
+        let twin = std::path::Path::new(folder).join(format!("{name}.wgsl"));
+        assert!(twin.is_file(), "{label}: {}", twin.display());
+    }
+}

@@ -1,0 +1,65 @@
+//! Every kernel, for tests that compile them.
+
+use super::super::super::repack::DeviceFormat;
+use super::super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::{
+    DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
+    attention_reduce, attention_tiling, copy_blocks, embed, rms_norm, rope_and_cache, select_logits_rows, silu_mul,
+    top_k_chunks, top_k_rows,
+};
+
+const FORMATS: [DeviceFormat; 5] =
+    [DeviceFormat::F32, DeviceFormat::F16, DeviceFormat::Bf16, DeviceFormat::Q8, DeviceFormat::Q4];
+
+/// Query heads, key heads, elements of a head.
+const SHAPES: [(u32, u32, u32); 7] =
+    [(9, 3, 64), (32, 8, 128), (8, 2, 256), (4, 1, 80), (40, 40, 96), (6, 3, 16), (7, 1, 128)];
+
+/// Every kernel in every variant, weight format and dtype of the KV pool, over a range of head shapes, and what to call it.
+pub fn kernel_variants() -> Vec<(String, Kernel)> {
+    let plain = [
+        rms_norm(),
+        select_logits_rows(),
+        silu_mul(),
+        copy_blocks(),
+        argmax_chunks(),
+        argmax_rows(),
+        top_k_chunks(),
+        top_k_rows(),
+    ];
+    let mut all: Vec<(String, Kernel)> = plain.map(|kernel| (kernel.name.to_owned(), kernel)).into();
+    for format in FORMATS {
+        all.push((format!("embed, {format:?}"), embed(format)));
+        // With tensor cores and without: the kernels for few rows are the same.
+        let with_tensor = MatMulKernel::choices(format, u32::MAX, false);
+        let without = MatMulKernel::choices(format, 0, true);
+        let choices = with_tensor.into_iter().chain(without).map(|(_, choice)| choice);
+        let mut distinct: Vec<MatMulKernel> = Vec::new();
+        choices.for_each(|choice| {
+            if !distinct.contains(&choice) {
+                distinct.push(choice);
+            }
+        });
+        all.extend(distinct.iter().map(|choice| (format!("{choice:?}, {format:?}"), choice.kernel(format))));
+    }
+    for (num_heads, num_kv_heads, head_dim) in SHAPES {
+        for dtype in [KvDtype::F32, KvDtype::F16] {
+            let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 0.125 };
+            let layout = KvLayout { num_layers: 1, num_blocks: 8, block_size: 16, num_kv_heads, head_dim, dtype };
+            let tiling = attention_tiling(&shape, dtype, false);
+            let mut push = |kernel: Kernel, what: &str| {
+                let name = kernel.name;
+                all.push((format!("{name}, {num_heads}/{num_kv_heads}x{head_dim} {dtype:?}{what}"), kernel));
+            };
+            for which in [DecodeKernel::Teams, DecodeKernel::Blocks] {
+                push(attention_decode(which, &shape, &layout, &tiling), "");
+            }
+            push(attention_prefill(&shape, &layout, &tiling), "");
+            push(attention_reduce(&shape, &layout), "");
+            for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
+                push(rope_and_cache(&shape, &layout, pairing), &format!(" {pairing:?}"));
+            }
+        }
+    }
+    all
+}

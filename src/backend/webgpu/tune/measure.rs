@@ -1,0 +1,245 @@
+//! Times candidates, one number after the other, each with the best of those before.
+
+use super::super::super::kernel_bench::{BenchProgram, Selection, programs};
+use super::super::super::{Backend, BackendError, ProfileClock};
+use super::super::{GpuDevice, Tuning, Variant, WebGpuBackend};
+use super::{Trial, TuneRequest};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// After this no further candidate is tried.
+const BUDGET: Duration = Duration::from_millis(1600);
+/// The same on a software adapter, where it only happens when asked for.
+const SOFTWARE_BUDGET: Duration = Duration::from_secs(60);
+/// A candidate must be faster by this much: less is noise.
+const MARGIN: f64 = 0.03;
+const RUNS: usize = 5;
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub(super) struct Measured {
+    pub(super) variant: Variant,
+    pub(super) tuning: Tuning,
+    /// How long it took.
+    pub(super) seconds: f64,
+    pub(super) trials: Vec<Trial>,
+}
+
+/// What a number is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Product,
+    Decode,
+}
+
+/// A number of [`Tuning`]: its candidates, and the steps of an op that it matters for.
+struct Knob {
+    name: &'static str,
+    values: &'static [u32],
+    op: Op,
+    /// Indices into the op's steps.
+    steps: &'static [usize],
+    number: fn(&mut Tuning) -> &mut u32,
+}
+
+/// Rows of the product's steps.
+const PRODUCT_ROWS: [u32; 5] = [1, 2, 4, 8, 64];
+/// Sequences and tokens of the decodes.
+const DECODES: [(u32, u32); 2] = [(1, 2048), (8, 1024)];
+
+const KNOBS: [Knob; 4] = [
+    Knob {
+        name: "matvec_cols",
+        values: &[4, 2, 8],
+        op: Op::Product,
+        steps: &[0, 3],
+        number: |tuning| &mut tuning.matvec_cols,
+    },
+    Knob {
+        name: "matvec_rows",
+        values: &[8, 4, 2, 1],
+        op: Op::Product,
+        steps: &[1, 2, 3],
+        number: |tuning| &mut tuning.matvec_rows,
+    },
+    Knob {
+        name: "attention_heads",
+        values: &[u32::MAX, 2, 1],
+        op: Op::Decode,
+        steps: &[0, 1],
+        number: |tuning| &mut tuning.attention_heads,
+    },
+    Knob {
+        name: "attention_split",
+        values: &[256, 128, 512],
+        op: Op::Decode,
+        steps: &[0, 1],
+        number: |tuning| &mut tuning.attention_split,
+    },
+];
+
+/// The defaults, and every tuning that differs from them in one number that is tried.
+pub fn tuning_candidates() -> Vec<Tuning> {
+    let mut all = vec![Tuning::default()];
+    for knob in KNOBS {
+        for &value in &knob.values[1..] {
+            let mut tuning = Tuning::default();
+            *(knob.number)(&mut tuning) = value;
+            all.push(tuning);
+        }
+    }
+    all
+}
+
+pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Measured, BackendError> {
+    let began = Instant::now();
+    let deadline = began + if gpu.summary().is_software { SOFTWARE_BUDGET } else { BUDGET };
+    let mut trials = Vec::new();
+    let variants = match request.variant {
+        Some(variant) => vec![variant],
+        None => gpu.summary().variants.clone(),
+    };
+    let mut best: Option<(f64, Bench)> = None;
+    let mut first_score = None;
+    for variant in variants {
+        if best.is_some() && Instant::now() > deadline {
+            break;
+        }
+        let mut bench = Bench::new(gpu.with_kernels(variant, Tuning::default()), request)?;
+        let all_steps = |op| bench.steps_of(op);
+        let (products, decodes) = (all_steps(Op::Product), all_steps(Op::Decode));
+        let tuning = Tuning::default();
+        let score = bench.score(Op::Product, &products, tuning)? + bench.score(Op::Decode, &decodes, tuning)?;
+        let steps = (products.len() + decodes.len()) as f64;
+        let reference = *first_score.get_or_insert(score);
+        trials.push(Trial {
+            knob: "variant".into(),
+            value: variant.to_string(),
+            relative_time: ((score - reference) / steps).exp(),
+            chosen: false,
+        });
+        if best.as_ref().is_none_or(|(best, _)| score < best - MARGIN * steps) {
+            best = Some((score, bench));
+        }
+    }
+    let (_, mut bench) = best.expect("an adapter runs some variant");
+    let variant = bench.gpu.variant();
+    trials.iter_mut().for_each(|trial| trial.chosen = trial.value == variant.to_string());
+    let tuning = bench.turn_knobs(deadline, &mut trials)?;
+    Ok(Measured { variant, tuning, seconds: began.elapsed().as_secs_f64(), trials })
+}
+
+/// A product and decodes of the model's shape, on one variant.
+struct Bench {
+    gpu: Arc<GpuDevice>,
+    subjects: Vec<(Op, Subject)>,
+}
+
+/// A program on a backend of its own.
+struct Subject {
+    program: BenchProgram,
+    backend: WebGpuBackend,
+    clock: ProfileClock,
+}
+
+impl Bench {
+    fn new(gpu: Arc<GpuDevice>, request: &TuneRequest) -> Result<Self, BackendError> {
+        let selection = Selection {
+            formats: vec![request.format],
+            kv_dtype: request.kv_dtype,
+            rows: PRODUCT_ROWS.to_vec(),
+            decode: DECODES.to_vec(),
+            prefill: Vec::new(),
+            // All steps in one program: what a cache holds of it is the same for all candidates.
+            cache_bytes: 0,
+        };
+        let mut subjects = Vec::new();
+        for program in programs(&request.shape, &selection) {
+            let op = match program.op {
+                "matmul" if program.what.starts_with("qkv") => Op::Product,
+                "decode" => Op::Decode,
+                _ => continue,
+            };
+            let mut backend = WebGpuBackend::new(gpu.clone());
+            let clock = program.prepare(&mut backend)?;
+            subjects.push((op, Subject { program, backend, clock }));
+        }
+        Ok(Self { gpu, subjects })
+    }
+
+    /// Indices of all steps of an op, through all its programs.
+    fn steps_of(&self, op: Op) -> Vec<usize> {
+        let steps = self.subjects.iter().filter(|(of, _)| *of == op).map(|(_, subject)| subject.program.steps.len());
+        (0..steps.sum()).collect()
+    }
+
+    /// Sum over steps of the logarithm of their times: differences are ratios, and a long step counts no more than a
+    /// short one.
+    fn score(&mut self, op: Op, steps: &[usize], tuning: Tuning) -> Result<f64, BackendError> {
+        let mut score = 0.0;
+        let mut first = 0;
+        for (_, subject) in self.subjects.iter_mut().filter(|(of, _)| *of == op) {
+            let own = first..first + subject.program.steps.len();
+            first = own.end;
+            let wanted: Vec<usize> =
+                steps.iter().filter(|step| own.contains(step)).map(|step| step - own.start).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            subject.backend.set_tuning(tuning);
+            subject.program.prepare_again(&mut subject.backend)?;
+            for step in wanted {
+                score += subject.time(step)?.max(1e-9).ln();
+            }
+        }
+        Ok(score)
+    }
+
+    fn turn_knobs(&mut self, deadline: Instant, trials: &mut Vec<Trial>) -> Result<Tuning, BackendError> {
+        let mut best = Tuning::default();
+        for knob in KNOBS {
+            if (knob.op == Op::Product && self.gpu.variant() == Variant::Cpu) || Instant::now() > deadline {
+                continue;
+            }
+            let default_score = self.score(knob.op, knob.steps, best)?;
+            let steps = knob.steps.len() as f64;
+            let (mut best_score, first) = (default_score, trials.len());
+            let mut taken = 0;
+            for (index, &value) in knob.values.iter().enumerate() {
+                let mut tuning = best;
+                *(knob.number)(&mut tuning) = value;
+                let score = match index {
+                    0 => default_score,
+                    _ if Instant::now() > deadline => break,
+                    _ => self.score(knob.op, knob.steps, tuning)?,
+                };
+                if score < best_score - MARGIN * steps {
+                    (best_score, taken) = (score, index);
+                }
+                trials.push(Trial {
+                    knob: knob.name.into(),
+                    value: if value == u32::MAX { "most".into() } else { value.to_string() },
+                    relative_time: ((score - default_score) / steps).exp(),
+                    chosen: false,
+                });
+            }
+            trials[first + taken].chosen = true;
+            *(knob.number)(&mut best) = knob.values[taken];
+        }
+        Ok(best)
+    }
+}
+
+impl Subject {
+    /// The least time of a few runs, after one that does not count.
+    fn time(&mut self, step: usize) -> Result<f64, BackendError> {
+        let step = &self.program.steps[step];
+        let mut run = || self.program.run(step, self.clock, &mut self.backend as &mut dyn Backend);
+        run()?;
+        let mut least = f64::INFINITY;
+        for _ in 0..RUNS {
+            least = least.min(run()?.seconds);
+        }
+        Ok(least)
+    }
+}

@@ -1,0 +1,51 @@
+//! Every CUDA kernel that the processor can run against the reference backend: the kernels' own text, compiled as C++, and
+//! the CUDA backend above it.
+
+#![cfg(feature = "cuda")]
+
+use bindery::backend::KvDtype;
+use bindery::backend::cuda::{CudaBackend, DecodeKernel, EmulatedDevice};
+use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A device of this compute capability, times ten.
+fn device(compute_capability: u32) -> Arc<EmulatedDevice> {
+    EmulatedDevice::open_as(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-emulation"), compute_capability)
+        .unwrap_or_else(|error| panic!("{error}; `cargo xtask test` installs what is missing"))
+}
+
+fn run(device: Arc<EmulatedDevice>, decode: DecodeKernel, keep: impl Fn(&KernelCase) -> bool) {
+    let only = std::env::var("BINDERY_KERNEL_CASE").unwrap_or_default();
+    let mut failures = Vec::new();
+    // The CUDA backend refuses an int8 pool.
+    let keep = |case: &&KernelCase| keep(case) && !case.large && case.kv_dtype != KvDtype::Int8;
+    for case in all_cases().iter().filter(keep).filter(|case| case.name.contains(&only)) {
+        match run_case(case, &mut || Ok(Box::new(CudaBackend::new(device.clone()).with_decode_kernel(decode)))) {
+            Ok(report) if report.passed => {}
+            Ok(report) => failures.push(format!("{}: {}", case.name, report.worst)),
+            Err(error) => failures.push(format!("{}: {error}", case.name)),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_kernel_but_attention() {
+    run(device(80), DecodeKernel::Teams, |case| case.kernel != "paged_attention");
+}
+
+#[test]
+fn attention() {
+    run(device(80), DecodeKernel::Teams, |case| case.kernel == "paged_attention");
+}
+
+#[test]
+fn attention_by_blocks() {
+    run(device(80), DecodeKernel::Blocks, |case| case.name.starts_with("paged_attention/decode"));
+}
+
+#[test]
+fn products_without_tensor_cores() {
+    run(device(75), DecodeKernel::Teams, |case| case.kernel == "matmul" && case.quick);
+}

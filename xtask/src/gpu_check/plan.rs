@@ -1,0 +1,179 @@
+//! Which stages there are, from what the machine has.
+
+use std::time::Duration;
+
+use super::machine::Machine;
+use super::stage::Stage;
+
+/// How large the stages are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// Everything, for a GPU.
+    Full,
+    /// The same stages with tiny models: to see the check itself work.
+    Tiny,
+}
+
+/// A backend under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// On Vulkan.
+    Vulkan,
+    /// On CUDA.
+    Cuda,
+}
+
+impl Backend {
+    /// Both; Vulkan first.
+    pub const ALL: [Self; 2] = [Self::Vulkan, Self::Cuda];
+
+    /// As in names of stages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vulkan => "vulkan",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    fn flags(self, machine: &Machine) -> Vec<String> {
+        let flags = match (self, &machine.vulkan) {
+            (Self::Cuda, _) => vec!["--backend".to_owned(), "cuda".to_owned()],
+            (Self::Vulkan, Some(index)) => vec!["--device".to_owned(), index.to_string()],
+            (Self::Vulkan, None) => vec![],
+        };
+        flags.into_iter().collect()
+    }
+
+    fn absent(self, machine: &Machine) -> Option<String> {
+        match self {
+            Self::Vulkan => machine.vulkan.is_none().then(|| "no Vulkan adapter (is libvulkan1 there?)".to_owned()),
+            Self::Cuda => machine.without_cuda.clone(),
+        }
+    }
+}
+
+/// Prompts, models and goldens of the token stages: name, model flags, input file.
+pub const TOKEN_RUNS: [(&str, &str, &str); 2] = [
+    ("tiny", "--load-format dummy --model models/tiny.json", "golden/tiny-in.jsonl"),
+    ("smollm2", "--model models/SmolLM2-135M-Instruct.Q4_1.gguf", "golden/smollm2-in.jsonl"),
+];
+
+/// Shapes of the benchmarks, larger ones later.
+const SHAPES: [&str; 2] = ["llama-1b", "llama-8b"];
+
+fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split_whitespace().map(str::to_owned)
+}
+
+/// Builds stages for one machine.
+pub struct Planner<'a> {
+    pub machine: &'a Machine,
+    pub scale: Scale,
+}
+
+impl Planner<'_> {
+    /// All stages, those that matter most first: time may run out.
+    pub fn stages(&self) -> Vec<Stage> {
+        let mut stages = Vec::new();
+        for backend in Backend::ALL {
+            stages.push(self.bindery(backend, &format!("selftest-{}", backend.name()), 60, "selftest", None));
+        }
+        for run in TOKEN_RUNS {
+            stages.extend(Backend::ALL.map(|backend| self.tokens(backend, run)));
+        }
+        stages.extend(Backend::ALL.map(|backend| self.kernels(backend)));
+        for shape in SHAPES {
+            stages.extend(Backend::ALL.map(|backend| self.latency(backend, shape, "f16")));
+            stages.push(self.torch(shape));
+        }
+        for shape in SHAPES {
+            stages.extend(Backend::ALL.map(|backend| self.latency(backend, shape, "q4_0")));
+        }
+        stages.extend(Backend::ALL.map(|backend| self.throughput(backend)));
+        stages.push(self.compare());
+        stages
+    }
+
+    /// A command of `bindery` on a backend; `json` is the flag that names its file.
+    fn bindery(&self, backend: Backend, name: &str, limit_s: u64, command: &str, json: Option<&str>) -> Stage {
+        let mut all: Vec<String> = std::iter::once("bin/bindery".to_owned()).chain(words(command)).collect();
+        all.extend(backend.flags(self.machine));
+        if let Some(flag) = json {
+            all.extend([flag.to_owned(), format!("results/{name}.json")]);
+        }
+        Stage {
+            name: name.to_owned(),
+            absent: backend.absent(self.machine),
+            command: all,
+            limit: Duration::from_secs(limit_s),
+            writes_json: json.is_some(),
+        }
+    }
+
+    fn tokens(&self, backend: Backend, (name, model, input): (&str, &str, &str)) -> Stage {
+        let stage = format!("tokens-{name}-{}", backend.name());
+        let command = format!("run-batch -i {input} -o results/{stage}.jsonl --max-model-len 512 {model}");
+        let mut stage = self.bindery(backend, &stage, 60, &command, None);
+        if name == "smollm2" && !self.machine.has_model {
+            stage.absent = Some("the model's parts are not in the folder".to_owned());
+        }
+        stage
+    }
+
+    fn model(&self, shape: &str, format: &str) -> String {
+        let shape = if self.scale == Scale::Tiny { "tiny" } else { shape };
+        let format = if format == "f16" { "dummy".to_owned() } else { format!("dummy:{format}") };
+        format!("--load-format {format} --model models/{shape}.json --max-model-len 2048")
+    }
+
+    fn latency(&self, backend: Backend, shape: &str, format: &str) -> Stage {
+        let lens = match self.scale {
+            Scale::Full => "--input-len 512 --output-len 64 --num-iters 3",
+            Scale::Tiny => "--input-len 16 --output-len 4 --num-iters 1",
+        };
+        let command = format!("bench latency {lens} {}", self.model(shape, format));
+        let name = format!("latency-{shape}-{format}-{}", backend.name());
+        self.bindery(backend, &name, if shape == "llama-8b" { 75 } else { 45 }, &command, Some("--output-json"))
+    }
+
+    fn throughput(&self, backend: Backend) -> Stage {
+        let lens = match self.scale {
+            Scale::Full => "--num-prompts 64 --input-len 256 --output-len 64 --num-iters 2",
+            Scale::Tiny => "--num-prompts 4 --input-len 16 --output-len 4 --num-iters 1",
+        };
+        let command = format!("bench throughput {lens} {}", self.model("llama-1b", "f16"));
+        self.bindery(backend, &format!("throughput-{}", backend.name()), 60, &command, Some("--output-json"))
+    }
+
+    fn kernels(&self, backend: Backend) -> Stage {
+        let name = format!("kernels-{}", backend.name());
+        let stage = self.bindery(backend, &name, 60, "bench kernels", Some("--output-json"));
+        self.if_bench_has("kernels", stage)
+    }
+
+    fn compare(&self) -> Stage {
+        let command = format!("bench compare {}", self.model("llama-1b", "f16"));
+        let mut stage = self.bindery(Backend::Vulkan, "compare", 90, &command, Some("--output-json"));
+        stage.absent = stage.absent.or_else(|| Backend::Cuda.absent(self.machine));
+        self.if_bench_has("compare", stage)
+    }
+
+    fn if_bench_has(&self, command: &str, mut stage: Stage) -> Stage {
+        if !self.machine.bench_commands.iter().any(|found| found == command) {
+            stage.absent = Some(format!("this bindery has no `bench {command}`"));
+        }
+        stage
+    }
+
+    fn torch(&self, shape: &str) -> Stage {
+        let name = format!("torch-{shape}");
+        let script = format!("python3 torch_baseline.py models/{shape}.json results/{name}.json");
+        Stage {
+            absent: self.machine.without_cuda.clone().or_else(|| self.machine.without_python.clone()),
+            command: words(&script).collect(),
+            limit: Duration::from_secs(90),
+            writes_json: true,
+            name,
+        }
+    }
+}
