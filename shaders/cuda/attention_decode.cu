@@ -68,6 +68,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
     __shared__ Results results;
     if (blockIdx.x >= step[NUM_DECODE_ITEMS]) return;
     const WorkItem item = work_item(step, params.items_at, blockIdx.x);
+    const Query its = query(step, item, 0u);
     const u32 kv_head = blockIdx.y / (GROUP / HEADS_PER_GROUP);
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     const u32 lane = threadIdx.x % LANES;
@@ -81,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
 #pragma unroll
         for (u32 i = 0u; i < REGISTERS; i++) {
             const u32 octet = i * LANES + lane;
-            const float4* at = q + (item.first_token * HEADS + first_head + g) * (HEAD_DIM / 4u) + 2u * least(octet, OCTETS - 1u);
+            const float4* at = q + (its.token * HEADS + first_head + g) * (HEAD_DIM / 4u) + 2u * least(octet, OCTETS - 1u);
             q_row[g][i] = vec8(at[0], at[1]);
             const float scale = octet < OCTETS ? params.scale : 0.0f;
 #pragma unroll
@@ -163,5 +164,5 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
         }
     }
     __syncthreads();
-    merge_subgroups(results, item, first_head, out, partial_out, partial_stats);
+    merge_subgroups(results, item, its, first_head, out, partial_out, partial_stats);
 }

@@ -19,12 +19,13 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode_block(
     __shared__ float4 q_rows[HEADS_PER_GROUP][HEAD_DIM / 4u];
     if (blockIdx.x >= step[NUM_DECODE_ITEMS]) return;
     const WorkItem item = work_item(step, params.items_at, blockIdx.x);
+    const Query its = query(step, item, 0u);
     const u32 kv_head = blockIdx.y / (GROUP / HEADS_PER_GROUP);
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     const u32 lane = threadIdx.x % SUBGROUP;
     const u32 subgroup = threadIdx.x / SUBGROUP;
     for (u32 i = threadIdx.x; i < HEADS_PER_GROUP * (HEAD_DIM / 4u); i += WG) {
-        const float4 v = q[(item.first_token * HEADS + first_head) * (HEAD_DIM / 4u) + i];
+        const float4 v = q[(its.token * HEADS + first_head) * (HEAD_DIM / 4u) + i];
         q_rows[i / (HEAD_DIM / 4u)][i % (HEAD_DIM / 4u)] =
             make_float4(v.x * params.scale, v.y * params.scale, v.z * params.scale, v.w * params.scale);
     }
@@ -103,5 +104,5 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode_block(
         }
     }
     __syncthreads();
-    merge_subgroups(results, item, first_head, out, partial_out, partial_stats);
+    merge_subgroups(results, item, its, first_head, out, partial_out, partial_stats);
 }

@@ -8,6 +8,7 @@
 //! yardstick on NVIDIA's devices.
 
 mod dequant;
+mod kv_layout;
 mod noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
 mod open;
@@ -28,11 +29,12 @@ pub mod webgpu;
 use webgpu::{repack, step_words};
 
 pub use dequant::{dequantize_row, quantize_row};
+pub use kv_layout::{KvDtype, KvLayout};
 pub use noise::fill_with_noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
 pub use open::{BackendKind, DeviceChoice, OpenDevice};
 pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
-pub use program::{ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable, Rows};
+pub use program::{ActId, Activation, AttentionShape, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{
     DRAWN_BROKEN, DRAWN_NOTHING, LogitAdjustment, MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenDraw, TokenScore,
 };
@@ -119,7 +121,7 @@ pub trait Backend: Send {
     fn read_kv(&mut self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), BackendError>;
 
     /// Reads whole blocks: for each of `blocks`, in this order and for every layer, K and then V,
-    /// `[num_kv_heads][block_size][head_dim]` in the pool's dtype. That is [`KvLayout::block_bytes`] for each block.
+    /// `[num_kv_heads]` pages in the pool's dtype. That is [`KvLayout::block_bytes`] for each block.
     fn read_blocks(&mut self, blocks: &[u32]) -> Result<Vec<u8>, BackendError>;
 
     /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.

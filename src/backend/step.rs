@@ -22,6 +22,9 @@ pub struct StepLimits {
     /// Whether what a token comes to must be the same to the bit whatever else is in its step, and wherever its
     /// sequence is cut into steps. Backends then use one kernel where the number of rows would choose.
     pub batch_invariant: bool,
+    /// Whether blocks that several sequences of a step begin with may be read once for all of them. The results are the
+    /// same but for rounding, so a batch-invariant backend does not.
+    pub cascade_attention: bool,
 }
 
 /// One step's metadata, as flat arrays: the device's view of [`crate::engine::Batch`], where each is documented.

@@ -104,7 +104,11 @@ pub(super) struct EngineArgs {
     #[arg(long)]
     batch_invariant: bool,
 
-    /// Element type of the KV pool; auto is f16
+    /// Read the blocks that several sequences begin with once for each of them (by default once for all)
+    #[arg(long)]
+    disable_cascade_attn: bool,
+
+    /// Element type of the KV pool; auto is f16, int8 has a scale for each token and head and takes about half of it
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     kv_cache_dtype: KvCacheDtype,
 
@@ -157,6 +161,8 @@ enum KvCacheDtype {
     F16,
     #[value(alias = "float32", alias = "float")]
     F32,
+    #[value(alias = "int8_per_token_head")]
+    Int8,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -198,6 +204,7 @@ impl EngineArgs {
             kv_cache_dtype: match self.kv_cache_dtype {
                 KvCacheDtype::Auto | KvCacheDtype::F16 => KvDtype::F16,
                 KvCacheDtype::F32 => KvDtype::F32,
+                KvCacheDtype::Int8 => KvDtype::Int8,
             },
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,
@@ -209,6 +216,7 @@ impl EngineArgs {
             swap_space_bytes: self.swap_space,
             preemption_mode: self.preemption_mode,
             batch_invariant: self.batch_invariant,
+            disable_cascade_attn: self.disable_cascade_attn,
             enable_prefix_caching: self.enable_prefix_caching || !self.no_enable_prefix_caching,
             policy: match self.scheduling_policy {
                 SchedulingPolicy::Fcfs => Policy::Fcfs,

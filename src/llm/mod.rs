@@ -28,6 +28,7 @@ mod event;
 mod memory;
 mod options;
 mod output;
+mod perplexity;
 mod preemption;
 mod profile;
 mod request;
@@ -40,6 +41,7 @@ pub use event::{Event, Finish, FinishCause, TokenUpdate};
 pub use memory::KvMemory;
 pub use options::LlmOptions;
 pub use output::{Completion, RequestOutput};
+pub use perplexity::Perplexity;
 pub use preemption::PreemptionMode;
 pub use profile::{HostTimes, KernelTimes, Profile};
 
@@ -393,6 +395,7 @@ impl LlmOptions {
             max_draws: self.max_num_seqs,
             max_adjustments: self.max_num_seqs.saturating_mul(MOST_ADJUSTMENTS_PER_SEQ).min(MOST_ADJUSTMENTS),
             batch_invariant: self.batch_invariant,
+            cascade_attention: !self.disable_cascade_attn,
         }
     }
 }

@@ -9,6 +9,7 @@ struct __align__(16) Results {
 __device__ __forceinline__ void merge_subgroups(
     const Results& results,
     const WorkItem& item,
+    const Query& its,
     u32 first_head,
     float4* __restrict__ out,
     float4* __restrict__ partial_out,
@@ -34,11 +35,12 @@ __device__ __forceinline__ void merge_subgroups(
         }
         value = make_float4(value.x / sum, value.y / sum, value.z / sum, value.w / sum);
         const u32 head = first_head + g;
-        if (item.partial == NO_PARTIAL) {
-            out[(item.first_token * HEADS + head) * (HEAD_DIM / 4u) + quad] = value;
+        const u32 partial = its.partials + item.split;
+        if (its.partials == NO_PARTIAL) {
+            out[(its.token * HEADS + head) * (HEAD_DIM / 4u) + quad] = value;
         } else {
-            partial_out[(item.partial * HEADS + head) * (HEAD_DIM / 4u) + quad] = value;
-            if (quad == 0u) partial_stats[item.partial * HEADS + head] = make_float2(top, sum);
+            partial_out[(partial * HEADS + head) * (HEAD_DIM / 4u) + quad] = value;
+            if (quad == 0u) partial_stats[partial * HEADS + head] = make_float2(top, sum);
         }
     }
 }

@@ -141,6 +141,7 @@ mod tests {
         max_draws: 90,
         max_adjustments: 90,
         batch_invariant: false,
+        cascade_attention: true,
     };
 
     #[test]

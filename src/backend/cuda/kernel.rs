@@ -175,6 +175,7 @@ impl Kernel {
             .include(match layout.dtype {
                 KvDtype::F16 => cuda!("include/kv_f16.cuh"),
                 KvDtype::F32 => cuda!("include/kv_f32.cuh"),
+                KvDtype::Int8 => unreachable!("refused before any kernel is built"),
             })
     }
 

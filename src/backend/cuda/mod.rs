@@ -32,7 +32,6 @@ use super::{ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvL
 use super::{MAX_TOP_K, StepLimits, StepOutput, WeightId};
 use driver::Buffer;
 use graphs::Graphs;
-use half::f16;
 use kernel::{LOGITS_CHUNK, attention_tiling};
 use plan::{Buffers, Plan, Planner};
 use std::sync::Arc;
@@ -137,27 +136,17 @@ impl CudaBackend {
     fn read_pool(&self, buffer: &Buffer) -> Result<Vec<f32>, BackendError> {
         let kv = self.prepared().kv;
         let bytes = self.driver.read(&[buffer.range(0, kv.layer_bytes())])?;
-        Ok(match kv.dtype {
-            KvDtype::F32 => bytemuck::pod_collect_to_vec(&bytes),
-            KvDtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        })
+        Ok(kv.decode_layer(&bytes))
     }
 
     fn write_pool(&self, buffer: &Buffer, values: &[f32]) -> Result<(), BackendError> {
-        match self.prepared().kv.dtype {
-            KvDtype::F32 => buffer.write(0, bytemuck::cast_slice(values)),
-            KvDtype::F16 => {
-                // clamp() keeps NaN, which the tests use as poison.
-                let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(v.clamp(-65504.0, 65504.0))).collect();
-                buffer.write(0, bytemuck::cast_slice(&halves))
-            }
-        }
+        buffer.write(0, &self.prepared().kv.encode_layer(values))
     }
 
     /// Where the blocks stand in the pools: address and bytes, in the order of [`Backend::read_blocks`].
     fn block_ranges(&self, blocks: &[u32]) -> Vec<(u64, u64)> {
         let Prepared { kv, buffers, .. } = self.prepared();
-        let bytes = kv.layer_bytes() / u64::from(kv.num_blocks);
+        let bytes = kv.layer_block_bytes();
         assert!(blocks.iter().all(|&block| block < kv.num_blocks), "block id beyond the pool");
         let pools = || buffers.k_pool.iter().zip(&buffers.v_pool).flat_map(|(k, v)| [k, v]);
         blocks.iter().flat_map(|&block| pools().map(move |pool| pool.range(u64::from(block) * bytes, bytes))).collect()
@@ -228,6 +217,11 @@ impl Backend for CudaBackend {
                 kv.block_size, kv.head_dim
             )));
         }
+        if kv.dtype == KvDtype::Int8 {
+            return Err(BackendError::Unsupported(
+                "the CUDA kernels have no KV pool of int8: use --kv-cache-dtype f16".to_owned(),
+            ));
+        }
         let tiling = attention_tiling(&program.attention, kv.dtype, limits.batch_invariant);
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
@@ -257,7 +251,7 @@ impl Backend for CudaBackend {
         if rope_rows > 0 {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
-        self.words.build(input, &prepared.tiling);
+        self.words.build(input, prepared.kv.block_size, &prepared.tiling);
         prepared.buffers.step.write(0, bytemuck::cast_slice(&self.words.words))?;
         prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?;
         prepared.read_back(&*self.driver, input, output)

@@ -118,18 +118,15 @@ impl BenchProgram {
         }
     }
 
-    /// Noise in every block of the pool.
+    /// Noise in every block of the pool, in each the same.
     fn fill_kv(&self, backend: &mut dyn Backend, random: &mut SplitMix64) -> Result<(), BackendError> {
         if !self.program.ops.iter().any(|op| matches!(op, super::Op::PagedAttention { .. })) {
             return Ok(());
         }
         let chunk_blocks = ((CHUNK_BYTES / self.kv.block_bytes()).max(1) as u32).min(self.kv.num_blocks);
-        let mut bytes = vec![0; (u64::from(chunk_blocks) * self.kv.block_bytes()) as usize];
-        let format = match self.kv.dtype {
-            super::KvDtype::F32 => super::WeightFormat::F32,
-            super::KvDtype::F16 => super::WeightFormat::F16,
-        };
-        super::fill_with_noise(format, 1.0, random, &mut bytes);
+        let elements = self.kv.block_bytes() / self.kv.page_bytes() * self.kv.page_elements() as u64;
+        let block = self.kv.encode_layer(&random.values(elements as usize, 1.0));
+        let bytes = block.repeat(chunk_blocks as usize);
         for first in (0..self.kv.num_blocks).step_by(chunk_blocks as usize) {
             let blocks: Vec<u32> = (first..self.kv.num_blocks.min(first + chunk_blocks)).collect();
             backend.write_blocks(&blocks, &bytes[..blocks.len() * self.kv.block_bytes() as usize])?;

@@ -63,7 +63,7 @@ fn set_up(data: &CaseData, limits: StepLimits, backend: &mut dyn Backend) -> Res
         assert_eq!(id.0 as usize, index, "weights are numbered as they come");
     }
     backend.prepare(data.program.clone(), data.kv, limits)?;
-    let poison = vec![f32::NAN; (data.kv.layer_bytes() / data.kv.dtype.bytes()) as usize];
+    let poison = vec![f32::NAN; data.kv.layer_elements()];
     (0..data.kv.num_layers as usize).try_for_each(|layer| backend.write_kv(layer, &poison, &poison))
 }
 

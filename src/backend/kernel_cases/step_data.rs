@@ -123,6 +123,7 @@ pub fn limits_of<'a>(steps: impl Iterator<Item = &'a StepData> + Clone) -> StepL
         max_draws: most(|step| step.draws.len()),
         max_adjustments: most(|step| step.adjustments.len()),
         batch_invariant: false,
+        cascade_attention: true,
     }
 }
 
@@ -153,7 +154,7 @@ pub fn scatter(rng: &mut SplitMix64, lens: &[(u32, u32)]) -> (Vec<SeqPlan>, u32)
 
 /// One layer's K (or V) pool with random values of standard deviation 1 in the slots of `seqs`, NaN everywhere else.
 pub fn poisoned_pool(rng: &mut SplitMix64, kv: &KvLayout, seqs: &[SeqPlan]) -> Vec<f32> {
-    let mut pool = vec![f32::NAN; (kv.layer_bytes() / kv.dtype.bytes()) as usize];
+    let mut pool = vec![f32::NAN; kv.layer_elements()];
     let head_dim = kv.head_dim as usize;
     for seq in seqs {
         for position in 0..seq.seq_len() {

@@ -3,7 +3,7 @@
 //! A kernel's source is a prelude of constants, the files it includes, and its own file, whose entry point bears its
 //! name. Tests hold the tables below against the WGSL by reflection.
 
-use super::super::{AttentionShape, KvDtype, KvLayout};
+use super::super::{AttentionShape, KvDtype};
 use super::Variant;
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ pub(in crate::backend) use attention::AttentionTiling;
 #[cfg(test)]
 pub(super) use attention::WORKGROUP_BYTES;
 pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce};
-pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache};
+pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache, rope_groups};
 pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, DRAW_BLOCK, DrawBlocksParams, DrawRowsParams, LOGITS_CHUNK, TopKChunksParams,
     TopKRowsParams, argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
@@ -148,15 +148,20 @@ impl Kernel {
         })
     }
 
-    fn kv(self, shape: &AttentionShape, layout: &KvLayout) -> Self {
+    fn heads(self, shape: &AttentionShape) -> Self {
         self.constant("HEADS", shape.num_heads)
             .constant("KV_HEADS", shape.num_kv_heads)
             .constant("GROUP", shape.num_heads / shape.num_kv_heads)
             .constant("HEAD_DIM", shape.head_dim)
-            .include(match layout.dtype {
-                KvDtype::F16 => wgsl!("include/kv_f16.wgsl"),
-                KvDtype::F32 => wgsl!("include/kv_f32.wgsl"),
-            })
+    }
+
+    /// The layout of the KV pool, and the packing of its elements.
+    fn kv(self, shape: &AttentionShape, dtype: KvDtype) -> Self {
+        self.heads(shape).include(wgsl!("include/kv_page.wgsl")).include(match dtype {
+            KvDtype::F16 => wgsl!("include/kv_f16.wgsl"),
+            KvDtype::F32 => wgsl!("include/kv_f32.wgsl"),
+            KvDtype::Int8 => wgsl!("include/kv_int8.wgsl"),
+        })
     }
 
     /// The whole WGSL text.

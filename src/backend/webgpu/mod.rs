@@ -14,6 +14,7 @@ mod read_back;
 #[cfg(test)]
 mod reflection;
 pub(in crate::backend) mod repack;
+mod shared_prefix;
 pub(in crate::backend) mod step_words;
 #[cfg(test)]
 mod translation;
@@ -22,6 +23,7 @@ mod tuning;
 #[cfg(test)]
 mod uniformity;
 mod weights;
+mod work_items;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
@@ -32,11 +34,10 @@ pub use tune::{
 pub use tuning::Tuning;
 
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvDtype, KvLayout, ProfileClock, Program,
-    Rows, StepInput, StepLimits,
+    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvLayout, ProfileClock, Program, Rows,
+    StepInput, StepLimits,
 };
 use super::{MAX_TOP_K, ProductInputs, StepOutput, WeightId};
-use half::f16;
 use kernel::{AttentionTiling, DRAW_BLOCK, LOGITS_CHUNK};
 use pace::Pace;
 use plan::{Buffers, DrawBuffers, Plan, Planner, TopKBuffers};
@@ -238,31 +239,20 @@ impl WebGpuBackend {
 
     fn read_pool(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, BackendError> {
         let kv = self.prepared().kv;
-        let bytes = self.gpu.read(&[(buffer, 0, kv.layer_bytes())])?;
-        Ok(match kv.dtype {
-            KvDtype::F32 => bytemuck::pod_collect_to_vec(&bytes),
-            KvDtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        })
+        Ok(kv.decode_layer(&self.gpu.read(&[(buffer, 0, kv.layer_bytes())])?))
     }
 
     /// Where the blocks stand in the pools: `(buffer, first byte, bytes)`, in the order of [`Backend::read_blocks`].
     fn block_ranges(&self, blocks: &[u32]) -> Vec<(&wgpu::Buffer, u64, u64)> {
         let prepared = self.prepared();
-        let bytes = prepared.kv.layer_bytes() / u64::from(prepared.kv.num_blocks);
+        let bytes = prepared.kv.layer_block_bytes();
         assert!(blocks.iter().all(|&block| block < prepared.kv.num_blocks), "block id beyond the pool");
         let layers = || prepared.buffers.k_pool.iter().zip(&prepared.buffers.v_pool).flat_map(|(k, v)| [k, v]);
         blocks.iter().flat_map(|&block| layers().map(move |pool| (pool, u64::from(block) * bytes, bytes))).collect()
     }
 
     fn write_pool(&self, buffer: &wgpu::Buffer, values: &[f32]) {
-        match self.prepared().kv.dtype {
-            KvDtype::F32 => self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values)),
-            KvDtype::F16 => {
-                // clamp() keeps NaN, which the tests use as poison.
-                let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(v.clamp(-65504.0, 65504.0))).collect();
-                self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&halves));
-            }
-        }
+        self.gpu.queue.write_buffer(buffer, 0, &self.prepared().kv.encode_layer(values));
     }
 }
 
@@ -287,8 +277,7 @@ impl Backend for WebGpuBackend {
             )));
         }
         let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
-        let tiling =
-            AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, limits.batch_invariant, &tuning);
+        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, &limits, &tuning);
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
@@ -317,7 +306,7 @@ impl Backend for WebGpuBackend {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
         let start = Instant::now();
-        self.words.build(input, &prepared.tiling);
+        self.words.build(input, prepared.kv.block_size, &prepared.tiling);
         let gpu = &self.gpu;
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
         let mut encoder = match &mut self.profiler {

@@ -29,7 +29,7 @@ const PREFILL_TEAM_ROWS: u32 = 4;
 
 /// Workgroup memory of `attention_prefill`: q, the staged keys and values, and the weights.
 fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
-    4 * rows * head_dim + 2 * keys * (head_dim * kv.bytes() as u32 + 16) + 4 * rows * keys
+    4 * rows * head_dim + 2 * keys * (head_dim * kv.element_bytes() + 16) + 4 * rows * keys
 }
 
 /// How the attention is cut up: as many rows and keys in a workgroup of a prefill as fit. Where rows must not depend on the
@@ -46,7 +46,9 @@ pub(in super::super) fn attention_tiling(
         .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
         .unwrap_or((4, 16));
     let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
-    AttentionTiling { heads_per_group, prefill_tokens: rows / heads_per_group, prefill_keys, split: 256, decode_tokens }
+    let prefill_tokens = rows / heads_per_group;
+    // A prefill work item of these kernels is of one sequence, and gives no partial results.
+    AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split: 256, decode_tokens, share_prefixes: false }
 }
 
 /// Grid: (decode work items, heads / heads per group).
