@@ -206,7 +206,12 @@ impl Backend for CudaBackend {
                 kv.block_size, kv.head_dim
             )));
         }
-        let tiling = attention_tiling(&program.attention, kv.dtype, limits.batch_invariant);
+        let tiling = attention_tiling(
+            &program.attention,
+            kv.dtype,
+            self.driver.traits().compute_capability,
+            limits.batch_invariant,
+        );
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         buffers.rope.write(0, bytemuck::cast_slice(&rope))?;
