@@ -12,6 +12,7 @@ mod cubin_cache;
 mod device;
 mod driver;
 mod emulate;
+mod events;
 mod graphs;
 mod kernel;
 mod library;
@@ -26,9 +27,11 @@ pub use emulate::EmulatedDevice;
 pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
-use super::step_words::{self, AttentionTiling, StepWords};
-use super::{ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput};
-use super::{MAX_TOP_K, StepLimits, StepOutput, WeightId};
+use super::step_words::{self, AttentionTiling, StepCounts, StepWords};
+use super::{
+    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvDtype, KvLayout, Laps,
+    MAX_TOP_K, ProfileClock, Program, Rows, StepInput, StepLimits, StepOutput, WeightId,
+};
 use driver::Buffer;
 use graphs::Graphs;
 use half::f16;
@@ -45,6 +48,8 @@ pub struct CudaBackend {
     words: StepWords,
     allocated_bytes: u64,
     decode: DecodeKernel,
+    /// The times of the last step, if they are wanted.
+    profile: Option<ForwardProfile>,
 }
 
 struct Prepared {
@@ -67,6 +72,7 @@ impl CudaBackend {
             words: StepWords::default(),
             allocated_bytes: 0,
             decode: DecodeKernel::default(),
+            profile: None,
         }
     }
 
@@ -74,11 +80,6 @@ impl CudaBackend {
     pub fn with_decode_kernel(mut self, decode: DecodeKernel) -> Self {
         self.decode = decode;
         self
-    }
-
-    /// How many sizes of steps have been captured as graphs.
-    pub fn captured_graphs(&self) -> usize {
-        self.prepared.as_ref().map_or(0, |prepared| prepared.graphs.captured())
     }
 
     fn prepared(&self) -> &Prepared {
@@ -163,6 +164,14 @@ impl CudaBackend {
 }
 
 impl Prepared {
+    /// Runs a step's launches, and says what each took.
+    fn run_timed(&self, driver: &dyn Driver, counts: &StepCounts) -> Result<Vec<DispatchTime>, BackendError> {
+        let names = self.plan.names(counts);
+        let times = driver.launch_timed(&self.plan.launches(counts))?.unwrap_or_else(|| vec![(0, 0); names.len()]);
+        let dispatch = |(kernel, (begin_ns, end_ns))| DispatchTime { kernel, begin_ns, end_ns };
+        Ok(names.into_iter().zip(times).map(dispatch).collect())
+    }
+
     /// What comes back of a step: token ids, the likeliest tokens, whole rows of logits.
     fn read_back(&self, driver: &dyn Driver, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
         let rows = input.logits_indices.len();
@@ -239,10 +248,19 @@ impl Backend for CudaBackend {
         if rope_rows > 0 {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
+        let mut laps = Laps::start(self.profile.is_some());
         self.words.build(input, &prepared.tiling);
         prepared.buffers.step.write(0, bytemuck::cast_slice(&self.words.words))?;
-        prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?;
-        prepared.read_back(&*self.driver, input)
+        let encode = laps.lap();
+        match &mut self.profile {
+            None => prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?,
+            Some(profile) => profile.dispatches = prepared.run_timed(&*self.driver, &self.words.counts)?,
+        }
+        let output = prepared.read_back(&*self.driver, input);
+        if let Some(profile) = &mut self.profile {
+            (profile.encode, profile.wait) = (encode, laps.lap());
+        }
+        output
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {
@@ -280,6 +298,16 @@ impl Backend for CudaBackend {
             rest = after;
         }
         Ok(())
+    }
+
+    /// Steps are launched kernel by kernel then: a graph does not tell its kernels' times.
+    fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
+        self.profile.get_or_insert_default();
+        Ok(if self.driver.launch_timed(&[])?.is_some() { ProfileClock::InPass } else { ProfileClock::None })
+    }
+
+    fn take_profile(&mut self) -> Option<ForwardProfile> {
+        self.profile.as_mut().map(std::mem::take)
     }
 
     fn memory(&self) -> DeviceMemory {

@@ -36,12 +36,11 @@ impl Backend {
     }
 
     fn flags(self, machine: &Machine) -> Vec<String> {
-        let flags = match (self, &machine.vulkan) {
+        match (self, &machine.vulkan) {
             (Self::Cuda, _) => vec!["--backend".to_owned(), "cuda".to_owned()],
             (Self::Vulkan, Some(index)) => vec!["--device".to_owned(), index.to_string()],
             (Self::Vulkan, None) => vec![],
-        };
-        flags.into_iter().collect()
+        }
     }
 
     fn absent(self, machine: &Machine) -> Option<String> {
@@ -96,15 +95,14 @@ impl Planner<'_> {
 
     /// A command of `bindery` on a backend; `json` is the flag that names its file.
     fn bindery(&self, backend: Backend, name: &str, limit_s: u64, command: &str, json: Option<&str>) -> Stage {
-        let mut all: Vec<String> = std::iter::once("bin/bindery".to_owned()).chain(words(command)).collect();
-        all.extend(backend.flags(self.machine));
-        if let Some(flag) = json {
-            all.extend([flag.to_owned(), format!("results/{name}.json")]);
-        }
+        let mut all: Vec<String> = words(command).chain(backend.flags(self.machine)).collect();
+        all.extend(json.iter().flat_map(|flag| [(*flag).to_owned(), format!("results/{name}.json")]));
+        let command = std::iter::once("bin/bindery".to_owned()).chain(all).collect();
+        let absent = backend.absent(self.machine);
         Stage {
             name: name.to_owned(),
-            absent: backend.absent(self.machine),
-            command: all,
+            absent,
+            command,
             limit: Duration::from_secs(limit_s),
             writes_json: json.is_some(),
         }
@@ -147,14 +145,25 @@ impl Planner<'_> {
 
     fn kernels(&self, backend: Backend) -> Stage {
         let name = format!("kernels-{}", backend.name());
-        let stage = self.bindery(backend, &name, 60, "bench kernels", Some("--output-json"));
+        let command = match self.scale {
+            Scale::Full => "bench kernels --shapes Llama-3.2-1B,Llama-3.1-8B --formats f16,q4_0 --num-runs 5",
+            Scale::Tiny => "bench kernels --shapes SmolLM2-135M --formats q4_0 --rows 1 --kernel qkv --num-runs 1",
+        };
+        let stage = self.bindery(backend, &name, 75, command, Some("--output-json"));
         self.if_bench_has("kernels", stage)
     }
 
     fn compare(&self) -> Stage {
-        let command = format!("bench compare {}", self.model("llama-1b", "f16"));
-        let mut stage = self.bindery(Backend::Vulkan, "compare", 90, &command, Some("--output-json"));
-        stage.absent = stage.absent.or_else(|| Backend::Cuda.absent(self.machine));
+        let vulkan = self.machine.vulkan.map_or("webgpu".to_owned(), |index| format!("webgpu:{index}"));
+        let model = self.model("llama-1b", "f16");
+        let flags = format!("--a {vulkan} --b cuda --num-iters 3 --output-json results/compare.json {model}");
+        let stage = Stage {
+            name: "compare".to_owned(),
+            absent: Backend::ALL.into_iter().find_map(|backend| backend.absent(self.machine)),
+            command: words(&format!("bin/bindery bench compare {flags}")).collect(),
+            limit: Duration::from_secs(90),
+            writes_json: true,
+        };
         self.if_bench_has("compare", stage)
     }
 
