@@ -1,50 +1,40 @@
-// out = x W^T for few rows of x: a workgroup computes COLS output columns for up to TILE rows, its invocations striding
-// over the columns of x, so that each weight is read once.
-struct Params {
-    blocks: u32,     // columns of x / 32
-    cols: u32,       // rows of the weight in this binding
-    out_stride: u32, // columns of out
-    out_offset: u32, // first of out's columns that this binding fills
-    rows: u32,       // ROWS_TOKENS or ROWS_LOGITS
-    accumulate: u32, // 1: add to out
-    has_bias: u32,   // 1: add bias[column of out]
-    grid_width: u32, // workgroups along x, since wide matrices fold into y
-}
-var<immediate> params: Params;
-@group(0) @binding(3) var<storage, read> x: array<vec4<f32>>;    // [R][blocks * 8]
-@group(0) @binding(4) var<storage, read> bias: array<f32>;       // [out_stride]
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;  // [R][out_stride]
+// out = x W^T for few rows of x: a workgroup sums over COLS rows of the weight for up to TILE rows of x, its invocations
+// striding over the columns of x, so that each weight is read once.
+const OUT_COLS = COLS / PARTS;
 
 @compute @workgroup_size(REDUCE_WG)
 fn matvec(inv: Invocation) {
     let rows = num_rows(params.rows);
     let octets = params.blocks * 4u;
-    let first_col = (inv.workgroup.y * params.grid_width + inv.workgroup.x) * COLS;
+    let first_col = (inv.workgroup.y * params.grid_width + inv.workgroup.x) * OUT_COLS;
     var acc: array<f32, TILE * COLS>;
     for (var i = 0u; i < TILE * COLS; i++) { acc[i] = 0.0; }
+    var squares: array<f32, TILE>;
+    for (var j = 0u; j < TILE; j++) { squares[j] = 0.0; }
     for (var octet = inv.index; octet < octets; octet += REDUCE_WG) {
         var w: array<Vec8, COLS>;
         for (var i = 0u; i < COLS; i++) {
-            let block = block_index(min(first_col + i, params.cols - 1u), octet / 4u, params.blocks);
+            let row = weight_row(first_col + i % OUT_COLS, i / OUT_COLS);
+            let block = block_index(row, octet / 4u, params.blocks);
             w[i] = weights8(block * 4u + octet % 4u, block_scale(block));
         }
         for (var j = 0u; j < TILE; j++) {
             let at = 2u * (min(j, rows - 1u) * octets + octet);
-            let xs = Vec8(x[at], x[at + 1u]);
+            let v = Vec8(x[at], x[at + 1u]);
+            squares[j] = add_squares(add_squares(squares[j], v.lo), v.hi);
+            let xs = Vec8(weighted(v.lo, 2u * octet), weighted(v.hi, 2u * octet + 1u));
             for (var i = 0u; i < COLS; i++) { acc[j * COLS + i] += dot8(w[i], xs); }
         }
     }
     for (var j = 0u; j < TILE; j++) {
-        for (var i = 0u; i < COLS; i++) {
-            let sum = workgroup_sum(acc[j * COLS + i], inv);
+        var factor = 1.0;
+        if (NORMED) { factor = inverse_rms(workgroup_sum(squares[j], inv)); }
+        for (var i = 0u; i < OUT_COLS; i++) {
+            let first = workgroup_sum(acc[j * COLS + i], inv) * factor;
+            var last = first;
+            if (PARTS == 2u) { last = workgroup_sum(acc[j * COLS + OUT_COLS + i], inv) * factor; }
             let col = first_col + i;
-            if (inv.index == 0u && j < rows && col < params.cols) {
-                let at = j * params.out_stride + params.out_offset + col;
-                var value = sum;
-                if (params.has_bias == 1u) { value += bias[params.out_offset + col]; }
-                if (params.accumulate == 1u) { value += out[at]; }
-                out[at] = value;
-            }
+            if (inv.index == 0u && j < rows && col < params.cols) { write_out(j, col, combined(first, last)); }
         }
     }
 }

@@ -33,7 +33,9 @@ pub use noise::fill_with_noise;
 pub use open::{BackendKind, DeviceChoice, OpenDevice};
 pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
 pub use program::{ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable, Rows};
-pub use step::{MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenScore};
+pub use step::{
+    DRAWN_BROKEN, DRAWN_NOTHING, LogitAdjustment, MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenDraw, TokenScore,
+};
 pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};
 
 /// What the outside world did to a backend.
@@ -58,6 +60,15 @@ pub enum BackendError {
     /// The device was lost or reported an error.
     #[error("device error: {0}")]
     Device(String),
+}
+
+/// To what a backend's matrix products may round what they multiply; they always sum in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProductInputs {
+    /// To f32: activations are not rounded, and weights are what their format says.
+    F32,
+    /// To f16, both of them.
+    F16,
 }
 
 /// What is known about a device's memory.
@@ -87,12 +98,12 @@ pub trait Backend: Send {
     /// The KV pool's contents are zero at first.
     fn prepare(&mut self, program: Program, kv: KvLayout, limits: StepLimits) -> Result<(), BackendError>;
 
-    /// Runs the program once: block copies, then every op in order, then the argmax of each logits row
-    /// and the likeliest tokens of those that ask for them.
+    /// Runs the program once: block copies, then every op in order, then the argmax of each logits row, the likeliest
+    /// tokens of those that ask for them, and the draws. `output` is overwritten.
     ///
     /// # Panics
     /// If `input` is inconsistent (see [`StepInput::check`]): that is a bug of the caller, never of a client.
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError>;
+    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError>;
 
     /// Writes the first `values.len()` elements of an activation (f32, row-major).
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError>;
@@ -113,6 +124,11 @@ pub trait Backend: Send {
 
     /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.
     fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError>;
+
+    /// To what the matrix products of the prepared program may round their inputs.
+    fn product_inputs(&self) -> ProductInputs {
+        ProductInputs::F32
+    }
 
     /// From now on takes the times of every step, which slows steps down; says how.
     ///

@@ -1,6 +1,7 @@
 //! Project tasks: `cargo xtask <task>`. Everything that CI does is here, so that one command does it anywhere.
 
 mod adapters;
+mod coopmat;
 mod cuda;
 mod demo;
 mod e2e;
@@ -26,6 +27,7 @@ Tasks:
   gpu-check                   pack target/gpu-check: tests and benchmarks to carry to a machine with an NVIDIA GPU
   gpu-check --dry-run         run them here, with tiny models; what there is no GPU for is reported as absent
   gpu-check --model           pack the default model too, in parts
+  coopmat [TREE]              cooperative-matrix products on a newer lavapipe, in a Debian tree of 500 MB; Linux, not in CI
   adapters                    list the Vulkan devices that the loader finds here
   sim --seed S --steps N      drive the engine core with random requests from seed S, every invariant checked
   help                        this text
@@ -57,6 +59,7 @@ fn run_task(args: &[String]) -> anyhow::Result<()> {
         "gpu-check-run" => gpu_check::run_here(rest),
         "model" => model::run(rest),
         "adapters" => adapters::run(rest),
+        "coopmat" => coopmat::run(rest),
         "sim" => sim::run(rest),
         "help" | "--help" | "-h" => {
             println!("{HELP}");

@@ -81,6 +81,11 @@ fn sources() -> Vec<String> {
     in_folder.chain([Path::new("/etc/apt/sources.list").to_owned()]).filter_map(read).collect()
 }
 
+/// Runs a command as root.
+pub fn run_as_root(args: &[&str]) -> Result<()> {
+    run(&mut as_root(args)?)
+}
+
 /// The command as root: as it is for root, else through sudo.
 fn as_root(args: &[&str]) -> Result<Command> {
     if stdout(command("id").arg("-u")).as_deref() == Some("0") {

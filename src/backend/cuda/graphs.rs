@@ -133,6 +133,8 @@ mod tests {
         max_logits_rows: 90,
         max_block_table_entries: 1000,
         max_block_copies: 90,
+        max_draws: 90,
+        max_adjustments: 90,
         batch_invariant: false,
     };
 

@@ -63,9 +63,17 @@ fn plain(cols: u32, parts: &[(WeightFormat, usize)], tokens: &[u32]) -> Shape {
     Shape { cols, parts: parts.to_vec(), bias: false, accumulate: false, tokens: tokens.to_vec() }
 }
 
+/// Largest error of a product whose inputs are rounded to f16.
+pub(super) const F16_TOLERANCE: f64 = 4e-3;
+
+/// Largest error of a product over this many columns.
+pub(super) fn tolerance(cols: u32) -> f64 {
+    1e-5 * (f64::from(cols) / 256.0).sqrt().max(1.0)
+}
+
 fn case(name: String, shape: Shape) -> KernelCase {
-    let tolerance = 1e-5 * (f64::from(shape.cols) / 256.0).sqrt().max(1.0);
-    KernelCase::new("matmul", name, tolerance, move |rng: &mut SplitMix64| data(rng, &shape))
+    let case = KernelCase::new("matmul", name, tolerance(shape.cols), move |rng: &mut SplitMix64| data(rng, &shape));
+    case.with_f16_tolerance(F16_TOLERANCE)
 }
 
 fn data(rng: &mut SplitMix64, shape: &Shape) -> CaseData {

@@ -1,7 +1,7 @@
 //! Test cases for every kernel, generic over [`Backend`](super::Backend): each runs on the backend under test and on
 //! [`CpuBackend`](super::cpu::CpuBackend), and compares. `bindery selftest` and the backends' tests run them.
 //!
-//! A case is a program of one op (the tiny model apart) with seeded inputs, run for a few steps. Whatever a kernel must
+//! A case is a program of one op, or of two or three that a backend may fuse, or of a tiny model, with seeded inputs, run for a few steps. Whatever a kernel must
 //! not read (rows beyond the step, outputs before they are written, free blocks, the tail of a last block) is NaN.
 //!
 //! # Tolerances
@@ -12,12 +12,19 @@
 //! | copies, argmax, row selection | 0 | nothing is computed |
 //! | embed | 1e-6 | `d * q + m` may be one fused operation or two |
 //! | likeliest tokens | 0, their log probabilities 1e-5 | f32 sums of the vocabulary, `exp` and `log` |
+//! | draw | 1e-4 between the uniform number and those that give the token | f32 sums of the vocabulary, rounded at borders |
 //! | rms_norm, silu_mul, rope | 1e-5 | f32 sums of a few thousand terms, `exp` and `inverseSqrt` to a few ulp |
 //! | matmul | 1e-5 * max(1, sqrt(cols / 256)) | rounding errors of f32 sums grow like a random walk |
+//! | norm_matmul | twice matmul's | rms_norm's errors and then its own |
+//! | matmul_silu, norm_matmul_silu | four times matmul's | errors of two factors, either up to 4 |
 //! | paged_attention | 1e-5 | `exp` is good to `3 + 2 abs(x)` ulp in WGSL, sums of up to 5000 weights |
 //! | paged_attention, peaked | 2e-4 | scores of order 100 carry errors of 1e-5, which `exp` makes relative ones |
 //! | values in an f16 pool | 1e-3 | one ulp of f16: a last-bit difference in f32 may round the other way |
 //! | the tiny model | 1e-4, 2e-3 with an f16 pool | the above through two layers |
+//!
+//! Where a backend's products round their inputs to f16 ([`ProductInputs`]), cases with products have a second tolerance:
+//! 4e-3 for matmul (conversions may truncate, so up to 2^-10 of each factor, in sums of order 2), and as many times that as
+//! in the table for the others; 2e-2 for the tiny model.
 //!
 //! Plain sequential f32 sums reach at most half of these bounds in every case of matmul, rms_norm, silu_mul and
 //! paged_attention, so a kernel that fails has a bug, or computes in less than f32.
@@ -25,6 +32,8 @@
 mod attention;
 mod cache;
 mod dense;
+mod draw;
+mod fused;
 mod matmul;
 mod rng;
 mod run;
@@ -38,8 +47,8 @@ pub use step_data::{BLOCK_SIZE, SeqPlan, StepData};
 use std::borrow::Cow;
 
 use super::{
-    ActId, Activation, AttentionShape, HostWeight, KvDtype, KvLayout, Op, Program, RopeTable, Rows, StepLimits,
-    WeightFormat, WeightPart, quantize_row,
+    ActId, Activation, AttentionShape, HostWeight, KvDtype, KvLayout, Op, ProductInputs, Program, RopeTable, Rows,
+    StepLimits, WeightFormat, WeightPart, quantize_row,
 };
 pub(super) use step_data::limits_of;
 
@@ -53,6 +62,8 @@ pub struct KernelCase {
     pub tolerance: f64,
     /// The same for values read back from the KV pool.
     pub kv_tolerance: f64,
+    /// Both of them where products round their inputs to f16; `None` where there is no product.
+    pub f16_tolerance: Option<f64>,
     /// In the quick subset: a few small cases per kernel.
     pub quick: bool,
     /// Needs some hundred MiB on host and device.
@@ -74,7 +85,22 @@ impl KernelCase {
         build: impl Fn(&mut SplitMix64) -> CaseData + Send + Sync + 'static,
     ) -> Self {
         let name = format!("{kernel}/{name}");
-        Self { name, kernel, tolerance, kv_tolerance: tolerance, quick: false, large: false, build: Box::new(build) }
+        let (kv_tolerance, build) = (tolerance, Box::new(build));
+        Self { name, kernel, tolerance, kv_tolerance, f16_tolerance: None, quick: false, large: false, build }
+    }
+
+    /// A case with products.
+    fn with_f16_tolerance(self, tolerance: f64) -> Self {
+        Self { f16_tolerance: Some(tolerance), ..self }
+    }
+
+    /// The largest errors that pass, of activations and of values in the KV pool.
+    fn tolerances(&self, inputs: ProductInputs) -> (f64, f64) {
+        let at_least = match inputs {
+            ProductInputs::F32 => 0.0,
+            ProductInputs::F16 => self.f16_tolerance.unwrap_or(0.0),
+        };
+        (self.tolerance.max(at_least), self.kv_tolerance.max(at_least))
     }
 
     /// One of the quick subset, if `quick`.
@@ -98,10 +124,18 @@ impl KernelCase {
 
 /// Every case, kernel by kernel, the simple kernels first.
 pub fn all_cases() -> Vec<KernelCase> {
-    [dense::cases(), matmul::cases(), cache::cases(), attention::cases(), tiny_model::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        dense::cases(),
+        draw::cases(),
+        matmul::cases(),
+        fused::cases(),
+        cache::cases(),
+        attention::cases(),
+        tiny_model::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The weights, program and steps of a case.
@@ -163,11 +197,11 @@ fn logits_by(name: &'static str, cols: u32) -> Activation {
     Activation { name, rows: Rows::Logits, cols }
 }
 
-/// A program of one op (or none) that never touches the KV pool, and a small pool for it.
-fn dense_program(activations: Vec<Activation>, op: Option<Op>) -> (Program, KvLayout) {
+/// A program that never touches the KV pool, and a small pool for it.
+fn dense_program(activations: Vec<Activation>, ops: impl IntoIterator<Item = Op>) -> (Program, KvLayout) {
     let attention = AttentionShape { num_heads: 4, num_kv_heads: 1, head_dim: 64, scale: 0.125 };
     let kv = kv_layout(&attention, 1, 8, KvDtype::F32);
-    let ops = op.into_iter().collect();
+    let ops = ops.into_iter().collect();
     (Program { activations, ops, attention, rope: RopeTable::default(), logits: None }, kv)
 }
 

@@ -1,7 +1,8 @@
 //! Runs a case on a backend and on the reference, and compares.
 
-use super::{CaseData, CaseStep, KernelCase};
+use super::{CaseData, CaseStep, KernelCase, StepData};
 use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::draw::Kept;
 use crate::backend::{ActId, Backend, BackendError, Rows, StepLimits, StepOutput};
 
 /// How a backend did on a case.
@@ -34,21 +35,23 @@ pub fn run_case(
     set_up(&data, limits, &mut *backend)?;
     set_up(&data, limits, &mut reference)?;
 
+    let (tolerance, kv_tolerance) = case.tolerances(backend.product_inputs());
     let mut comparison = Comparison::new();
     for (index, step) in data.steps.iter().enumerate() {
         let got = run_step(&data, limits, step, &mut *backend)?;
         let want = run_step(&data, limits, step, &mut reference)?;
         let label = format!("step {index} of {} tokens", step.data.token_ids.len());
         for (got, want) in got.values.iter().zip(&want.values) {
-            let tolerance = if got.in_kv_pool { case.kv_tolerance } else { case.tolerance };
+            let tolerance = if got.in_kv_pool { kv_tolerance } else { tolerance };
             comparison.values(&format!("{label}, {}", got.name), &got.values, &want.values, got.cols, tolerance);
         }
         let logits = match data.program.logits {
             Some(logits) => reference.read_activation(logits, live_len(&data, step, logits))?,
             None => Vec::new(),
         };
-        comparison.argmax(&label, &got.step, &want.step, &logits, case.tolerance);
-        comparison.top_k(&label, &got.step, &want.step, step.data.top_k, case.tolerance);
+        comparison.argmax(&label, &got.step, &want.step, &logits, tolerance);
+        comparison.top_k(&label, &got.step, &want.step, step.data.top_k, tolerance);
+        comparison.draws(&label, &got.step, &want.step, &logits, &step.data, tolerance);
     }
     Ok(comparison.report)
 }
@@ -103,7 +106,8 @@ fn run_step(
     let (from, to): (Vec<u32>, Vec<u32>) = step.swaps.iter().copied().unzip();
     let swapped = backend.read_blocks(&from)?;
     backend.write_blocks(&to, &swapped)?;
-    let output = backend.forward(&step.data.input())?;
+    let mut output = StepOutput::default();
+    backend.forward(&step.data.input(), &mut output)?;
 
     let mut values = Vec::new();
     for &id in &step.outputs {
@@ -208,6 +212,37 @@ impl Comparison {
         self.values(&format!("{label}, likeliest tokens"), &tokens(got), &tokens(want), k as usize, 0.0);
         let label = format!("{label}, log probabilities");
         self.values(&label, &logprobs(got), &logprobs(want), k as usize, tolerance);
+    }
+
+    /// Compares what was drawn: another token passes where the uniform number is within the tolerance of those that give
+    /// it.
+    fn draws(
+        &mut self,
+        label: &str,
+        got: &StepOutput,
+        want: &StepOutput,
+        logits: &[f32],
+        data: &StepData,
+        tolerance: f64,
+    ) {
+        if got.drawn.len() != want.drawn.len() {
+            let worst = || format!("{label}: {} tokens drawn instead of {}", got.drawn.len(), want.drawn.len());
+            return self.error(f64::INFINITY, f64::INFINITY, tolerance, worst);
+        }
+        let vocab = logits.len() / want.argmax.len().max(1);
+        for (i, (&got, &want)) in got.drawn.iter().zip(&want.drawn).enumerate() {
+            if got == want {
+                continue;
+            }
+            let draw = &data.draws[i];
+            let error = match Kept::of(&logits[draw.row as usize * vocab..][..vocab], draw, &data.adjustments) {
+                Ok(kept) if (got as usize) < vocab => kept.distance(f64::from(draw.uniform), got),
+                _ => f64::INFINITY,
+            };
+            self.error(error, error, tolerance, || {
+                format!("{label}: draw {i} gives {got} instead of {want}: {draw:?}")
+            });
+        }
     }
 
     fn error(&mut self, abs: f64, rel: f64, tolerance: f64, worst: impl FnOnce() -> String) {

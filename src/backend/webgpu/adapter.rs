@@ -55,6 +55,8 @@ pub struct AdapterSummary {
     pub subgroup_sizes: Option<(u32, u32)>,
     /// Native f16 arithmetic (not needed: kernels unpack halves themselves).
     pub shader_f16: bool,
+    /// Rows and columns of its cooperative matrices (f16 factors, f32 sums), when it has any that the kernels use.
+    pub matrix_size: Option<u32>,
     /// Largest storage binding, in bytes.
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes.
@@ -162,6 +164,7 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
         subgroup_sizes: subgroups.then_some(sizes),
         shader_f16: features.contains(wgpu::Features::SHADER_F16),
+        matrix_size: matrix_size(adapter),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         memory_bytes: memory_bytes(adapter),
@@ -169,6 +172,26 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
         variants,
         unusable: unusable(&features, &limits),
     }
+}
+
+/// Features that cooperative matrices take.
+pub(super) const MATRIX_FEATURES: wgpu::Features =
+    wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
+
+/// The largest square matrices that the adapter lists with f16 factors and f32 sums. What it does not list it may still
+/// accept, and get wrong.
+fn matrix_size(adapter: &wgpu::Adapter) -> Option<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    if !adapter.features().contains(MATRIX_FEATURES | wgpu::Features::SUBGROUP) {
+        return None;
+    }
+    let listed = adapter.cooperative_matrix_properties();
+    [16, 8].into_iter().find(|&size| {
+        let fits = |m: &wgpu::CooperativeMatrixProperties| {
+            [m.m_size, m.n_size, m.k_size] == [size; 3] && (m.ab_type, m.cr_type) == (F16, F32)
+        };
+        listed.iter().any(fits)
+    })
 }
 
 fn unusable(features: &wgpu::Features, limits: &wgpu::Limits) -> Option<String> {

@@ -2,7 +2,8 @@
 
 use super::super::BackendError;
 use super::adapter::{self, AdapterSummary, Variant};
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Matrices};
+use super::read_back::ReadBack;
 use super::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -44,14 +45,22 @@ impl GpuDevice {
                 names.join(", ")
             )));
         }
-        let wanted = wgpu::Features::IMMEDIATES
+        let mut wanted = wgpu::Features::IMMEDIATES
             | wgpu::Features::SUBGROUP
             | wgpu::Features::SUBGROUP_BARRIER
             | super::profile::IN_PASS;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if summary.matrix_size.is_some() {
+            wanted |= adapter::MATRIX_FEATURES;
+            // SAFETY: wgpu asks that what is experimental be used as its documentation says, and may still be wrong; the
+            // kernels use matrices of a kind that the adapter lists, in control flow that is uniform by subgroup (tested).
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("bindery"),
             required_features: adapter.features() & wanted,
             required_limits: adapter.limits(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         }))
@@ -99,6 +108,13 @@ impl GpuDevice {
     /// Invocations of a subgroup, where that is one number; 1 without subgroups.
     pub(super) fn subgroup_size(&self) -> u32 {
         self.summary.subgroup_sizes.map_or(1, |(min, _)| min)
+    }
+
+    /// The cooperative matrices that products of many rows use, if they do.
+    pub(super) fn matrices(&self) -> Option<Matrices> {
+        let (_, max_subgroup_size) = self.summary.subgroup_sizes?;
+        let size = self.summary.matrix_size.filter(|_| self.variant == Variant::Subgroup)?;
+        Some(Matrices { size, max_subgroup_size })
     }
 
     /// The first error that the device reported on its own, if any.
@@ -206,40 +222,12 @@ impl GpuDevice {
     /// Copies ranges of device buffers to the host: `(buffer, first byte, bytes)`, one after the other.
     pub(super) fn read(&self, ranges: &[(&wgpu::Buffer, u64, u64)]) -> Result<Vec<u8>, BackendError> {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
-        let staging = self.encode_read(&mut encoder, ranges);
+        let mut read_back = ReadBack::default();
+        read_back.begin(self, ranges.iter().map(|&(_, _, bytes)| bytes).sum());
+        ranges.iter().for_each(|&(buffer, at, bytes)| read_back.copy(&mut encoder, buffer, at, bytes));
         self.queue.submit([encoder.finish()]);
-        self.finish_read(&staging)
-    }
-
-    /// Records the copies of [`read`](Self::read) and gives the buffer to pass to [`finish_read`](Self::finish_read).
-    pub(super) fn encode_read(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        ranges: &[(&wgpu::Buffer, u64, u64)],
-    ) -> wgpu::Buffer {
-        let total: u64 = ranges.iter().map(|&(_, _, bytes)| bytes).sum();
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read-back"),
-            size: total,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut at = 0;
-        for &(buffer, offset, bytes) in ranges {
-            encoder.copy_buffer_to_buffer(buffer, offset, &staging, at, bytes);
-            at += bytes;
-        }
-        staging
-    }
-
-    /// Waits for the submitted copies and gives their bytes.
-    pub(super) fn finish_read(&self, staging: &wgpu::Buffer) -> Result<Vec<u8>, BackendError> {
-        staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-        self.wait()?;
-        let view = staging
-            .slice(..)
-            .get_mapped_range()
-            .map_err(|error| BackendError::Device(format!("reading back: {error}")))?;
-        Ok(view.to_vec())
+        let mut read = Vec::new();
+        read_back.finish(self, |bytes| read.extend_from_slice(bytes))?;
+        Ok(read)
     }
 }

@@ -18,10 +18,10 @@ pub(super) use attention::WORKGROUP_BYTES;
 pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce};
 pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache};
 pub(super) use logits::{
-    ArgmaxChunksParams, ArgmaxRowsParams, LOGITS_CHUNK, TopKChunksParams, TopKRowsParams, argmax_chunks, argmax_rows,
-    top_k_chunks, top_k_rows,
+    ArgmaxChunksParams, ArgmaxRowsParams, DRAW_BLOCK, DrawBlocksParams, DrawRowsParams, LOGITS_CHUNK, TopKChunksParams,
+    TopKRowsParams, argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
-pub(super) use matmul::{MatMulKernel, MatMulParams};
+pub(super) use matmul::{ACCUMULATE, BIAS, Folded, MatMulKernel, MatMulParams, Matrices};
 
 macro_rules! wgsl {
     ($path:literal) => {
@@ -90,6 +90,8 @@ const fn write(number: u32) -> Binding {
 pub(super) struct Kernel {
     /// Name of file and entry point.
     pub(super) name: &'static str,
+    /// Extensions of WGSL that it needs.
+    enables: Vec<&'static str>,
     prelude: String,
     files: Vec<&'static str>,
     /// Storage buffers, by binding number.
@@ -104,6 +106,7 @@ impl Kernel {
         all.extend_from_slice(bindings);
         Self {
             name,
+            enables: Vec::new(),
             prelude: String::new(),
             files: vec![wgsl!("include/step.wgsl"), file],
             bindings: all,
@@ -114,6 +117,11 @@ impl Kernel {
 
     fn constant(mut self, name: &str, value: u32) -> Self {
         writeln!(self.prelude, "const {name} = {value}u;").expect("a string takes any write");
+        self
+    }
+
+    fn enable(mut self, extension: &'static str) -> Self {
+        self.enables.push(extension);
         self
     }
 
@@ -153,7 +161,8 @@ impl Kernel {
 
     /// The whole WGSL text.
     pub(super) fn source(&self) -> String {
-        let mut source = self.prelude.clone();
+        let mut source: String = self.enables.iter().map(|extension| format!("enable {extension};\n")).collect();
+        source.push_str(&self.prelude);
         for file in &self.files {
             source.push_str(file);
         }

@@ -3,14 +3,19 @@
 
 use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
 use super::device::{GpuDevice, Pipeline};
-use super::kernel::{self, AttentionTiling, Kernel, MatMulKernel};
-use super::step_words::{StepCounts, header};
+use super::kernel::{self, AttentionTiling, Kernel};
+use super::step_words::StepCounts;
 use super::tuning::Tuning;
 use super::weights::GpuWeight;
+use fusion::{Fused, Product};
 use std::sync::Arc;
 
 mod attention;
+mod fusion;
 mod logits;
+mod product;
+#[cfg(test)]
+mod tests;
 
 /// Workgroups of a dispatch, from the step's counts.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +56,12 @@ pub(super) enum Grid {
     },
     /// `(rows whose likeliest tokens are wanted, 1)`.
     TopKRows,
+    /// `(x, draws)`.
+    DrawColumns {
+        x: u32,
+    },
+    /// `(draws, 1)`.
+    Draws,
 }
 
 fn count(rows: Rows, counts: &StepCounts) -> u32 {
@@ -72,25 +83,32 @@ impl Grid {
             Self::BlockCopies { x } => (x, counts.block_copies),
             Self::TopKColumns { x } => (x, counts.top_k_rows),
             Self::TopKRows => (counts.top_k_rows, 1),
+            Self::DrawColumns { x } => (x, counts.draws),
+            Self::Draws => (counts.draws, 1),
         }
     }
+}
+
+/// A kernel with everything that it is given.
+struct Call {
+    pipeline: Arc<Pipeline>,
+    bind_group: wgpu::BindGroup,
+    params: Vec<u8>,
+    grid: Grid,
 }
 
 /// One way to run a node.
 struct Choice {
     /// Most rows of the step that it is for.
     max_rows: u32,
-    pipeline: Arc<Pipeline>,
-    params: Vec<u8>,
-    grid: Grid,
+    calls: Vec<Call>,
 }
 
-/// One dispatch of a step: the first choice whose `max_rows` suffices.
+/// A part of a step: the first choice whose `max_rows` suffices.
 pub(super) struct Node {
     /// What `max_rows` counts; nothing runs when there are none.
     rows: Rows,
     choices: Vec<Choice>,
-    bind_group: wgpu::BindGroup,
 }
 
 /// The buffers of a prepared program.
@@ -105,6 +123,7 @@ pub(super) struct Buffers {
     pub(super) chunk_max: wgpu::Buffer,
     pub(super) ids: wgpu::Buffer,
     pub(super) top_k: TopKBuffers,
+    pub(super) draws: DrawBuffers,
     /// Bound where a kernel has an input that this op does not use.
     pub(super) unused: wgpu::Buffer,
 }
@@ -116,15 +135,37 @@ pub(super) struct TopKBuffers {
     pub(super) scores: wgpu::Buffer,
 }
 
+/// Those of the draws.
+pub(super) struct DrawBuffers {
+    pub(super) keys: wgpu::Buffer,
+    pub(super) stats: wgpu::Buffer,
+    pub(super) drawn: wgpu::Buffer,
+}
+
+/// Multiply-adds of a dispatch, as far as they count.
+#[derive(Debug, Clone, Copy, Default)]
+struct Work {
+    per_row: u64,
+    /// For each key that each token attends to.
+    per_key: u64,
+}
+
+impl Work {
+    fn of(self, rows: u32, counts: &StepCounts) -> u64 {
+        self.per_row * u64::from(rows) + self.per_key * counts.keys
+    }
+}
+
 /// Everything a step dispatches, in order.
 pub(super) struct Plan {
     nodes: Vec<Node>,
+    /// Of each node.
+    work: Vec<Work>,
 }
 
 /// One dispatch of a step, ready to be recorded.
 pub(super) struct Dispatch<'a> {
-    choice: &'a Choice,
-    bind_group: &'a wgpu::BindGroup,
+    call: &'a Call,
     /// Workgroups, at least one.
     grid: (u32, u32),
 }
@@ -132,45 +173,71 @@ pub(super) struct Dispatch<'a> {
 impl Dispatch<'_> {
     /// Name of its kernel.
     pub(super) fn kernel(&self) -> &'static str {
-        self.choice.pipeline.kernel
+        self.call.pipeline.kernel
     }
 
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.choice.pipeline.pipeline);
-        pass.set_bind_group(0, self.bind_group, &[]);
-        if !self.choice.params.is_empty() {
-            pass.set_immediates(0, &self.choice.params);
+        pass.set_pipeline(&self.call.pipeline.pipeline);
+        pass.set_bind_group(0, &self.call.bind_group, &[]);
+        if !self.call.params.is_empty() {
+            pass.set_immediates(0, &self.call.params);
         }
         pass.dispatch_workgroups(self.grid.0, self.grid.1, 1);
     }
 }
 
 impl Node {
-    /// What it comes to in a step; `None` when there is nothing to do.
-    fn dispatch(&self, counts: &StepCounts) -> Option<Dispatch<'_>> {
+    /// What it comes to in a step; a dispatch of no workgroup is left out.
+    fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
         let rows = count(self.rows, counts);
-        if rows == 0 {
-            return None;
-        }
-        let choice = self
-            .choices
-            .iter()
-            .find(|choice| rows <= choice.max_rows)
-            .expect("the last choice is for any number of rows");
-        let grid = choice.grid.size(counts);
-        (grid.0 > 0 && grid.1 > 0).then_some(Dispatch { choice, bind_group: &self.bind_group, grid })
+        let choice = self.choices.iter().find(|choice| rows <= choice.max_rows);
+        let calls = &choice.expect("the last choice is for any number of rows").calls;
+        let dispatches = calls.iter().map(|call| Dispatch { call, grid: call.grid.size(counts) });
+        dispatches.filter(move |dispatch| rows > 0 && dispatch.grid.0 > 0 && dispatch.grid.1 > 0)
     }
 }
 
 impl Plan {
-    /// Every dispatch of a step, in order.
-    pub(super) fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
-        self.nodes.iter().filter_map(|node| node.dispatch(counts))
+    /// Nodes of the plan.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
     }
 
-    /// Records a step.
-    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, counts: &StepCounts) {
-        self.dispatches(counts).for_each(|dispatch| dispatch.encode(pass));
+    /// Work of a step.
+    pub(super) fn work(&self, counts: &StepCounts) -> u64 {
+        (0..self.nodes.len()).map(|index| self.node_work(index, counts)).sum()
+    }
+
+    fn node_work(&self, index: usize, counts: &StepCounts) -> u64 {
+        let node = &self.nodes[index];
+        let runs = node.dispatches(counts).next().is_some();
+        if runs { self.work[index].of(count(node.rows, counts), counts) } else { 0 }
+    }
+
+    /// Every dispatch of a step, in order.
+    pub(super) fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
+        self.nodes.iter().flat_map(|node| node.dispatches(counts))
+    }
+
+    /// Records the nodes of a step from `first` on, until the next one would take the work beyond `budget`; at least one.
+    /// Returns the node that comes next.
+    pub(super) fn encode(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        counts: &StepCounts,
+        first: usize,
+        budget: u64,
+    ) -> usize {
+        let mut done = 0;
+        for (index, node) in self.nodes.iter().enumerate().skip(first) {
+            let work = self.node_work(index, counts);
+            if done > 0 && done + work > budget {
+                return index;
+            }
+            done += work;
+            node.dispatches(counts).for_each(|dispatch| dispatch.encode(pass));
+        }
+        self.nodes.len()
     }
 }
 
@@ -189,25 +256,53 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Turns every op into dispatches, block copies before them and the argmax and the likeliest tokens after them.
+    /// Turns every op into dispatches, block copies before them, and argmax, likeliest tokens and draws after them.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
         for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
             self.copy_blocks(layers)?;
         }
-        for op in &self.program.ops {
-            self.op(op)?;
+        // A kernel sees gate and up at once where they share their buffers.
+        let can_gate = |weight: WeightId| self.weight(weight).parts.len() == 1;
+        let mut work = vec![Work::default(); self.nodes.len()];
+        for fused in fusion::fuse(self.program, can_gate) {
+            match fused {
+                Fused::Op(op) => self.op(&op)?,
+                Fused::Product(product) => self.product(&product)?,
+            }
+            // Shared evenly by the nodes, such as the parts of a large matrix.
+            let (whole, nodes) = (self.work(&fused), (self.nodes.len() - work.len()).max(1) as u64);
+            let each = Work { per_row: whole.per_row / nodes, per_key: whole.per_key / nodes };
+            work.resize(self.nodes.len(), each);
         }
         if let Some(logits) = self.program.logits {
             self.argmax(logits)?;
             self.top_k(logits)?;
+            self.draws(logits)?;
         }
-        Ok(Plan { nodes: self.nodes })
+        work.resize(self.nodes.len(), Work::default());
+        Ok(Plan { nodes: self.nodes, work })
+    }
+
+    /// What an op does for each row and key; most do little beside these two.
+    fn work(&self, fused: &Fused) -> Work {
+        match *fused {
+            Fused::Product(Product { x, weight, .. }) => {
+                let rows: usize = self.weight(weight).parts.iter().map(|part| part.rows).sum();
+                Work { per_row: u64::from(self.cols(x)) * rows as u64, per_key: 0 }
+            }
+            Fused::Op(Op::PagedAttention { out, .. }) => Work { per_row: 0, per_key: 2 * u64::from(self.cols(out)) },
+            Fused::Op(_) => Work::default(),
+        }
     }
 
     fn op(&mut self, op: &Op) -> Result<(), BackendError> {
         match *op {
             Op::Embed { table, out } => self.embed(table, out),
-            Op::RmsNorm { x, weight, eps, out } => self.rms_norm(x, weight, eps, out),
+            Op::RmsNorm { x, weight, eps, out } => {
+                let call = self.rms_norm(x, weight, eps, out)?;
+                self.push(self.rows(out), call);
+                Ok(())
+            }
             Op::SelectLogitsRows { x, out } => {
                 let quads = self.cols(out) / 4;
                 let params = kernel::QuadsParams { quads };
@@ -215,7 +310,7 @@ impl<'a> Planner<'a> {
                 let buffers = [self.activation(x), self.activation(out)];
                 self.single(&kernel::select_logits_rows(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)
             }
-            Op::MatMul { x, weight, bias, out, accumulate } => self.matmul(x, weight, bias, out, accumulate),
+            Op::MatMul { .. } => unreachable!("products are planned with what is folded into them"),
             Op::RopeAndCache { layer, qkv, q, pairing } => self.rope_and_cache(layer as usize, qkv, q, pairing),
             Op::PagedAttention { layer, q, out } => self.attention(layer as usize, q, out),
             Op::SiluMul { gate_up, out } => {
@@ -245,7 +340,12 @@ impl<'a> Planner<'a> {
         self.program.activations[id.0 as usize].rows
     }
 
-    /// A node with one choice; `buffers` follow the step's, in the order of the kernel's bindings.
+    /// The buffer of a norm's weight or a bias.
+    fn vector(&self, id: WeightId) -> &'a wgpu::Buffer {
+        &self.weight(id).parts[0].values
+    }
+
+    /// A node with one choice of one call; see [`Planner::call`].
     fn single(
         &mut self,
         kernel: &Kernel,
@@ -254,11 +354,26 @@ impl<'a> Planner<'a> {
         params: &[u8],
         buffers: &[&wgpu::Buffer],
     ) -> Result<(), BackendError> {
+        let call = self.call(kernel, grid, params, buffers)?;
+        self.push(rows, call);
+        Ok(())
+    }
+
+    fn push(&mut self, rows: Rows, call: Call) {
+        self.nodes.push(Node { rows, choices: vec![Choice { max_rows: u32::MAX, calls: vec![call] }] });
+    }
+
+    /// `buffers` follow the step's, in the order of the kernel's bindings.
+    fn call(
+        &self,
+        kernel: &Kernel,
+        grid: Grid,
+        params: &[u8],
+        buffers: &[&wgpu::Buffer],
+    ) -> Result<Call, BackendError> {
         let pipeline = self.gpu.pipeline(kernel)?;
         let bind_group = self.bind_group(kernel, &pipeline, buffers);
-        let choices = vec![Choice { max_rows: u32::MAX, pipeline, params: params.to_vec(), grid }];
-        self.nodes.push(Node { rows, choices, bind_group });
-        Ok(())
+        Ok(Call { pipeline, bind_group, params: params.to_vec(), grid })
     }
 
     fn bind_group(&self, kernel: &Kernel, pipeline: &Pipeline, buffers: &[&wgpu::Buffer]) -> wgpu::BindGroup {
@@ -293,65 +408,11 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn rms_norm(&mut self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<(), BackendError> {
-        let rows = self.rows(out);
+    fn rms_norm(&self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<Call, BackendError> {
         let params = kernel::RmsNormParams { quads: self.cols(out) / 4, eps };
         let kernel = kernel::rms_norm(self.gpu.variant, self.gpu.subgroup_size());
-        let buffers = [self.activation(x), &self.weight(weight).parts[0].values, self.activation(out)];
-        self.single(&kernel, rows, Grid::RowGroups { rows, each: 1 }, bytemuck::bytes_of(&params), &buffers)
-    }
-
-    fn matmul(
-        &mut self,
-        x: ActId,
-        weight: WeightId,
-        bias: Option<WeightId>,
-        out: ActId,
-        accumulate: bool,
-    ) -> Result<(), BackendError> {
-        let rows = self.rows(out);
-        for part in &self.weight(weight).parts {
-            let mut buffers = part.buffers();
-            buffers.push(self.activation(x));
-            buffers.push(match bias {
-                Some(bias) => &self.weight(bias).parts[0].values,
-                None => &self.buffers.unused,
-            });
-            buffers.push(self.activation(out));
-            let mut choices = Vec::new();
-            let mut bind_group = None;
-            for (max_rows, choice) in MatMulKernel::choices(self.gpu.variant, self.batch_invariant, self.tuning) {
-                let kernel = choice.kernel(part.format, self.gpu.variant, self.gpu.subgroup_size());
-                let pipeline = self.gpu.pipeline(&kernel)?;
-                let groups = (part.rows as u32).div_ceil(choice.group_cols(part.format));
-                let max_groups = self.gpu.device.limits().max_compute_workgroups_per_dimension;
-                let grid = match choice {
-                    MatMulKernel::Vector { .. } => {
-                        let width = groups.min(max_groups);
-                        Grid::Fixed { x: width, y: groups.div_ceil(width) }
-                    }
-                    _ => Grid::Columns { x: groups, rows, each: choice.group_rows() },
-                };
-                let params = kernel::MatMulParams {
-                    blocks: self.cols(x) / 32,
-                    cols: part.rows as u32,
-                    out_stride: self.cols(out),
-                    out_offset: part.first_row as u32,
-                    rows: match rows {
-                        Rows::Tokens => header::NUM_TOKENS as u32,
-                        Rows::Logits => header::NUM_LOGITS_ROWS as u32,
-                    },
-                    accumulate: u32::from(accumulate),
-                    has_bias: u32::from(bias.is_some()),
-                    grid_width: groups.min(max_groups),
-                };
-                // Every choice declares the same bindings, so one bind group serves them all.
-                bind_group.get_or_insert_with(|| self.bind_group(&kernel, &pipeline, &buffers));
-                choices.push(Choice { max_rows, pipeline, params: bytemuck::bytes_of(&params).to_vec(), grid });
-            }
-            let bind_group = bind_group.expect("there is at least one choice");
-            self.nodes.push(Node { rows, choices, bind_group });
-        }
-        Ok(())
+        let buffers = [self.activation(x), self.vector(weight), self.activation(out)];
+        let grid = Grid::RowGroups { rows: self.rows(out), each: 1 };
+        self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 }

@@ -1,8 +1,10 @@
 //! The host's tables of every kernel against its WGSL, as `naga` reads it.
 
 use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
-use super::kernel::{self, AttentionTiling, Binding, DeviceFormat, Kernel, MatMulKernel, WORKGROUP_BYTES};
-use super::step_words::{ITEM_WORDS, NO_PARTIAL, REDUCE_WORDS, header};
+use super::kernel::{
+    self, AttentionTiling, Binding, DeviceFormat, Folded, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES,
+};
+use super::step_words::{ADJUSTMENT_WORDS, DRAW_WORDS, ITEM_WORDS, NO_PARTIAL, REDUCE_WORDS, header};
 use super::uniformity::barriers_in_divergent_flow;
 use super::{Tuning, Variant, tuning_candidates};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -78,14 +80,23 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
         (label.clone(), kernel::argmax_rows(), fields!(ArgmaxRowsParams: chunks)),
         (label.clone(), kernel::top_k_chunks(variant, subgroup_size), fields!(TopKChunksParams: vocab, chunks)),
         (label.clone(), kernel::top_k_rows(variant, subgroup_size), fields!(TopKRowsParams: chunks)),
+        (label.clone(), kernel::draw_blocks(), fields!(DrawBlocksParams: vocab, blocks)),
+        (label.clone(), kernel::draw_rows(variant, subgroup_size), fields!(DrawRowsParams: blocks)),
     ];
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
         all.push((label.clone(), kernel::embed(format, variant), fields!(EmbedParams: octets, first_row, num_rows)));
-        for (_, choice) in MatMulKernel::choices(variant, false, tuning) {
-            let fields =
-                fields!(MatMulParams: blocks, cols, out_stride, out_offset, rows, accumulate, has_bias, grid_width);
-            all.push((format!("{label} {choice:?}"), choice.kernel(format, variant, subgroup_size), fields));
+        for choice in products(variant, subgroup_size, tuning) {
+            for folded in [(false, false), (true, false), (false, true), (true, true)] {
+                let folded = Folded { norm: folded.0, gate: folded.1 };
+                if folded.norm && !choice.folds_norm() {
+                    continue;
+                }
+                let fields =
+                    fields!(MatMulParams: blocks, cols, out_stride, out_offset, rows, flags, grid_width, norm_eps);
+                let kernel = choice.kernel(format, variant, subgroup_size, folded);
+                all.push((format!("{label} {choice:?} {folded:?}"), kernel, fields));
+            }
         }
     }
     for shape in shapes() {
@@ -108,9 +119,21 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
     all
 }
 
-/// What kernels may use. The last one: unpack2x16float and pack2x16float.
-pub(super) const CAPABILITIES: Capabilities =
-    Capabilities::IMMEDIATES.union(Capabilities::SUBGROUP).union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+/// Every matrix product of a variant, on adapters with and without cooperative matrices.
+fn products(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<MatMulKernel> {
+    let matrices = [8, 16].map(|size| Some(Matrices { size, max_subgroup_size: subgroup_size.max(8) }));
+    let of = |matrices| MatMulKernel::choices(variant, matrices, false, tuning);
+    [None].into_iter().chain(matrices).flat_map(of).map(|(_, choice)| choice).collect()
+}
+
+/// What kernels may use; `SHADER_FLOAT16_IN_FLOAT32` is unpack2x16float and pack2x16float.
+pub(super) fn capabilities(kernel: &Kernel) -> Capabilities {
+    let base = Capabilities::IMMEDIATES | Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    match kernel.name {
+        "matmul_coop" => base | Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX,
+        _ => base,
+    }
+}
 
 /// A parsed and validated kernel.
 pub(super) struct Reflected {
@@ -164,7 +187,7 @@ fn workgroup_bytes(module: &Module) -> u32 {
 #[test]
 fn every_kernel_is_valid_wgsl_and_its_entry_point_bears_its_name() {
     for_each_kernel(|Reflected { label, kernel, module, .. }| {
-        let mut validator = Validator::new(ValidationFlags::all(), CAPABILITIES);
+        let mut validator = Validator::new(ValidationFlags::all(), capabilities(kernel));
         if let Err(error) = validator.validate(module) {
             panic!("{label}: {}", error.emit_to_string(&kernel.source()));
         }
@@ -209,6 +232,43 @@ fn parameters_are_those_of_the_host() {
     });
 }
 
+/// The fields of the host's `TokenDraw`, which goes to the device as it is.
+const TOKEN_DRAW: [&str; DRAW_WORDS] = [
+    "row",
+    "first_adjustment",
+    "num_adjustments",
+    "top_k",
+    "top_p",
+    "min_p",
+    "temperature",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "uniform",
+];
+
+/// The constants of type u32, by name.
+fn constants(module: &Module) -> BTreeMap<&str, usize> {
+    let value = |constant: &naga::Constant| match module.global_expressions[constant.init] {
+        Expression::Literal(Literal::U32(value)) => Some(value as usize),
+        _ => None,
+    };
+    let constants = module.constants.iter();
+    constants.filter_map(|(_, constant)| Some((constant.name.as_deref()?, value(constant)?))).collect()
+}
+
+#[test]
+fn flags_of_products_are_those_of_the_host() {
+    for_each_kernel(|Reflected { label, module, fields, .. }| {
+        if fields.iter().any(|&(name, ..)| name == "flags") {
+            let constants = constants(module);
+            for (name, value) in [("ACCUMULATE", kernel::ACCUMULATE), ("BIAS", kernel::BIAS)] {
+                assert_eq!(constants.get(name), Some(&(value as usize)), "{label}: {name}");
+            }
+        }
+    });
+}
+
 #[test]
 fn step_metadata_is_that_of_the_host() {
     let header = [
@@ -230,6 +290,8 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_DECODE_ITEMS", header::NUM_DECODE_ITEMS),
         ("NUM_PREFILL_ITEMS", header::NUM_PREFILL_ITEMS),
         ("NUM_REDUCE_ITEMS", header::NUM_REDUCE_ITEMS),
+        ("DRAWS_AT", header::DRAWS_AT),
+        ("ADJUSTMENTS_AT", header::ADJUSTMENTS_AT),
     ];
     assert_eq!(header.len(), header::WORDS);
     let others = [
@@ -242,25 +304,26 @@ fn step_metadata_is_that_of_the_host() {
         &kernel::attention_reduce(&shapes()[0], &layout(&shapes()[0], KvDtype::F16)).source(),
     )
     .expect("it is valid");
-    let constants: BTreeMap<&str, usize> = module
-        .constants
-        .iter()
-        .filter_map(|(_, constant)| match module.global_expressions[constant.init] {
-            Expression::Literal(Literal::U32(value)) => Some((constant.name.as_deref()?, value as usize)),
-            _ => None,
-        })
-        .collect();
+    let draws = naga::front::wgsl::parse_str(&kernel::draw_blocks().source()).expect("it is valid");
+    let constants = constants(&module);
     for (name, value) in header.into_iter().chain(others) {
         assert_eq!(constants.get(name), Some(&value), "{name} in step.wgsl");
     }
     // The order in which `StepWords` writes an item's words.
+    let fields = |name: &str| -> Vec<String> {
+        let modules = [&module, &draws];
+        let mut types = modules.iter().flat_map(|module| module.types.iter().map(move |(_, ty)| (module, ty)));
+        let (module, ty) = types.find(|(_, ty)| ty.name.as_deref() == Some(name)).expect(name);
+        members(module, &ty.inner).into_iter().map(|(name, ..)| name).collect()
+    };
     let items = [
         ("WorkItem", ITEM_WORDS, &["first_token", "num_tokens", "block_table", "key_begin", "key_end", "partial"][..]),
         ("ReduceItem", REDUCE_WORDS, &["token", "first", "count"][..]),
+        ("LogitAdjustment", ADJUSTMENT_WORDS, &["token", "seen", "count", "bias"][..]),
+        ("TokenDraw", DRAW_WORDS, &TOKEN_DRAW),
     ];
     for (name, words, expected) in items {
-        let (_, ty) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name)).expect(name);
-        let found: Vec<String> = members(&module, &ty.inner).into_iter().map(|(name, ..)| name).collect();
+        let found = fields(name);
         assert_eq!(found, expected, "{name}");
         assert_eq!(found.len(), words, "{name}");
     }

@@ -1,5 +1,5 @@
 //! A check that `naga` does not make: no barrier and no subgroup operation where the invocations of a workgroup may have
-//! gone different ways.
+//! gone different ways, and no operation on cooperative matrices where those of a subgroup may have.
 //!
 //! A value is *divergent* if the invocations of a workgroup may see different ones: it comes from an invocation's ids, from
 //! memory that the kernel writes, or from a subgroup operation. Control flow is divergent below a branch on such a value,
@@ -15,22 +15,39 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 pub(super) fn barriers_in_divergent_flow(module: &Module) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for entry in &module.entry_points {
-        let divergent = |argument: &naga::FunctionArgument| is_divergent(argument.binding.as_ref());
-        let arguments = entry.function.arguments.iter().map(divergent).collect();
-        Analysis::new(module, &entry.function, &entry.name, arguments).run(false, &mut found);
+        for scope in [Scope::Workgroup, Scope::Subgroup] {
+            let divergent = |argument: &naga::FunctionArgument| scope.is_divergent(argument.binding.as_ref());
+            let arguments = entry.function.arguments.iter().map(divergent).collect();
+            Analysis::new(module, &entry.function, &entry.name, arguments, scope).run(false, &mut found);
+        }
     }
     found
 }
 
-fn is_divergent(binding: Option<&Binding>) -> bool {
-    let uniform = [
-        BuiltIn::WorkGroupId,
-        BuiltIn::WorkGroupSize,
-        BuiltIn::NumWorkGroups,
-        BuiltIn::NumSubgroups,
-        BuiltIn::SubgroupSize,
-    ];
-    !matches!(binding, Some(Binding::BuiltIn(builtin)) if uniform.contains(builtin))
+/// Whose invocations must go the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// For barriers, and for subgroup operations: stricter than they need.
+    Workgroup,
+    /// For operations on cooperative matrices.
+    Subgroup,
+}
+
+impl Scope {
+    fn is_divergent(self, binding: Option<&Binding>) -> bool {
+        let uniform = [
+            BuiltIn::WorkGroupId,
+            BuiltIn::WorkGroupSize,
+            BuiltIn::NumWorkGroups,
+            BuiltIn::NumSubgroups,
+            BuiltIn::SubgroupSize,
+        ];
+        match binding {
+            Some(Binding::BuiltIn(BuiltIn::SubgroupId)) => self == Self::Workgroup,
+            Some(Binding::BuiltIn(builtin)) => !uniform.contains(builtin),
+            _ => true,
+        }
+    }
 }
 
 /// Which ways out of a block are taken by some invocations only.
@@ -45,6 +62,7 @@ struct Analysis<'a> {
     module: &'a Module,
     function: &'a Function,
     name: &'a str,
+    scope: Scope,
     /// For each argument, whether it is divergent.
     arguments: Vec<bool>,
     locals: HashSet<Handle<naga::LocalVariable>>,
@@ -53,9 +71,9 @@ struct Analysis<'a> {
 }
 
 impl<'a> Analysis<'a> {
-    fn new(module: &'a Module, function: &'a Function, name: &'a str, arguments: Vec<bool>) -> Self {
+    fn new(module: &'a Module, function: &'a Function, name: &'a str, arguments: Vec<bool>, scope: Scope) -> Self {
         let (locals, call_results) = (HashSet::new(), HashMap::new());
-        Self { module, function, name, arguments, locals, call_results, returns_divergent: false }
+        Self { module, function, name, scope, arguments, locals, call_results, returns_divergent: false }
     }
 
     /// Whether the function's result is divergent.
@@ -100,7 +118,15 @@ impl<'a> Analysis<'a> {
     fn statement(&mut self, statement: &'a Statement, flow: bool, found: &mut BTreeSet<String>) -> Exits {
         let mut exits = Exits::default();
         match statement {
-            Statement::Emit(_) | Statement::Kill => {}
+            Statement::Emit(range) => {
+                let is_matrix_op = |expression: &Expression| {
+                    matches!(expression, Expression::CooperativeLoad { .. } | Expression::CooperativeMultiplyAdd { .. })
+                };
+                if range.clone().any(|expression| is_matrix_op(&self.function.expressions[expression])) {
+                    self.must_be_uniform("matrix operation", Scope::Subgroup, flow, found);
+                }
+            }
+            Statement::Kill => {}
             Statement::Block(block) => return self.block(block, flow, found),
             Statement::If { condition, accept, reject } => {
                 return self.branches(*condition, &[accept, reject], flow, found);
@@ -134,19 +160,22 @@ impl<'a> Analysis<'a> {
                 }
             }
             Statement::Call { function, arguments, result } => self.call(*function, arguments, *result, flow, found),
-            Statement::ControlBarrier(_) => self.must_be_uniform("barrier", flow, found),
+            Statement::ControlBarrier(_) => self.must_be_uniform("barrier", Scope::Workgroup, flow, found),
+            Statement::CooperativeStore { .. } => {
+                self.must_be_uniform("matrix operation", Scope::Subgroup, flow, found);
+            }
             Statement::SubgroupBallot { .. }
             | Statement::SubgroupGather { .. }
             | Statement::SubgroupCollectiveOperation { .. } => {
-                self.must_be_uniform("subgroup operation", flow, found);
+                self.must_be_uniform("subgroup operation", Scope::Workgroup, flow, found);
             }
             other => panic!("{}: teach the uniformity check {other:?}", self.name),
         }
         exits
     }
 
-    fn must_be_uniform(&self, what: &str, flow: bool, found: &mut BTreeSet<String>) {
-        if flow {
+    fn must_be_uniform(&self, what: &str, scope: Scope, flow: bool, found: &mut BTreeSet<String>) {
+        if flow && scope == self.scope {
             found.insert(format!("{}: {what} in divergent control flow", self.name));
         }
     }
@@ -166,7 +195,7 @@ impl<'a> Analysis<'a> {
         }
         let function = &self.module.functions[callee];
         let name = function.name.as_deref().unwrap_or("a function");
-        let is_divergent = Analysis::new(self.module, function, name, divergent).run(flow, found);
+        let is_divergent = Analysis::new(self.module, function, name, divergent, self.scope).run(flow, found);
         if let Some(result) = result {
             *self.call_results.entry(result).or_default() |= is_divergent;
         }
@@ -218,7 +247,7 @@ impl<'a> Analysis<'a> {
         let ty = self.function.arguments[argument as usize].ty;
         match &self.module.types[ty].inner {
             TypeInner::Struct { members, .. } if members[index as usize].binding.is_some() => {
-                is_divergent(members[index as usize].binding.as_ref())
+                self.scope.is_divergent(members[index as usize].binding.as_ref())
             }
             _ => self.arguments[argument as usize],
         }
@@ -243,15 +272,21 @@ impl<'a> Analysis<'a> {
 mod tests {
     use super::*;
 
-    /// What is found in a kernel with this body; `li` is the invocation's index, `wg` the workgroup's.
+    /// What is found in a kernel with this body; `li` is the invocation's index, `wg` the workgroup's, `sg` the subgroup's.
     fn check(body: &str) -> usize {
         let source = format!(
-            "@group(0) @binding(0) var<storage, read> input: array<u32>;
+            "enable wgpu_cooperative_matrix;
+             @group(0) @binding(0) var<storage, read> input: array<u32>;
              @group(0) @binding(1) var<storage, read_write> out: array<u32>;
+             var<workgroup> tile: array<f32, 64>;
              fn sync() {{ workgroupBarrier(); }}
              fn early(x: u32) -> u32 {{ if (x > 3u) {{ return 1u; }} return 2u; }}
              @compute @workgroup_size(64)
-             fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>) {{ {body} }}"
+             fn main(
+                 @builtin(local_invocation_index) li: u32,
+                 @builtin(workgroup_id) wg: vec3<u32>,
+                 @builtin(subgroup_id) sg: u32,
+             ) {{ {body} }}"
         );
         let module = naga::front::wgsl::parse_str(&source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(&source)));
         barriers_in_divergent_flow(&module).len()
@@ -274,6 +309,9 @@ mod tests {
             "if (subgroupAdd(wg.x) == 1u) { workgroupBarrier(); }",
             "if (li < 3u) { out[li] = subgroupAdd(li); }",
             "switch li { case 1u: { workgroupBarrier(); } default: {} }",
+            "if (sg == 0u) { workgroupBarrier(); }",
+            "if (li < 8u) { let m = coopLoad<coop_mat8x8<f32, C>>(&tile[0], 8u); }",
+            "let m = coopLoad<coop_mat8x8<f32, C>>(&tile[0], 8u); if (li < 8u) { coopStore(m, &tile[0], 8u); }",
         ] {
             assert_eq!(check(body), 1, "{body}");
         }
@@ -287,6 +325,7 @@ mod tests {
             "for (var i = li; i < 99u; i += 64u) { out[i] = 1u; } workgroupBarrier();",
             "for (var i = input[wg.x]; i < 99u; i += 16u) { if (li < i) { out[li] = i; } sync(); }",
             "workgroupBarrier(); if (li < 3u) { return; } out[li] = 1u;",
+            "if (sg == 0u) { let m = coopLoad<coop_mat8x8<f32, C>>(&tile[0], 8u); coopStore(m, &tile[0], 8u); }",
             "if (early(wg.x) == 1u) { workgroupBarrier(); } out[li] = early(li) + subgroupAdd(li);",
         ] {
             assert_eq!(check(body), 0, "{body}");

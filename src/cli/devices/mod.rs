@@ -55,7 +55,10 @@ pub(super) fn run(args: &DevicesArgs) -> Result<ExitCode> {
 }
 
 fn write_adapters(adapters: &[AdapterSummary], tunings: &[CachedTuning]) -> Result<()> {
-    let head = ["index", "name", "vendor", "type", "API", "subgroup", "f16", "binding", "buffer", "memory", "kernels"];
+    let head = [
+        "index", "name", "vendor", "type", "API", "subgroup", "f16", "matrices", "binding", "buffer", "memory",
+        "kernels",
+    ];
     let rows: Vec<Vec<String>> = adapters.iter().map(row).collect();
     writeln!(std::io::stdout(), "{}\n", table(&head, &rows))?;
     for adapter in adapters {
@@ -82,6 +85,7 @@ fn row(adapter: &AdapterSummary) -> Vec<String> {
             Some((min, max)) => format!("{min} to {max}"),
         },
         if adapter.shader_f16 { "yes" } else { "no" }.into(),
+        adapter.matrix_size.map_or_else(|| "none".into(), |size| format!("{size} x {size}")),
         bytes(adapter.max_binding_bytes),
         bytes(adapter.max_buffer_bytes),
         adapter.memory_bytes.map_or_else(|| "unknown".into(), bytes),
@@ -134,6 +138,7 @@ fn as_json(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Value {
         "driver": adapter.driver,
         "subgroup_sizes": adapter.subgroup_sizes.map(|(min, max)| [min, max]),
         "shader_f16": adapter.shader_f16,
+        "matrix_size": adapter.matrix_size,
         "max_binding_bytes": adapter.max_binding_bytes,
         "max_buffer_bytes": adapter.max_buffer_bytes,
         "memory_bytes": adapter.memory_bytes,

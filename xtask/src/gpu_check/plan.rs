@@ -36,11 +36,12 @@ impl Backend {
     }
 
     fn flags(self, machine: &Machine) -> Vec<String> {
-        match (self, &machine.vulkan) {
+        let flags = match (self, &machine.vulkan) {
             (Self::Cuda, _) => vec!["--backend".to_owned(), "cuda".to_owned()],
             (Self::Vulkan, Some(index)) => vec!["--device".to_owned(), index.to_string()],
             (Self::Vulkan, None) => vec![],
-        }
+        };
+        flags.into_iter().collect()
     }
 
     fn absent(self, machine: &Machine) -> Option<String> {
@@ -95,14 +96,20 @@ impl Planner<'_> {
 
     /// A command of `bindery` on a backend; `json` is the flag that names its file.
     fn bindery(&self, backend: Backend, name: &str, limit_s: u64, command: &str, json: Option<&str>) -> Stage {
-        let mut all: Vec<String> = words(command).chain(backend.flags(self.machine)).collect();
-        all.extend(json.iter().flat_map(|flag| [(*flag).to_owned(), format!("results/{name}.json")]));
-        let command = std::iter::once("bin/bindery".to_owned()).chain(all).collect();
-        let absent = backend.absent(self.machine);
+        let command = [command.to_owned(), backend.flags(self.machine).join(" ")].join(" ");
+        Stage { absent: backend.absent(self.machine), ..Self::command(name, limit_s, &command, json) }
+    }
+
+    /// The same with the devices in the command.
+    fn command(name: &str, limit_s: u64, command: &str, json: Option<&str>) -> Stage {
+        let mut all: Vec<String> = std::iter::once("bin/bindery".to_owned()).chain(words(command)).collect();
+        if let Some(flag) = json {
+            all.extend([flag.to_owned(), format!("results/{name}.json")]);
+        }
         Stage {
             name: name.to_owned(),
-            absent,
-            command,
+            absent: None,
+            command: all,
             limit: Duration::from_secs(limit_s),
             writes_json: json.is_some(),
         }
@@ -145,25 +152,24 @@ impl Planner<'_> {
 
     fn kernels(&self, backend: Backend) -> Stage {
         let name = format!("kernels-{}", backend.name());
-        let command = match self.scale {
-            Scale::Full => "bench kernels --shapes Llama-3.2-1B,Llama-3.1-8B --formats f16,q4_0 --num-runs 5",
-            Scale::Tiny => "bench kernels --shapes SmolLM2-135M --formats q4_0 --rows 1 --kernel qkv --num-runs 1",
+        let what = match self.scale {
+            Scale::Full => "--shapes SmolLM2-135M,Llama-3.2-1B,Llama-3.1-8B --formats f16,q4_0",
+            Scale::Tiny => "--kernel qkv --rows 1,8 --num-runs 3",
         };
-        let stage = self.bindery(backend, &name, 75, command, Some("--output-json"));
+        // Its file grows as kernels are measured: what is there when time is up stays.
+        let stage = self.bindery(backend, &name, 60, &format!("bench kernels {what}"), Some("--output-json"));
         self.if_bench_has("kernels", stage)
     }
 
     fn compare(&self) -> Stage {
-        let vulkan = self.machine.vulkan.map_or("webgpu".to_owned(), |index| format!("webgpu:{index}"));
-        let model = self.model("llama-1b", "f16");
-        let flags = format!("--a {vulkan} --b cuda --num-iters 3 --output-json results/compare.json {model}");
-        let stage = Stage {
-            name: "compare".to_owned(),
-            absent: Backend::ALL.into_iter().find_map(|backend| backend.absent(self.machine)),
-            command: words(&format!("bin/bindery bench compare {flags}")).collect(),
-            limit: Duration::from_secs(90),
-            writes_json: true,
+        let vulkan = self.machine.vulkan.as_ref().map_or("webgpu".to_owned(), |index| format!("webgpu:{index}"));
+        let lens = match self.scale {
+            Scale::Full => "--num-iters 3",
+            Scale::Tiny => "--num-iters 1 --input-len 16 --output-len 4 --batch-sizes 1",
         };
+        let command = format!("bench compare --a {vulkan} --b cuda {lens} {}", self.model("llama-1b", "f16"));
+        let mut stage = Self::command("compare", 90, &command, Some("--output-json"));
+        stage.absent = Backend::ALL.into_iter().find_map(|backend| backend.absent(self.machine));
         self.if_bench_has("compare", stage)
     }
 

@@ -1,0 +1,30 @@
+// What the matrix products out = x W^T have in common, apart from x. PARTS rows of the weight, each `cols` rows after the
+// last, make one column of out.
+struct Params {
+    blocks: u32,     // columns of x / 32
+    cols: u32,       // columns of out that this binding of the weight makes
+    out_stride: u32, // columns of out
+    out_offset: u32, // the first of them that this binding makes
+    rows: u32,       // ROWS_TOKENS or ROWS_LOGITS
+    flags: u32,      // ACCUMULATE, BIAS
+    grid_width: u32, // workgroups along x, since wide matrices fold into y: read by matvec only
+    norm_eps: f32,   // read where x is normalised
+}
+var<immediate> params: Params;
+@group(0) @binding(5) var<storage, read> bias: array<f32>;      // [out_stride]
+@group(0) @binding(6) var<storage, read_write> out: array<f32>; // [R][out_stride]
+
+const ACCUMULATE = 1u; // add to out
+const BIAS = 2u;       // add bias[column of out]
+
+// The row of the weight for column `col` of out; the last one's beyond the last column.
+fn weight_row(col: u32, part: u32) -> u32 { return part * params.cols + min(col, params.cols - 1u); }
+
+fn write_out(row: u32, col: u32, product: f32) {
+    let column = params.out_offset + col;
+    let at = row * params.out_stride + column;
+    var value = product;
+    if ((params.flags & BIAS) != 0u) { value += bias[column]; }
+    if ((params.flags & ACCUMULATE) != 0u) { value += out[at]; }
+    out[at] = value;
+}

@@ -1,0 +1,105 @@
+// out = x W^T for many rows of x by cooperative matrices: x and the weight are rounded to f16, sums are f32.
+//
+// A workgroup makes a tile of 64 x 64 sums, a block of 32 columns of x at a time, staged in workgroup memory. The tile is
+// cut into pieces of 2 x 2 matrices; subgroups, of whatever size and number, take turns with the pieces. Sums leave
+// through workgroup memory too, half of each piece at a time, because out's edges need not fall on those of a matrix.
+const WG = 128u;
+const TILE = 64u;
+const BLOCK = 32u;
+const OUT_COLS = TILE / PARTS;
+const PIECE = 2u * MATRIX;
+const PIECES_ACROSS = TILE / PIECE;
+const PIECES = PIECES_ACROSS * PIECES_ACROSS;
+// Pieces of one subgroup, where there are as few subgroups as there may be.
+const MOST_PIECES = (PIECES * MAX_SUBGROUP_SIZE + WG - 1u) / WG;
+var<workgroup> tile_x: array<f16, TILE * BLOCK>;        // [TILE][BLOCK]
+var<workgroup> tile_w: array<f16, TILE * BLOCK>;        // [TILE][BLOCK]
+var<workgroup> half_tile: array<f32, TILE * TILE / 2u>; // [TILE / 2][TILE]
+
+// The first of a piece's rows (or columns) in the tile.
+fn piece_row(piece: u32) -> u32 { return piece / PIECES_ACROSS * PIECE; }
+fn piece_col(piece: u32) -> u32 { return piece % PIECES_ACROSS * PIECE; }
+// The column of out and the part of the weight that a column of the tile belongs to. Of two parts, a piece has one matrix
+// each, so that what is combined leaves together.
+fn tile_col(col: u32) -> vec2<u32> {
+    let matrix = col / MATRIX;
+    return vec2<u32>(matrix / PARTS * MATRIX + col % MATRIX, matrix % PARTS);
+}
+// A large x becomes the largest f16, not infinity.
+fn half(v: f32) -> f16 { return f16(clamp(v, -65504.0, 65504.0)); }
+
+@compute @workgroup_size(WG)
+fn matmul_coop(
+    @builtin(local_invocation_index) li: u32,
+    @builtin(workgroup_id) wg: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) num_subgroups: u32,
+) {
+    let rows = num_rows(params.rows);
+    let first_row = wg.y * TILE;
+    let first_col = wg.x * OUT_COLS;
+    for (var i = li; i < TILE * TILE / 2u; i += WG) { half_tile[i] = 0.0; }
+    workgroupBarrier();
+    var acc: array<MatrixC, 4u * MOST_PIECES>;
+    for (var i = 0u; i < 4u * MOST_PIECES; i++) { acc[i] = coopLoadT<MatrixC>(&half_tile[0], TILE); }
+
+    for (var block = 0u; block < params.blocks; block++) {
+        workgroupBarrier();
+        for (var i = li; i < TILE * BLOCK / 8u; i += WG) {
+            let row = i / 4u;
+            let octet = i % 4u;
+            let x_at = (min(first_row + row, rows - 1u) * params.blocks + block) * 8u + octet * 2u;
+            let xs = Vec8(x[x_at], x[x_at + 1u]);
+            let col = tile_col(row);
+            let w_at = block_index(weight_row(first_col + col.x, col.y), block, params.blocks);
+            let w = weights8(w_at * 4u + octet, block_scale(w_at));
+            let at = row * BLOCK + octet * 8u;
+            for (var e = 0u; e < 4u; e++) {
+                tile_x[at + e] = half(xs.lo[e]);
+                tile_x[at + 4u + e] = half(xs.hi[e]);
+                tile_w[at + e] = half(w.lo[e]);
+                tile_w[at + 4u + e] = half(w.hi[e]);
+            }
+        }
+        workgroupBarrier();
+        for (var p = 0u; p < MOST_PIECES; p++) {
+            let piece = subgroup + p * num_subgroups;
+            if (piece >= PIECES) { break; }
+            let x_row = piece_row(piece) * BLOCK;
+            let w_row = piece_col(piece) * BLOCK;
+            for (var k = 0u; k < BLOCK; k += MATRIX) {
+                let a0 = coopLoadT<MatrixA>(&tile_x[x_row + k], BLOCK);
+                let a1 = coopLoadT<MatrixA>(&tile_x[x_row + MATRIX * BLOCK + k], BLOCK);
+                // The transpose of the weight's rows.
+                let b0 = coopLoad<MatrixB>(&tile_w[w_row + k], BLOCK);
+                let b1 = coopLoad<MatrixB>(&tile_w[w_row + MATRIX * BLOCK + k], BLOCK);
+                acc[4u * p] = coopMultiplyAdd(a0, b0, acc[4u * p]);
+                acc[4u * p + 1u] = coopMultiplyAdd(a0, b1, acc[4u * p + 1u]);
+                acc[4u * p + 2u] = coopMultiplyAdd(a1, b0, acc[4u * p + 2u]);
+                acc[4u * p + 3u] = coopMultiplyAdd(a1, b1, acc[4u * p + 3u]);
+            }
+        }
+    }
+
+    for (var upper = 0u; upper < 2u; upper++) {
+        workgroupBarrier();
+        for (var p = 0u; p < MOST_PIECES; p++) {
+            let piece = subgroup + p * num_subgroups;
+            if (piece >= PIECES) { break; }
+            let at = piece_row(piece) / 2u * TILE + piece_col(piece);
+            coopStoreT(acc[4u * p + 2u * upper], &half_tile[at], TILE);
+            coopStoreT(acc[4u * p + 2u * upper + 1u], &half_tile[at + MATRIX], TILE);
+        }
+        workgroupBarrier();
+        for (var i = li; i < TILE / 2u * OUT_COLS; i += WG) {
+            let half_row = i / OUT_COLS;
+            let out_col = i % OUT_COLS;
+            let row = first_row + half_row / MATRIX * PIECE + upper * MATRIX + half_row % MATRIX;
+            let col = first_col + out_col;
+            if (row < rows && col < params.cols) {
+                let at = half_row * TILE + out_col / MATRIX * MATRIX * PARTS + out_col % MATRIX;
+                write_out(row, col, combined(half_tile[at], half_tile[at + MATRIX * (PARTS - 1u)]));
+            }
+        }
+    }
+}

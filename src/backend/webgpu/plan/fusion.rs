@@ -1,0 +1,190 @@
+//! Which ops of a program become one kernel: a norm before a product is folded into it, and so is the gate after it.
+
+use super::super::super::{ActId, Op, Program, WeightId};
+
+/// An op, or a product with what is folded into it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Fused {
+    Op(Op),
+    Product(Product),
+}
+
+/// A matrix product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Product {
+    /// Its input; with a norm, where that leaves its output when the kernel does not fold it.
+    pub(super) x: ActId,
+    /// The norm that is folded into it.
+    pub(super) norm: Option<Norm>,
+    pub(super) weight: WeightId,
+    pub(super) bias: Option<WeightId>,
+    /// With a gate, that op's output.
+    pub(super) out: ActId,
+    pub(super) accumulate: bool,
+    /// Whether the [`Op::SiluMul`] after it is folded into it.
+    pub(super) gate: bool,
+}
+
+/// An [`Op::RmsNorm`] before a product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Norm {
+    pub(super) x: ActId,
+    pub(super) weight: WeightId,
+    pub(super) eps: f32,
+}
+
+/// The program with what can be folded folded. `can_gate` tells of a weight whether a kernel sees gate and up at once.
+///
+/// A folded op's output is never written, so nothing else may read it; and a kernel's output must not be its input, which
+/// others of its workgroups still read.
+pub(super) fn fuse(program: &Program, can_gate: impl Fn(WeightId) -> bool) -> Vec<Fused> {
+    let mut fused = Vec::new();
+    let mut at = 0;
+    while let Some(&op) = program.ops.get(at) {
+        let norm = norm_into_product(program, at);
+        let product_at = at + usize::from(norm.is_some());
+        let Op::MatMul { x, weight, bias, out, accumulate } = program.ops[product_at] else {
+            fused.push(Fused::Op(op));
+            at += 1;
+            continue;
+        };
+        let mut product = Product { x, norm, weight, bias, out, accumulate, gate: false };
+        at = product_at + 1;
+        if let Some(out) = gate_of_product(program, product_at, &product).filter(|_| can_gate(weight)) {
+            product = Product { out, gate: true, ..product };
+            at += 1;
+        }
+        fused.push(Fused::Product(product));
+    }
+    fused
+}
+
+/// The norm at `at`, if it can be folded into the product after it.
+fn norm_into_product(program: &Program, at: usize) -> Option<Norm> {
+    let Op::RmsNorm { x, weight, eps, out: normed } = program.ops[at] else { return None };
+    let Some(&Op::MatMul { x: input, out, .. }) = program.ops.get(at + 1) else { return None };
+    let fits = input == normed && out != x && is_read_only_by(program, normed, at + 1);
+    fits.then_some(Norm { x, weight, eps })
+}
+
+/// The output of the gate after the product at `at`, if it can be folded into it.
+fn gate_of_product(program: &Program, at: usize, product: &Product) -> Option<ActId> {
+    let Some(&Op::SiluMul { gate_up, out }) = program.ops.get(at + 1) else { return None };
+    let fits = gate_up == product.out
+        && !product.accumulate
+        && product.bias.is_none()
+        && out != product.x
+        && product.norm.is_none_or(|norm| out != norm.x)
+        && is_read_only_by(program, gate_up, at + 1);
+    fits.then_some(out)
+}
+
+/// Whether no op but the one at `reader` reads `activation` before it is overwritten, in this step or the next.
+fn is_read_only_by(program: &Program, activation: ActId, reader: usize) -> bool {
+    let (before, from) = program.ops.split_at(reader);
+    let mut later = from[1..].iter().chain(before);
+    let next = later.find(|op| reads(op, activation) || overwrites(op, activation));
+    program.logits != Some(activation) && next.is_none_or(|op| !reads(op, activation))
+}
+
+fn reads(op: &Op, activation: ActId) -> bool {
+    match *op {
+        Op::Embed { .. } => false,
+        Op::RmsNorm { x, .. } | Op::SelectLogitsRows { x, .. } => x == activation,
+        Op::MatMul { x, out, accumulate, .. } => x == activation || (accumulate && out == activation),
+        Op::RopeAndCache { qkv, .. } => qkv == activation,
+        Op::PagedAttention { q, .. } => q == activation,
+        Op::SiluMul { gate_up, .. } => gate_up == activation,
+    }
+}
+
+fn overwrites(op: &Op, activation: ActId) -> bool {
+    match *op {
+        Op::MatMul { out, accumulate, .. } => out == activation && !accumulate,
+        Op::Embed { out, .. }
+        | Op::RmsNorm { out, .. }
+        | Op::SelectLogitsRows { out, .. }
+        | Op::PagedAttention { out, .. }
+        | Op::SiluMul { out, .. } => out == activation,
+        Op::RopeAndCache { q, .. } => q == activation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::super::{AttentionShape, RopeTable};
+    use super::*;
+
+    const NORM: WeightId = WeightId(0);
+    const MATRIX: WeightId = WeightId(1);
+    const X: ActId = ActId(0);
+    const NORMED: ActId = ActId(1);
+    const OUT: ActId = ActId(2);
+    const GATED: ActId = ActId(3);
+
+    fn program(ops: &[Op]) -> Program {
+        let attention = AttentionShape { num_heads: 1, num_kv_heads: 1, head_dim: 16, scale: 1.0 };
+        Program { activations: Vec::new(), ops: ops.to_vec(), attention, rope: RopeTable::default(), logits: None }
+    }
+
+    fn norm(x: ActId, out: ActId) -> Op {
+        Op::RmsNorm { x, weight: NORM, eps: 1e-5, out }
+    }
+
+    fn matmul(x: ActId, out: ActId) -> Op {
+        Op::MatMul { x, weight: MATRIX, bias: None, out, accumulate: false }
+    }
+
+    fn silu(gate_up: ActId, out: ActId) -> Op {
+        Op::SiluMul { gate_up, out }
+    }
+
+    /// How many kernels `ops` become.
+    fn kernels(ops: &[Op]) -> usize {
+        fuse(&program(ops), |_| true).len()
+    }
+
+    #[test]
+    fn norm_product_and_gate_become_one() {
+        let fused = fuse(&program(&[norm(X, NORMED), matmul(NORMED, OUT), silu(OUT, GATED)]), |_| true);
+        let norm = Some(Norm { x: X, weight: NORM, eps: 1e-5 });
+        let product =
+            Product { x: NORMED, norm, weight: MATRIX, bias: None, out: GATED, accumulate: false, gate: true };
+        assert_eq!(fused, [Fused::Product(product)]);
+    }
+
+    #[test]
+    fn what_is_read_again_is_not_folded() {
+        assert_eq!(kernels(&[norm(X, NORMED), matmul(NORMED, OUT), matmul(NORMED, GATED)]), 3);
+        assert_eq!(kernels(&[norm(X, NORMED), matmul(NORMED, OUT), norm(X, NORMED), matmul(NORMED, GATED)]), 2);
+        assert_eq!(kernels(&[matmul(X, OUT), silu(OUT, GATED), norm(OUT, NORMED)]), 3);
+        // By the next step, before it is written again.
+        assert_eq!(kernels(&[matmul(NORMED, GATED), norm(X, NORMED), matmul(NORMED, OUT)]), 3);
+        let mut logits = program(&[matmul(X, OUT), silu(OUT, GATED)]);
+        logits.logits = Some(OUT);
+        assert_eq!(fuse(&logits, |_| true).len(), 2);
+    }
+
+    #[test]
+    fn no_kernel_writes_what_it_reads() {
+        let accumulate = Op::MatMul { x: NORMED, weight: MATRIX, bias: None, out: X, accumulate: true };
+        assert_eq!(kernels(&[norm(X, NORMED), accumulate]), 2);
+        assert_eq!(kernels(&[norm(X, NORMED), matmul(NORMED, OUT), silu(OUT, X)]), 2);
+        assert_eq!(kernels(&[matmul(X, OUT), silu(OUT, X)]), 2);
+    }
+
+    #[test]
+    fn only_a_plain_product_of_a_weight_seen_at_once_is_gated() {
+        assert_eq!(fuse(&program(&[matmul(X, OUT), silu(OUT, GATED)]), |_| false).len(), 2);
+        let biased = Op::MatMul { x: X, weight: MATRIX, bias: Some(NORM), out: OUT, accumulate: false };
+        assert_eq!(kernels(&[biased, silu(OUT, GATED)]), 2);
+        let residual = Op::MatMul { x: X, weight: MATRIX, bias: None, out: OUT, accumulate: true };
+        assert_eq!(kernels(&[residual, silu(OUT, GATED)]), 2);
+    }
+
+    #[test]
+    fn what_does_not_follow_is_left_alone() {
+        assert_eq!(kernels(&[norm(X, NORMED)]), 1);
+        assert_eq!(kernels(&[norm(X, NORMED), matmul(X, OUT), silu(NORMED, GATED)]), 3);
+    }
+}

@@ -1,0 +1,124 @@
+//! How many dispatches a step takes, on a Llama of small layers.
+
+use super::super::super::kernel_cases::{SeqPlan, StepData};
+use super::super::super::{
+    ActId, Activation, AttentionShape, Backend, HostWeight, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable,
+    Rows, StepLimits, WeightFormat, WeightId, WeightPart,
+};
+use super::super::step_words::StepWords;
+use super::super::{GpuDevice, Variant, WebGpuBackend};
+use std::borrow::Cow;
+
+const HIDDEN: u32 = 64;
+const INTERMEDIATE: u32 = 96;
+const HEADS: AttentionShape = AttentionShape { num_heads: 4, num_kv_heads: 2, head_dim: 16, scale: 0.25 };
+
+const HIDDEN_STATE: ActId = ActId(0);
+const NORMED: ActId = ActId(1);
+const QKV: ActId = ActId(2);
+const Q: ActId = ActId(3);
+const ATTENTION: ActId = ActId(4);
+const GATE_UP: ActId = ActId(5);
+const MLP: ActId = ActId(6);
+const COLS: [u32; 7] = [HIDDEN, HIDDEN, 128, HIDDEN, HIDDEN, 2 * INTERMEDIATE, INTERMEDIATE];
+
+fn matrix(backend: &mut WebGpuBackend, cols: u32, parts: &[(WeightFormat, u32)]) -> WeightId {
+    let part = |&(format, rows): &(WeightFormat, u32)| {
+        let bytes = rows as usize * format.row_bytes(cols as usize).expect("whole blocks");
+        WeightPart { format, rows: rows as usize, data: Cow::Owned(vec![0; bytes]) }
+    };
+    let parts = parts.iter().map(part).collect();
+    let weight = HostWeight { name: "weight".to_owned(), cols: cols as usize, parts };
+    backend.upload_weight(&weight).expect("it fits")
+}
+
+fn program(backend: &mut WebGpuBackend, layers: u32, gate_up: [WeightFormat; 2]) -> Program {
+    let [norm, qkv, output, mlp, down] = [
+        (HIDDEN, &[(WeightFormat::F32, 1)][..]),
+        (HIDDEN, &[(WeightFormat::Q4_1, 128)]),
+        (HIDDEN, &[(WeightFormat::Q4_1, HIDDEN)]),
+        (HIDDEN, &[(gate_up[0], INTERMEDIATE), (gate_up[1], INTERMEDIATE)]),
+        (INTERMEDIATE, &[(WeightFormat::Q4_1, HIDDEN)]),
+    ]
+    .map(|(cols, parts)| matrix(backend, cols, parts));
+    let rms_norm = |x, out| Op::RmsNorm { x, weight: norm, eps: 1e-5, out };
+    let matmul = |x, weight, out, accumulate| Op::MatMul { x, weight, bias: None, out, accumulate };
+    let of_layer = |layer| {
+        [
+            rms_norm(HIDDEN_STATE, NORMED),
+            matmul(NORMED, qkv, QKV, false),
+            Op::RopeAndCache { layer, qkv: QKV, q: Q, pairing: RopePairing::Halves },
+            Op::PagedAttention { layer, q: Q, out: ATTENTION },
+            matmul(ATTENTION, output, HIDDEN_STATE, true),
+            rms_norm(HIDDEN_STATE, NORMED),
+            matmul(NORMED, mlp, GATE_UP, false),
+            Op::SiluMul { gate_up: GATE_UP, out: MLP },
+            matmul(MLP, down, HIDDEN_STATE, true),
+        ]
+    };
+    let activation = |cols| Activation { name: "activation", rows: Rows::Tokens, cols };
+    let rope = RopeTable { cos: vec![1.0; 512 * 8], sin: vec![0.0; 512 * 8] };
+    Program {
+        activations: COLS.map(activation).to_vec(),
+        ops: (0..layers).flat_map(of_layer).collect(),
+        attention: HEADS,
+        rope,
+        logits: None,
+    }
+}
+
+/// Dispatches of one layer in a step, whatever comes before and after the layers.
+fn dispatches_per_layer(variant: Variant, gate_up: [WeightFormat; 2], step: &StepData) -> usize {
+    let gpu = GpuDevice::open(Some("llvmpipe"), Some(variant)).unwrap_or_else(|error| {
+        panic!("{error}; `cargo xtask test` installs the adapter: mesa-vulkan-drivers (llvmpipe)")
+    });
+    let [two, five] = [2, 5].map(|layers| {
+        let mut backend = WebGpuBackend::new(gpu.clone());
+        let program = program(&mut backend, layers, gate_up);
+        let (num_kv_heads, head_dim) = (HEADS.num_kv_heads, HEADS.head_dim);
+        let dtype = KvDtype::F16;
+        let kv = KvLayout { num_layers: layers, num_blocks: 64, block_size: 16, num_kv_heads, head_dim, dtype };
+        let limits = StepLimits {
+            max_tokens: 64,
+            max_seqs: 8,
+            max_logits_rows: 8,
+            max_block_table_entries: 64,
+            max_block_copies: 8,
+            max_draws: 8,
+            max_adjustments: 8,
+            batch_invariant: false,
+        };
+        backend.prepare(program, kv, limits).expect("the kernels compile");
+        let mut words = StepWords::default();
+        words.build(&step.input(), &backend.prepared().tiling);
+        backend.prepared().plan.dispatches(&words.counts).count()
+    });
+    (five - two) / 3
+}
+
+fn decode(context_len: u32, tokens: u32) -> StepData {
+    let table = |seq: u32| (0..context_len / 16 + 1).map(|block| block + seq * (context_len / 16 + 1)).collect();
+    let seqs: Vec<SeqPlan> = (0..tokens).map(|seq| SeqPlan { context_len, query_len: 1, table: table(seq) }).collect();
+    StepData::new(&seqs)
+}
+
+const EACH_VARIANT: [Variant; 3] = [Variant::Cpu, Variant::Subgroup, Variant::Plain];
+
+#[test]
+fn a_decode_takes_six_dispatches_a_layer_and_seven_where_its_context_is_split() {
+    let same = [WeightFormat::Q4_1; 2];
+    for variant in EACH_VARIANT {
+        for tokens in [1, 8] {
+            assert_eq!(dispatches_per_layer(variant, same, &decode(100, tokens)), 6, "{variant}, {tokens} sequences");
+        }
+        assert_eq!(dispatches_per_layer(variant, same, &decode(400, 1)), 7, "{variant}");
+    }
+}
+
+#[test]
+fn gate_and_up_of_different_formats_take_two_more() {
+    let different = [WeightFormat::Q4_1, WeightFormat::F16];
+    for variant in EACH_VARIANT {
+        assert_eq!(dispatches_per_layer(variant, different, &decode(100, 1)), 8, "{variant}");
+    }
+}
