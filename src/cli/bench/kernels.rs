@@ -195,13 +195,16 @@ fn small_selection() -> Selection {
     }
 }
 
+/// Keeps what there is so far: the rows, and what was left out.
+type Keep<'a> = dyn FnMut(&[Row], &[String]) -> Result<()> + 'a;
+
 /// Every program on every target; `after_each` gets what there is so far.
 fn measure_all(
     args: &KernelsArgs,
     targets: &[OpenTarget],
     plan: &mut Plan,
     rows: &mut Vec<Row>,
-    after_each: &mut dyn FnMut(&[Row], &[String]) -> Result<()>,
+    after_each: &mut Keep<'_>,
 ) -> Result<()> {
     let all: Vec<BenchProgram> = plan.shapes.iter().flat_map(|shape| programs(shape, &plan.selection)).collect();
     let wanted: Vec<BenchProgram> = all.into_iter().filter(|program| program.name().contains(&args.kernel)).collect();

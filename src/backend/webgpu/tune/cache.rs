@@ -185,7 +185,6 @@ mod tests {
             subgroup_sizes: Some((32, 32)),
             matrix_size: None,
             shader_f16: true,
-            matrix_size: None,
             max_binding_bytes: 1 << 30,
             max_buffer_bytes: 1 << 30,
             memory_bytes: None,
