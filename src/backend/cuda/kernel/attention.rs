@@ -107,7 +107,7 @@ pub(in super::super) fn attention_prefill(
         let rows = tiling.prefill_tokens * tiling.heads_per_group;
         let workgroup_bytes = prefill_bytes(rows, tiling.prefill_keys, shape.head_dim, layout.dtype);
         build("attention_prefill", cuda!("attention_prefill.cu"), rows / PREFILL_TEAM_ROWS * PREFILL_LANES)
-            .limits(200, workgroup_bytes)
+            .limits(224, workgroup_bytes)
     }
     .kv(shape, layout)
     .include(cuda!("include/attention.cuh"))
