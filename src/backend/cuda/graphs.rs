@@ -71,11 +71,6 @@ impl Graphs {
         }
     }
 
-    /// How many graphs there are.
-    pub(super) fn captured(&self) -> usize {
-        self.by_size.values().filter(|(graph, _)| graph.is_some()).count()
-    }
-
     fn launch(&self, plan: &Plan, counts: &StepCounts) -> Result<(), BackendError> {
         plan.launches(counts).iter().try_for_each(|launch| self.driver.launch(launch))
     }

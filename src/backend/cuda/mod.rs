@@ -12,6 +12,7 @@ mod cubin_cache;
 mod device;
 mod driver;
 mod emulate;
+mod events;
 mod graphs;
 mod kernel;
 mod library;
@@ -27,9 +28,11 @@ pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
 use super::cpu::draw;
-use super::step_words::{self, AttentionTiling, StepWords};
-use super::{ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput};
-use super::{MAX_TOP_K, StepLimits, StepOutput, WeightId};
+use super::step_words::{self, AttentionTiling, StepCounts, StepWords};
+use super::{
+    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvDtype, KvLayout, MAX_TOP_K,
+    ProfileClock, Program, Rows, StepInput, StepLimits, StepOutput, WeightId,
+};
 use driver::Buffer;
 use graphs::Graphs;
 use kernel::{LOGITS_CHUNK, attention_tiling};
@@ -46,6 +49,8 @@ pub struct CudaBackend {
     words: StepWords,
     allocated_bytes: u64,
     decode: DecodeKernel,
+    /// The times of the last step, if they are wanted.
+    profile: Option<ForwardProfile>,
 }
 
 struct Prepared {
@@ -68,6 +73,7 @@ impl CudaBackend {
             words: StepWords::default(),
             allocated_bytes: 0,
             decode: DecodeKernel::default(),
+            profile: None,
         }
     }
 
@@ -75,11 +81,6 @@ impl CudaBackend {
     pub fn with_decode_kernel(mut self, decode: DecodeKernel) -> Self {
         self.decode = decode;
         self
-    }
-
-    /// How many sizes of steps have been captured as graphs.
-    pub fn captured_graphs(&self) -> usize {
-        self.prepared.as_ref().map_or(0, |prepared| prepared.graphs.captured())
     }
 
     fn prepared(&self) -> &Prepared {
@@ -154,6 +155,14 @@ impl CudaBackend {
 }
 
 impl Prepared {
+    /// Runs a step's launches, and says what each took.
+    fn run_timed(&self, driver: &dyn Driver, counts: &StepCounts) -> Result<Vec<DispatchTime>, BackendError> {
+        let names = self.plan.names(counts);
+        let times = driver.launch_timed(&self.plan.launches(counts))?.unwrap_or_else(|| vec![(0, 0); names.len()]);
+        let dispatch = |(kernel, (begin_ns, end_ns))| DispatchTime { kernel, begin_ns, end_ns };
+        Ok(names.into_iter().zip(times).map(dispatch).collect())
+    }
+
     /// What comes back of a step: token ids, the likeliest tokens, whole rows of logits. The rows that tokens are drawn from
     /// come back whole as well, and the reference draws: these kernels have no twin yet.
     fn read_back(
@@ -222,7 +231,12 @@ impl Backend for CudaBackend {
                 "the CUDA kernels have no KV pool of int8: use --kv-cache-dtype f16".to_owned(),
             ));
         }
-        let tiling = attention_tiling(&program.attention, kv.dtype, limits.batch_invariant);
+        let tiling = attention_tiling(
+            &program.attention,
+            kv.dtype,
+            self.driver.traits().compute_capability,
+            limits.batch_invariant,
+        );
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         buffers.rope.write(0, bytemuck::cast_slice(&rope))?;
@@ -253,7 +267,10 @@ impl Backend for CudaBackend {
         }
         self.words.build(input, prepared.kv.block_size, &prepared.tiling);
         prepared.buffers.step.write(0, bytemuck::cast_slice(&self.words.words))?;
-        prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?;
+        match &mut self.profile {
+            None => prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?,
+            Some(profile) => profile.dispatches = prepared.run_timed(&*self.driver, &self.words.counts)?,
+        }
         prepared.read_back(&*self.driver, input, output)
     }
 
@@ -292,6 +309,16 @@ impl Backend for CudaBackend {
             rest = after;
         }
         Ok(())
+    }
+
+    /// Steps are launched kernel by kernel then: a graph does not tell its kernels' times.
+    fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
+        self.profile.get_or_insert_default();
+        Ok(if self.driver.launch_timed(&[])?.is_some() { ProfileClock::InPass } else { ProfileClock::None })
+    }
+
+    fn take_profile(&mut self) -> Option<ForwardProfile> {
+        self.profile.as_mut().map(std::mem::take)
     }
 
     fn memory(&self) -> DeviceMemory {
