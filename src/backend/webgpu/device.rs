@@ -24,7 +24,8 @@ pub struct GpuDevice {
     pub(super) variant: Variant,
     pub(super) tuning: Tuning,
     summary: AdapterSummary,
-    pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    /// By their source; shared by all that [`GpuDevice::with_kernels`] gives.
+    pipelines: Arc<Mutex<HashMap<String, Arc<Pipeline>>>>,
     first_error: Arc<Mutex<Option<String>>>,
 }
 
@@ -77,7 +78,7 @@ impl GpuDevice {
             variant: chosen,
             tuning: Tuning::default(),
             summary,
-            pipelines: Mutex::new(HashMap::new()),
+            pipelines: Arc::default(),
             first_error,
         }))
     }
@@ -90,7 +91,7 @@ impl GpuDevice {
             variant,
             tuning,
             summary: self.summary.clone(),
-            pipelines: Mutex::new(HashMap::new()),
+            pipelines: self.pipelines.clone(),
             first_error: self.first_error.clone(),
         })
     }
