@@ -82,11 +82,10 @@ impl OpenDevice {
 
     /// Whether its kernels take a KV pool of this type.
     pub fn has_kv_dtype(&self, dtype: KvDtype) -> bool {
-        match self {
-            #[cfg(feature = "webgpu")]
-            Self::WebGpu(_) => true,
+        match (self, dtype) {
             #[cfg(feature = "cuda")]
-            Self::Cuda(_) => dtype != KvDtype::Int8,
+            (Self::Cuda(_), KvDtype::Int8) => false,
+            _ => true,
         }
     }
 
