@@ -22,7 +22,8 @@ pub(super) fn cases() -> Vec<KernelCase> {
         for about in [Temperature, TopK, TopP, MinP, Adjustments, Together] {
             let build = move |rng: &mut SplitMix64| data(rng, about, vocab);
             let case = KernelCase::new("draw", format!("{about:?}/{vocab}"), 1e-4, build);
-            cases.push(case.quick_if(vocab == 1024 || about == Together));
+            // The large vocabulary with few rows only: on a software adapter with barriers it takes its time.
+            cases.push(case.quick_if(vocab == 1024 || about == TopP));
         }
     }
     cases

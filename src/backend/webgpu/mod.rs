@@ -88,11 +88,16 @@ impl WantedBytes {
         let (argmax, rest) = bytes.split_at(self.argmax as usize);
         let (drawn, rest) = rest.split_at(self.drawn as usize);
         let (top_k, logits) = rest.split_at(self.top_k as usize);
-        output.argmax.extend_from_slice(bytemuck::cast_slice(argmax));
-        output.drawn.extend_from_slice(bytemuck::cast_slice(drawn));
-        output.top_k.extend_from_slice(bytemuck::cast_slice(top_k));
-        output.logits.extend_from_slice(bytemuck::cast_slice(logits));
+        append(&mut output.argmax, argmax);
+        append(&mut output.drawn, drawn);
+        append(&mut output.top_k, top_k);
+        append(&mut output.logits, logits);
     }
+}
+
+/// Appends values to `to`; where `bytes` begin in memory is any address.
+fn append<T: bytemuck::AnyBitPattern>(to: &mut Vec<T>, bytes: &[u8]) {
+    to.extend(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>));
 }
 
 impl Prepared {
@@ -146,6 +151,7 @@ impl Prepared {
 impl WebGpuBackend {
     /// A backend with no weights on an open device.
     pub fn new(gpu: Arc<GpuDevice>) -> Self {
+        let pace = Pace::new(gpu.summary().is_software);
         Self {
             tuning: gpu.tuning,
             gpu,
@@ -153,7 +159,7 @@ impl WebGpuBackend {
             prepared: None,
             words: StepWords::default(),
             read_back: ReadBack::default(),
-            pace: Pace::default(),
+            pace,
             profiler: None,
             allocated_bytes: 0,
         }

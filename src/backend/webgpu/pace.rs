@@ -2,27 +2,34 @@
 //!
 //! Operating systems reset a GPU whose submit takes too long: Windows after 2 seconds. A step that would take longer than a
 //! fraction of that is submitted in parts, between dispatches, so its results are the same. One dispatch is never cut:
-//! the step's token budget bounds it.
+//! the step's token budget bounds it. Nobody watches a software adapter, where a second submit would only make the host wait
+//! for the first.
 
 use std::time::Duration;
 
 /// What a submit should take at most, in seconds.
 const SUBMIT_S: f64 = 0.25;
-/// Multiply-adds of a submit, at least: at 4e9 a second, which two cores of a software adapter do, as long as above. Nothing
-/// that runs models is much slower, and this is what the first step goes by.
+/// Multiply-adds of a submit, at least; at 4e9 a second, slower than any GPU that is worth using, as long as above. The first
+/// step goes by this.
 const LEAST_WORK: u64 = 1_000_000_000;
 /// Weight of the newest step.
 const NEWEST: f64 = 0.25;
 
 /// Measures the device's speed, and says what a submit may hold. Work is counted in multiply-adds. Decode steps, which wait
 /// for memory, make the device look slower than it is: then there are more submits than necessary, never fewer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
     work_per_second: Option<f64>,
+    /// The budget, whatever is measured.
     fixed: Option<u64>,
 }
 
 impl Pace {
+    /// Of a device that has not run a step.
+    pub(super) fn new(is_software: bool) -> Self {
+        Self { work_per_second: None, fixed: is_software.then_some(u64::MAX) }
+    }
+
     /// Work of one submit, at most.
     pub(super) fn budget(&self) -> u64 {
         let measured = self.work_per_second.map_or(0, |speed| (speed * SUBMIT_S) as u64);
@@ -49,7 +56,8 @@ mod tests {
 
     #[test]
     fn the_budget_follows_the_measured_speed() {
-        let mut pace = Pace::default();
+        assert_eq!(Pace::new(true).budget(), u64::MAX);
+        let mut pace = Pace::new(false);
         assert_eq!(pace.budget(), LEAST_WORK);
         pace.measured(8_000_000_000, Duration::from_secs(1));
         assert_eq!(pace.budget(), 2_000_000_000);
