@@ -41,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     const u32 lane = threadIdx.x % SUBGROUP;
     const u32 t = lane % 4u;
-    const u32 first_position = position(step, item.first_token);
+    const u32 first_position = position(step, query(step, item, 0u).token);
 
     // The lane's two rows; those past the item's tokens repeat its last token, and are not written.
     u32 token[2], head[2], last_key[2];
@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
     for (u32 s = 0u; s < STEPS; s++) {
 #pragma unroll
         for (u32 i = 0u; i < 4u; i++) {
-            const u32 at = item.first_token + least(token[i % 2u], item.num_tokens - 1u);
+            const u32 at = query(step, item, token[i % 2u]).token;
             const float2 v = q[(at * HEADS + head[i % 2u]) * (HEAD_DIM / 2u) + s * 8u + t + i / 2u * 4u];
             split(v.x * params.scale, v.y * params.scale, factors[s][0][i], factors[s][1][i]);
         }
@@ -147,8 +147,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
 #pragma unroll
     for (u32 r = 0u; r < 2u; r++) {
         const float total = row_sum(sum[r]);
-        if (token[r] >= item.num_tokens) continue;
-        float2* row = out + ((item.first_token + token[r]) * HEADS + head[r]) * (HEAD_DIM / 2u);
+        if (token[r] >= item.num_queries) continue;
+        float2* row = out + (query(step, item, token[r]).token * HEADS + head[r]) * (HEAD_DIM / 2u);
 #pragma unroll
         for (u32 n = 0u; n < TILES; n++) {
             row[n * 4u + t] = make_float2(acc[n][2u * r] / total, acc[n][2u * r + 1u] / total);
