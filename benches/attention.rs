@@ -8,7 +8,7 @@ use bindery::backend::kernel_cases::{BLOCK_SIZE, SeqPlan, SplitMix64, StepData};
 use bindery::backend::webgpu::{GpuDevice, WebGpuBackend};
 use bindery::backend::{
     ActId, Activation, AttentionShape, Backend, BackendError, KvDtype, KvLayout, Op, Program, RopeTable, Rows,
-    StepLimits,
+    StepLimits, StepOutput,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,6 +82,8 @@ impl Case {
             max_logits_rows: 1,
             max_block_table_entries: step.block_tables.len() as u32,
             max_block_copies: 0,
+            max_draws: 0,
+            max_adjustments: 0,
             batch_invariant: false,
             cascade_attention: self.cascade,
         };
@@ -116,10 +118,11 @@ impl Prepared {
 fn compare(gpu: &Arc<GpuDevice>, title: &str, cases: &[Case]) -> Result<(), BackendError> {
     let mut prepared =
         cases.iter().map(|case| case.prepare(gpu.clone())).collect::<Result<Vec<Prepared>, BackendError>>()?;
+    let mut output = StepOutput::default();
     for round in 0..=ROUNDS {
         for one in &mut prepared {
             let start = Instant::now();
-            one.backend.forward(&one.step.input())?;
+            one.backend.forward(&one.step.input(), &mut output)?;
             // The first compiles the kernels.
             if round > 0 {
                 one.times.push(start.elapsed());

@@ -46,6 +46,7 @@ fn attention_by_blocks() {
 }
 
 #[test]
-fn products_without_tensor_cores() {
-    run(device(75), DecodeKernel::Teams, |case| case.kernel == "matmul" && case.quick);
+fn products_and_attention_without_tensor_cores() {
+    let replaced = |case: &KernelCase| ["matmul", "paged_attention"].contains(&case.kernel);
+    run(device(75), DecodeKernel::Teams, |case| replaced(case) && case.quick);
 }

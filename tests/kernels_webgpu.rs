@@ -56,6 +56,24 @@ fn swiftshader_plain_kernels() {
     run("SwiftShader", Variant::Plain, |case| case.quick);
 }
 
+/// A step in as many submits as it has matrix products is the same step.
+#[test]
+fn lavapipe_submits_in_parts() {
+    let gpu = open("llvmpipe", Variant::Cpu);
+    for case in all_cases().iter().filter(|case| case.kernel == "tiny_model") {
+        let run = |budget: u64| {
+            run_case(case, &mut || {
+                let mut backend = WebGpuBackend::new(gpu.clone());
+                backend.set_submit_budget(budget);
+                Ok(Box::new(backend))
+            })
+            .unwrap_or_else(|error| panic!("{}: {error}", case.name))
+        };
+        // Equal down to the largest error against the reference.
+        assert_eq!(run(1), run(u64::MAX), "{}", case.name);
+    }
+}
+
 /// Whatever numbers a timing may choose, the results are right.
 #[test]
 fn lavapipe_tuned_kernels() {

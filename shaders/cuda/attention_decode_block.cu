@@ -49,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode_block(
         float p[HEADS_PER_GROUP];
 #pragma unroll
         for (u32 g = 0u; g < HEADS_PER_GROUP; g++) p[g] = 0.0f;
-#pragma unroll 4
+#pragma unroll 2
         for (u32 octet = lane % KEY_LANES; octet < OCTETS; octet += KEY_LANES) {
             const Vec8 k = unpack_octet(k_pool[k_at + octet]);
 #pragma unroll

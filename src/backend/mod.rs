@@ -35,7 +35,9 @@ pub use noise::fill_with_noise;
 pub use open::{BackendKind, DeviceChoice, OpenDevice};
 pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
 pub use program::{ActId, Activation, AttentionShape, Op, Program, RopePairing, RopeTable, Rows};
-pub use step::{MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenScore};
+pub use step::{
+    DRAWN_BROKEN, DRAWN_NOTHING, LogitAdjustment, MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenDraw, TokenScore,
+};
 pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};
 
 /// What the outside world did to a backend.
@@ -98,12 +100,12 @@ pub trait Backend: Send {
     /// The KV pool's contents are zero at first.
     fn prepare(&mut self, program: Program, kv: KvLayout, limits: StepLimits) -> Result<(), BackendError>;
 
-    /// Runs the program once: block copies, then every op in order, then the argmax of each logits row
-    /// and the likeliest tokens of those that ask for them.
+    /// Runs the program once: block copies, then every op in order, then the argmax of each logits row, the likeliest
+    /// tokens of those that ask for them, and the draws. `output` is overwritten.
     ///
     /// # Panics
     /// If `input` is inconsistent (see [`StepInput::check`]): that is a bug of the caller, never of a client.
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError>;
+    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError>;
 
     /// Writes the first `values.len()` elements of an activation (f32, row-major).
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError>;

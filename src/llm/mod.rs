@@ -48,7 +48,7 @@ pub use profile::{HostTimes, KernelTimes, Profile};
 use crate::backend::{Backend, StepLimits};
 use crate::engine::{BlockEvent, Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
 use crate::model::{Checkpoint, Llama, LoadFormat, LoadProgress, ModelConfig, ModelRunner};
-use crate::sampling::{ParamCaps, Sampler, SamplingParams};
+use crate::sampling::{DrawList, ParamCaps, Sampler, SamplingParams};
 use crate::structured::{Grammar, GrammarCompiler};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
 use beam::Beams;
@@ -56,6 +56,7 @@ use preemption::CostMeter;
 use request::ActiveRequest;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use step::StepMemory;
 
 /// A loaded model and everything that is being generated with it.
 pub struct Llm {
@@ -67,6 +68,9 @@ pub struct Llm {
     chat_template: Result<Arc<ChatTemplate>, TextError>,
     compiler: Arc<GrammarCompiler>,
     active: BTreeMap<RequestId, ActiveRequest>,
+    /// `None` during a step.
+    memory: Option<StepMemory>,
+    times: HostTimes,
     kv_memory: KvMemory,
     /// Measures what preemption costs, unless its mode is given.
     costs: Option<CostMeter>,
@@ -145,6 +149,7 @@ impl Llm {
             policy: options.policy,
         };
         let eos_token_ids = eos_token_ids(&config, tokenizer.as_deref().ok());
+        let draws = DrawList::new(eos_token_ids.clone(), config.vocab_size, limits.max_adjustments / limits.max_draws);
         let identity = checkpoint.identity();
         let mut runner = ModelRunner::new(backend, config, identity);
         runner.reserve_host_blocks(num_host_blocks);
@@ -156,6 +161,8 @@ impl Llm {
             tokenizer,
             chat_template,
             active: BTreeMap::new(),
+            memory: Some(StepMemory::new(draws)),
+            times: HostTimes::default(),
             kv_memory,
             costs: (options.preemption_mode == PreemptionMode::Auto && num_host_blocks > 0).then(CostMeter::default),
             profile,
@@ -210,6 +217,11 @@ impl Llm {
     /// Longest sequence, prompt and completion, in tokens.
     pub fn max_model_len(&self) -> u32 {
         self.scheduler.config().max_model_len
+    }
+
+    /// Where the time of the last step went.
+    pub fn step_times(&self) -> HostTimes {
+        self.times
     }
 
     /// The scheduler's counters.
@@ -357,6 +369,11 @@ impl Llm {
     }
 }
 
+/// Tokens that one sequence's draws may adjust, at most, as long as there are few sequences; more are sampled on the host.
+const MOST_ADJUSTMENTS_PER_SEQ: u32 = 4096;
+/// The same for all sequences of a step together (16 bytes each).
+const MOST_ADJUSTMENTS: u32 = 1 << 20;
+
 fn eos_token_ids(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Vec<TokenId> {
     let mut ids = config.eos_token_ids.clone();
     ids.extend(tokenizer.map_or(&[][..], Tokenizer::eos));
@@ -375,6 +392,8 @@ impl LlmOptions {
                 .max_num_seqs
                 .saturating_mul(max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE)),
             max_block_copies: self.max_num_seqs,
+            max_draws: self.max_num_seqs,
+            max_adjustments: self.max_num_seqs.saturating_mul(MOST_ADJUSTMENTS_PER_SEQ).min(MOST_ADJUSTMENTS),
             batch_invariant: self.batch_invariant,
             cascade_attention: !self.disable_cascade_attn,
         }

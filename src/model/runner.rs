@@ -2,7 +2,7 @@
 
 use super::config::ModelConfig;
 use super::host_blocks::HostBlocks;
-use crate::backend::{Backend, BackendError, StepInput, StepOutput};
+use crate::backend::{Backend, BackendError, LogitAdjustment, StepInput, StepOutput, TokenDraw};
 use crate::engine::Batch;
 
 /// What is to come back of some logits rows, see [`StepInput`].
@@ -14,6 +14,10 @@ pub struct WantedRows<'a> {
     pub top_k_rows: &'a [u32],
     /// How many of them.
     pub top_k: u32,
+    /// Tokens to draw.
+    pub draws: &'a [TokenDraw],
+    /// What the draws change first.
+    pub adjustments: &'a [LogitAdjustment],
 }
 
 impl<'a> WantedRows<'a> {
@@ -72,17 +76,22 @@ impl ModelRunner {
     }
 
     /// Runs one step: the argmax of every logits row, and of some rows (ascending indices into the batch's
-    /// `logits_indices`) more, as `wanted` says.
+    /// `logits_indices`) more, as `wanted` says. `output` is overwritten.
     ///
     /// # Errors
     /// [`BackendError`] when the device fails.
     ///
     /// # Panics
     /// If the batch is inconsistent: a bug of the scheduler.
-    pub fn forward(&mut self, batch: &Batch, wanted: WantedRows<'_>) -> Result<StepOutput, BackendError> {
+    pub fn forward(
+        &mut self,
+        batch: &Batch,
+        wanted: WantedRows<'_>,
+        output: &mut StepOutput,
+    ) -> Result<(), BackendError> {
         self.block_copies.clear();
         self.block_copies.extend(batch.block_copies.iter().map(|copy| (copy.src.0, copy.dst.0)));
-        self.backend.forward(&StepInput {
+        let input = StepInput {
             token_ids: &batch.token_ids,
             positions: &batch.positions,
             slot_mapping: &batch.slot_mapping,
@@ -95,6 +104,9 @@ impl ModelRunner {
             read_logits_rows: wanted.whole,
             top_k_rows: wanted.top_k_rows,
             top_k: wanted.top_k,
-        })
+            draws: wanted.draws,
+            adjustments: wanted.adjustments,
+        };
+        self.backend.forward(&input, output)
     }
 }

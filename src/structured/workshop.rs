@@ -96,7 +96,7 @@ mod tests {
         let mut ends = Vec::new();
         for _ in 0..SEATS {
             let (end, ended) = channel::<()>();
-            assert_eq!(workshop.run(SOON, move || drop(ended.recv())), Err(NoResult::Overdue));
+            assert_eq!(workshop.run(SOON, move || ended.recv().is_ok()), Err(NoResult::Overdue));
             ends.push(end);
         }
         assert_eq!(workshop.run(SOON, || 1), Err(NoResult::Busy));

@@ -19,7 +19,9 @@ const TOP_K_ROWS_AT = 14u;
 const NUM_DECODE_ITEMS = 15u;
 const NUM_PREFILL_ITEMS = 16u;
 const NUM_REDUCE_ITEMS = 17u;
-const QUERIES_AT = 18u;
+const DRAWS_AT = 18u;
+const ADJUSTMENTS_AT = 19u;
+const QUERIES_AT = 20u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 const ROWS_TOKENS = 0u;

@@ -1,8 +1,9 @@
 //! The reference backend: it defines what every kernel computes, and is as plain as it can be.
 //!
 //! Activations are f32, every sum is f64, the KV pool is rounded to its dtype. One thread, no device. The maths of each
-//! kernel stands in [`kernels`]; this file only finds the operands. Good for tests and for small models, not for speed.
+//! kernel stands in [`kernels`] and [`draw`]; this file only finds the operands. Good for tests and for small models, not for speed.
 
+pub mod draw;
 pub mod kernels;
 mod kv_store;
 mod ops;
@@ -135,7 +136,7 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
+    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
         let model = self.model.as_mut().expect("prepare() comes first");
         let layout = *model.kv.layout();
         input.check(layout.num_blocks, layout.block_size, &model.limits);
@@ -144,7 +145,8 @@ impl Backend for CpuBackend {
             let op = model.program.ops[index];
             model.run(&op, &self.weights, input);
         }
-        Ok(model.output(input))
+        model.output(input, output);
+        Ok(())
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {

@@ -69,6 +69,9 @@ pub struct ResourceLimits {
 /// Workgroup memory that a kernel may declare on any device, in bytes; more has to be asked for.
 pub(super) const WORKGROUP_BYTES: u32 = 48 << 10;
 
+/// The least compute capability that has the products of the kernels on tensor cores, times ten.
+const TENSOR_CAPABILITY: u32 = 80;
+
 /// A kernel, ready to be compiled.
 #[derive(Debug, Clone)]
 pub struct Kernel {
@@ -135,15 +138,10 @@ impl Kernel {
         self
     }
 
-    /// More than the usual registers, or workgroup memory.
+    /// More than the usual registers, or workgroup memory. Of so many the compiler spills a few, where that lets more
+    /// workgroups run side by side.
     fn limits(mut self, registers: u32, workgroup_bytes: u32) -> Self {
-        self.limits = ResourceLimits { registers, workgroup_bytes, spill_bytes: 0 };
-        self
-    }
-
-    /// A few bytes that the compiler spills to have more workgroups side by side.
-    fn may_spill(mut self, bytes: u32) -> Self {
-        self.limits.spill_bytes = bytes;
+        self.limits = ResourceLimits { registers, workgroup_bytes, spill_bytes: 32 };
         self
     }
 

@@ -12,6 +12,7 @@ mod cubin_cache;
 mod device;
 mod driver;
 mod emulate;
+mod events;
 mod graphs;
 mod kernel;
 mod library;
@@ -26,14 +27,18 @@ pub use emulate::EmulatedDevice;
 pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
-use super::step_words::{self, AttentionTiling, StepWords};
-use super::{ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput};
-use super::{MAX_TOP_K, StepLimits, StepOutput, WeightId};
+use super::cpu::draw;
+use super::step_words::{self, AttentionTiling, StepCounts, StepWords};
+use super::{
+    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvDtype, KvLayout, MAX_TOP_K,
+    ProfileClock, Program, Rows, StepInput, StepLimits, StepOutput, WeightId,
+};
 use driver::Buffer;
 use graphs::Graphs;
 use kernel::{LOGITS_CHUNK, attention_tiling};
 use plan::{Buffers, Plan, Planner};
 use std::sync::Arc;
+use std::time::Instant;
 use weights::CudaWeight;
 
 /// A [`Backend`] on a CUDA device.
@@ -44,6 +49,8 @@ pub struct CudaBackend {
     words: StepWords,
     allocated_bytes: u64,
     decode: DecodeKernel,
+    /// The times of the last step, if they are wanted.
+    profile: Option<ForwardProfile>,
 }
 
 struct Prepared {
@@ -66,6 +73,7 @@ impl CudaBackend {
             words: StepWords::default(),
             allocated_bytes: 0,
             decode: DecodeKernel::default(),
+            profile: None,
         }
     }
 
@@ -73,11 +81,6 @@ impl CudaBackend {
     pub fn with_decode_kernel(mut self, decode: DecodeKernel) -> Self {
         self.decode = decode;
         self
-    }
-
-    /// How many sizes of steps have been captured as graphs.
-    pub fn captured_graphs(&self) -> usize {
-        self.prepared.as_ref().map_or(0, |prepared| prepared.graphs.captured())
     }
 
     fn prepared(&self) -> &Prepared {
@@ -152,27 +155,55 @@ impl CudaBackend {
 }
 
 impl Prepared {
-    /// What comes back of a step: token ids, the likeliest tokens, whole rows of logits.
-    fn read_back(&self, driver: &dyn Driver, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
+    /// Runs a step's launches, and says what each took.
+    fn run_timed(&self, driver: &dyn Driver, counts: &StepCounts) -> Result<Vec<DispatchTime>, BackendError> {
+        let names = self.plan.names(counts);
+        let times = driver.launch_timed(&self.plan.launches(counts))?.unwrap_or_else(|| vec![(0, 0); names.len()]);
+        let dispatch = |(kernel, (begin_ns, end_ns))| DispatchTime { kernel, begin_ns, end_ns };
+        Ok(names.into_iter().zip(times).map(dispatch).collect())
+    }
+
+    /// What comes back of a step: token ids, the likeliest tokens, whole rows of logits. The rows that tokens are drawn from
+    /// come back whole as well, and the reference draws: these kernels have no twin yet.
+    fn read_back(
+        &self,
+        driver: &dyn Driver,
+        input: &StepInput<'_>,
+        output: &mut StepOutput,
+    ) -> Result<(), BackendError> {
         let rows = input.logits_indices.len();
+        let start = Instant::now();
         let Some(logits) = self.program.logits.filter(|_| rows > 0) else {
             driver.synchronize()?;
-            return Ok(StepOutput::default());
+            output.waited = start.elapsed();
+            return Ok(());
         };
         let row_bytes = 4 * u64::from(self.program.activations[logits.0 as usize].cols);
         let logits = &self.buffers.activations[logits.0 as usize];
+        let row = |row: u32| logits.range(u64::from(row) * row_bytes, row_bytes);
         let top_k_bytes = 8 * input.top_k_rows.len() * input.top_k as usize;
+        let mut draw_rows: Vec<u32> = input.draws.iter().map(|draw| draw.row).collect();
+        draw_rows.sort_unstable();
+        draw_rows.dedup();
         let mut ranges = vec![self.buffers.ids.range(0, 4 * rows as u64)];
         ranges.push(self.buffers.scores.range(0, top_k_bytes as u64));
-        ranges.extend(input.read_logits_rows.iter().map(|&row| logits.range(u64::from(row) * row_bytes, row_bytes)));
+        ranges.extend(input.read_logits_rows.iter().map(|&index| row(index)));
+        ranges.extend(draw_rows.iter().map(|&index| row(index)));
         let bytes = driver.read(&ranges)?;
+        output.waited = start.elapsed();
         let (ids, rest) = bytes.split_at(4 * rows);
-        let (top_k, logits) = rest.split_at(top_k_bytes);
-        Ok(StepOutput {
-            argmax: bytemuck::pod_collect_to_vec(ids),
-            logits: bytemuck::pod_collect_to_vec(logits),
-            top_k: bytemuck::pod_collect_to_vec(top_k),
-        })
+        let (top_k, rest) = rest.split_at(top_k_bytes);
+        let (whole, drawn_from) = rest.split_at(input.read_logits_rows.len() * row_bytes as usize);
+        output.argmax = bytemuck::pod_collect_to_vec(ids);
+        output.top_k = bytemuck::pod_collect_to_vec(top_k);
+        output.logits = bytemuck::pod_collect_to_vec(whole);
+        let drawn_from: Vec<f32> = bytemuck::pod_collect_to_vec(drawn_from);
+        let vocab = row_bytes as usize / 4;
+        output.drawn.extend(input.draws.iter().map(|token| {
+            let at = draw_rows.binary_search(&token.row).expect("it is one of them");
+            draw::draw(&drawn_from[at * vocab..][..vocab], token, input.adjustments)
+        }));
+        Ok(())
     }
 }
 
@@ -200,7 +231,12 @@ impl Backend for CudaBackend {
                 "the CUDA kernels have no KV pool of int8: use --kv-cache-dtype f16".to_owned(),
             ));
         }
-        let tiling = attention_tiling(&program.attention, kv.dtype, limits.batch_invariant);
+        let tiling = attention_tiling(
+            &program.attention,
+            kv.dtype,
+            self.driver.traits().compute_capability,
+            limits.batch_invariant,
+        );
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         buffers.rope.write(0, bytemuck::cast_slice(&rope))?;
@@ -221,7 +257,8 @@ impl Backend for CudaBackend {
         self.driver.synchronize()
     }
 
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
+    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
+        output.clear();
         let prepared = self.prepared.as_mut().expect("prepare() comes before forward()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
         let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
@@ -230,8 +267,11 @@ impl Backend for CudaBackend {
         }
         self.words.build(input, prepared.kv.block_size, &prepared.tiling);
         prepared.buffers.step.write(0, bytemuck::cast_slice(&self.words.words))?;
-        prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?;
-        prepared.read_back(&*self.driver, input)
+        match &mut self.profile {
+            None => prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?,
+            Some(profile) => profile.dispatches = prepared.run_timed(&*self.driver, &self.words.counts)?,
+        }
+        prepared.read_back(&*self.driver, input, output)
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {
@@ -269,6 +309,16 @@ impl Backend for CudaBackend {
             rest = after;
         }
         Ok(())
+    }
+
+    /// Steps are launched kernel by kernel then: a graph does not tell its kernels' times.
+    fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
+        self.profile.get_or_insert_default();
+        Ok(if self.driver.launch_timed(&[])?.is_some() { ProfileClock::InPass } else { ProfileClock::None })
+    }
+
+    fn take_profile(&mut self) -> Option<ForwardProfile> {
+        self.profile.as_mut().map(std::mem::take)
     }
 
     fn memory(&self) -> DeviceMemory {

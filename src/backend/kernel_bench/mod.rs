@@ -11,7 +11,9 @@ pub use cases::{Selection, programs};
 pub use shapes::ModelShape;
 
 use super::kernel_cases::{SplitMix64, StepData};
-use super::{ActId, Backend, BackendError, HostWeight, KvLayout, ProfileClock, Program, StepLimits};
+use super::{
+    ActId, Backend, BackendError, DeviceMemory, HostWeight, KvLayout, ProfileClock, Program, StepLimits, StepOutput,
+};
 use std::time::Instant;
 
 /// A program of one op, and the steps to run it with.
@@ -25,9 +27,9 @@ pub struct BenchProgram {
     /// The steps.
     pub steps: Vec<BenchStep>,
     /// Bytes of the largest buffer that a backend must bind at once, weights apart (those may be split).
-    pub largest_buffer_bytes: u64,
+    largest_buffer_bytes: u64,
     /// Bytes that all buffers take.
-    pub total_bytes: u64,
+    total_bytes: u64,
     /// How often the program has the op.
     copies: u32,
     weights: Vec<BenchWeight>,
@@ -69,6 +71,12 @@ impl BenchProgram {
     /// `model/op what`, for filters.
     pub fn name(&self) -> String {
         format!("{}/{} {}", self.model, self.op, self.what)
+    }
+
+    /// Whether a device has room for it, with a tenth to spare.
+    pub fn fits(&self, memory: &DeviceMemory) -> bool {
+        self.largest_buffer_bytes <= memory.max_buffer_bytes
+            && memory.total_bytes.is_none_or(|total| self.total_bytes <= total / 10 * 9)
     }
 
     /// Puts the program on a new backend: weights, KV pool, inputs.
@@ -139,7 +147,7 @@ impl BenchProgram {
         backend: &mut dyn Backend,
     ) -> Result<StepTime, BackendError> {
         let began = Instant::now();
-        backend.forward(&step.data.input())?;
+        backend.forward(&step.data.input(), &mut StepOutput::default())?;
         let host_s = began.elapsed().as_secs_f64();
         let dispatches = backend.take_profile().map(|profile| profile.dispatches).unwrap_or_default();
         let mut kernels = Vec::new();

@@ -12,6 +12,7 @@
 //! | copies, argmax, row selection | 0 | nothing is computed |
 //! | embed | 1e-6 | `d * q + m` may be one fused operation or two |
 //! | likeliest tokens | 0, their log probabilities 1e-5 | f32 sums of the vocabulary, `exp` and `log` |
+//! | draw | 1e-4 between the uniform number and those that give the token | f32 sums of the vocabulary, rounded at borders |
 //! | rms_norm, silu_mul, rope | 1e-5 | f32 sums of a few thousand terms, `exp` and `inverseSqrt` to a few ulp |
 //! | matmul | 1e-5 * max(1, sqrt(cols / 256)) | rounding errors of f32 sums grow like a random walk |
 //! | norm_matmul | twice matmul's | rms_norm's errors and then its own |
@@ -33,6 +34,7 @@
 mod attention;
 mod cache;
 mod dense;
+mod draw;
 mod fused;
 mod matmul;
 mod rng;
@@ -137,10 +139,18 @@ impl KernelCase {
 
 /// Every case, kernel by kernel, the simple kernels first.
 pub fn all_cases() -> Vec<KernelCase> {
-    [dense::cases(), matmul::cases(), fused::cases(), cache::cases(), attention::cases(), tiny_model::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        dense::cases(),
+        draw::cases(),
+        matmul::cases(),
+        fused::cases(),
+        cache::cases(),
+        attention::cases(),
+        tiny_model::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The weights, program and steps of a case.

@@ -1,7 +1,7 @@
 //! A step's metadata for a test case: an owner for [`StepInput`]'s arrays, and sequences scattered over a KV pool.
 
 use super::SplitMix64;
-use crate::backend::{KvLayout, StepInput, StepLimits};
+use crate::backend::{KvLayout, LogitAdjustment, StepInput, StepLimits, TokenDraw};
 
 /// Tokens in a block, in every case.
 pub const BLOCK_SIZE: u32 = 16;
@@ -33,6 +33,10 @@ pub struct StepData {
     pub top_k_rows: Vec<u32>,
     /// Likeliest tokens of each.
     pub top_k: u32,
+    /// Tokens to draw.
+    pub draws: Vec<TokenDraw>,
+    /// What they change first.
+    pub adjustments: Vec<LogitAdjustment>,
 }
 
 /// One sequence of a step.
@@ -100,6 +104,8 @@ impl StepData {
             read_logits_rows: &self.read_logits_rows,
             top_k_rows: &self.top_k_rows,
             top_k: self.top_k,
+            draws: &self.draws,
+            adjustments: &self.adjustments,
         }
     }
 }
@@ -114,6 +120,8 @@ pub fn limits_of<'a>(steps: impl Iterator<Item = &'a StepData> + Clone) -> StepL
         max_logits_rows: most(|step| step.logits_indices.len()),
         max_block_table_entries: most(|step| step.block_tables.len()),
         max_block_copies: most(|step| step.block_copies.len()),
+        max_draws: most(|step| step.draws.len()),
+        max_adjustments: most(|step| step.adjustments.len()),
         batch_invariant: false,
         cascade_attention: true,
     }

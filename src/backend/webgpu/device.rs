@@ -3,6 +3,7 @@
 use super::super::BackendError;
 use super::adapter::{self, AdapterSummary, Variant};
 use super::kernel::{Kernel, Matrices};
+use super::read_back::ReadBack;
 use super::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -27,11 +28,6 @@ pub struct GpuDevice {
     first_error: Arc<Mutex<Option<String>>>,
 }
 
-/// Whether products of many rows use cooperative matrices.
-fn uses_matrices(variant: Variant, summary: &AdapterSummary) -> bool {
-    variant == Variant::Subgroup && summary.matrix_size.is_some()
-}
-
 impl GpuDevice {
     /// Opens the adapter that `selector` names (index, part of its name, or `None` for the best), with the kernel variant
     /// that suits it best or the one asked for.
@@ -54,7 +50,7 @@ impl GpuDevice {
             | wgpu::Features::SUBGROUP_BARRIER
             | super::profile::IN_PASS;
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
-        if uses_matrices(chosen, &summary) {
+        if summary.matrix_size.is_some() {
             wanted |= adapter::MATRIX_FEATURES;
             // SAFETY: wgpu asks that what is experimental be used as its documentation says, and may still be wrong; the
             // kernels use matrices of a kind that the adapter lists, in control flow that is uniform by subgroup (tested).
@@ -117,7 +113,7 @@ impl GpuDevice {
     /// The cooperative matrices that products of many rows use, if they do.
     pub(super) fn matrices(&self) -> Option<Matrices> {
         let (_, max_subgroup_size) = self.summary.subgroup_sizes?;
-        let size = self.summary.matrix_size.filter(|_| uses_matrices(self.variant, &self.summary))?;
+        let size = self.summary.matrix_size.filter(|_| self.variant == Variant::Subgroup)?;
         Some(Matrices { size, max_subgroup_size })
     }
 
@@ -226,40 +222,12 @@ impl GpuDevice {
     /// Copies ranges of device buffers to the host: `(buffer, first byte, bytes)`, one after the other.
     pub(super) fn read(&self, ranges: &[(&wgpu::Buffer, u64, u64)]) -> Result<Vec<u8>, BackendError> {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
-        let staging = self.encode_read(&mut encoder, ranges);
+        let mut read_back = ReadBack::default();
+        read_back.begin(self, ranges.iter().map(|&(_, _, bytes)| bytes).sum());
+        ranges.iter().for_each(|&(buffer, at, bytes)| read_back.copy(&mut encoder, buffer, at, bytes));
         self.queue.submit([encoder.finish()]);
-        self.finish_read(&staging)
-    }
-
-    /// Records the copies of [`read`](Self::read) and gives the buffer to pass to [`finish_read`](Self::finish_read).
-    pub(super) fn encode_read(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        ranges: &[(&wgpu::Buffer, u64, u64)],
-    ) -> wgpu::Buffer {
-        let total: u64 = ranges.iter().map(|&(_, _, bytes)| bytes).sum();
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read-back"),
-            size: total,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut at = 0;
-        for &(buffer, offset, bytes) in ranges {
-            encoder.copy_buffer_to_buffer(buffer, offset, &staging, at, bytes);
-            at += bytes;
-        }
-        staging
-    }
-
-    /// Waits for the submitted copies and gives their bytes.
-    pub(super) fn finish_read(&self, staging: &wgpu::Buffer) -> Result<Vec<u8>, BackendError> {
-        staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-        self.wait()?;
-        let view = staging
-            .slice(..)
-            .get_mapped_range()
-            .map_err(|error| BackendError::Device(format!("reading back: {error}")))?;
-        Ok(view.to_vec())
+        let mut read = Vec::new();
+        read_back.finish(self, |bytes| read.extend_from_slice(bytes))?;
+        Ok(read)
     }
 }

@@ -18,8 +18,8 @@ pub(super) use attention::WORKGROUP_BYTES;
 pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce};
 pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache, rope_groups};
 pub(super) use logits::{
-    ArgmaxChunksParams, ArgmaxRowsParams, LOGITS_CHUNK, TopKChunksParams, TopKRowsParams, argmax_chunks, argmax_rows,
-    top_k_chunks, top_k_rows,
+    ArgmaxChunksParams, ArgmaxRowsParams, DRAW_BLOCK, DrawBlocksParams, DrawRowsParams, LOGITS_CHUNK, TopKChunksParams,
+    TopKRowsParams, argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{ACCUMULATE, BIAS, Folded, MatMulKernel, MatMulParams, Matrices};
 

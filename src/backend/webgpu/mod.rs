@@ -1,14 +1,16 @@
 //! The WebGPU backend: WGSL kernels on Vulkan, Metal and DirectX 12.
 //!
 //! Weights are repacked into aligned planes and stay quantised; every dispatch is prebuilt (`plan`); a step is one
-//! metadata upload, one submit and one read-back of token ids.
+//! metadata upload, one submit (more for long prefills, see `pace`) and one read-back of token ids.
 
 mod adapter;
 mod device;
 mod kernel;
+mod pace;
 mod peaks;
 mod plan;
 mod profile;
+mod read_back;
 #[cfg(test)]
 mod reflection;
 pub(in crate::backend) mod repack;
@@ -32,15 +34,18 @@ pub use tune::{
 pub use tuning::Tuning;
 
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvLayout, Laps, ProfileClock, Program,
-    Rows, StepInput, StepLimits,
+    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvLayout, ProfileClock, Program, Rows,
+    StepInput, StepLimits,
 };
 use super::{MAX_TOP_K, ProductInputs, StepOutput, WeightId};
-use kernel::{AttentionTiling, LOGITS_CHUNK};
-use plan::{Buffers, Plan, Planner, TopKBuffers};
+use kernel::{AttentionTiling, DRAW_BLOCK, LOGITS_CHUNK};
+use pace::Pace;
+use plan::{Buffers, DrawBuffers, Plan, Planner, TopKBuffers};
 use profile::Profiler;
+use read_back::ReadBack;
 use std::sync::Arc;
-use step_words::StepWords;
+use std::time::Instant;
+use step_words::{StepCounts, StepWords};
 use weights::GpuWeight;
 
 /// A [`Backend`] on a `wgpu` device.
@@ -50,6 +55,8 @@ pub struct WebGpuBackend {
     weights: Vec<GpuWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
+    read_back: ReadBack,
+    pace: Pace,
     /// `None` unless times are wanted.
     profiler: Option<Profiler>,
     allocated_bytes: u64,
@@ -64,6 +71,78 @@ struct Prepared {
     plan: Plan,
 }
 
+/// Bytes that come back of each kind, in this order.
+struct WantedBytes {
+    argmax: u64,
+    drawn: u64,
+    top_k: u64,
+    logits: u64,
+}
+
+impl WantedBytes {
+    fn total(&self) -> u64 {
+        self.argmax + self.drawn + self.top_k + self.logits
+    }
+
+    fn split(&self, bytes: &[u8], output: &mut StepOutput) {
+        let (argmax, rest) = bytes.split_at(self.argmax as usize);
+        let (drawn, rest) = rest.split_at(self.drawn as usize);
+        let (top_k, logits) = rest.split_at(self.top_k as usize);
+        output.argmax.extend_from_slice(bytemuck::cast_slice(argmax));
+        output.drawn.extend_from_slice(bytemuck::cast_slice(drawn));
+        output.top_k.extend_from_slice(bytemuck::cast_slice(top_k));
+        output.logits.extend_from_slice(bytemuck::cast_slice(logits));
+    }
+}
+
+impl Prepared {
+    /// Records a step and submits it, but for its last part.
+    fn encode(&self, gpu: &GpuDevice, counts: &StepCounts, budget: u64) -> wgpu::CommandEncoder {
+        let descriptor = wgpu::CommandEncoderDescriptor { label: Some("step") };
+        let mut next = 0;
+        loop {
+            let mut encoder = gpu.device.create_command_encoder(&descriptor);
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            next = self.plan.encode(&mut pass, counts, next, budget);
+            drop(pass);
+            if next == self.plan.len() {
+                return encoder;
+            }
+            gpu.queue.submit([encoder.finish()]);
+        }
+    }
+
+    /// Nothing comes back of a program without logits.
+    fn wanted_bytes(&self, input: &StepInput<'_>) -> WantedBytes {
+        let vocab = self.program.logits.map_or(0, |logits| self.program.activations[logits.0 as usize].cols);
+        let each = u64::from(vocab > 0);
+        WantedBytes {
+            argmax: 4 * each * input.logits_indices.len() as u64,
+            drawn: 4 * each * input.draws.len() as u64,
+            top_k: 8 * each * input.top_k_rows.len() as u64 * u64::from(input.top_k),
+            logits: 4 * u64::from(vocab) * input.read_logits_rows.len() as u64,
+        }
+    }
+
+    fn copy_wanted(
+        &self,
+        input: &StepInput<'_>,
+        wanted: &WantedBytes,
+        read_back: &mut ReadBack,
+        encoder: &mut wgpu::CommandEncoder,
+    ) {
+        let Some(logits) = self.program.logits else { return };
+        let logits = &self.buffers.activations[logits.0 as usize];
+        read_back.copy(encoder, &self.buffers.ids, 0, wanted.argmax);
+        read_back.copy(encoder, &self.buffers.draws.drawn, 0, wanted.drawn);
+        read_back.copy(encoder, &self.buffers.top_k.scores, 0, wanted.top_k);
+        for &row in input.read_logits_rows {
+            let bytes = wanted.logits / input.read_logits_rows.len() as u64;
+            read_back.copy(encoder, logits, u64::from(row) * bytes, bytes);
+        }
+    }
+}
+
 impl WebGpuBackend {
     /// A backend with no weights on an open device.
     pub fn new(gpu: Arc<GpuDevice>) -> Self {
@@ -73,6 +152,8 @@ impl WebGpuBackend {
             weights: Vec::new(),
             prepared: None,
             words: StepWords::default(),
+            read_back: ReadBack::default(),
+            pace: Pace::default(),
             profiler: None,
             allocated_bytes: 0,
         }
@@ -81,6 +162,12 @@ impl WebGpuBackend {
     /// Other numbers for the kernels than the device's, from the next `prepare` on.
     fn set_tuning(&mut self, tuning: Tuning) {
         self.tuning = tuning;
+    }
+
+    /// Fixes how much work goes into one submit, in multiply-adds, which otherwise follows from the device's speed. The
+    /// results are the same.
+    pub fn set_submit_budget(&mut self, work: u64) {
+        self.pace.fix(work);
     }
 
     fn prepared(&self) -> &Prepared {
@@ -115,7 +202,9 @@ impl WebGpuBackend {
         let shape = &program.attention;
         let partials = u64::from(step_words::max_partials(limits, kv.block_size, tiling)) * u64::from(shape.num_heads);
         let words = step_words::max_words(limits, kv.block_size, tiling);
-        let chunks = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols.div_ceil(LOGITS_CHUNK));
+        let vocab = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols);
+        let chunks = vocab.div_ceil(LOGITS_CHUNK);
+        let draw_blocks = u64::from(limits.max_draws) * u64::from(vocab.div_ceil(DRAW_BLOCK));
         let rows = u64::from(limits.max_logits_rows.max(1));
         Ok(Buffers {
             step: buffer("step", 4 * words as u64)?,
@@ -131,6 +220,11 @@ impl WebGpuBackend {
                 chunk_sums: buffer("likeliest tokens", 4 * rows * u64::from(chunks))?,
                 chunk_top: buffer("likeliest tokens", 8 * rows * u64::from(chunks * MAX_TOP_K))?,
                 scores: buffer("likeliest tokens", 8 * rows * u64::from(MAX_TOP_K))?,
+            },
+            draws: DrawBuffers {
+                keys: buffer("draws", 4 * u64::from(DRAW_BLOCK) * draw_blocks)?,
+                stats: buffer("draws", 8 * draw_blocks)?,
+                drawn: buffer("draws", 4 * u64::from(limits.max_draws))?,
             },
             unused: buffer("unused", 16)?,
         })
@@ -203,57 +297,32 @@ impl Backend for WebGpuBackend {
         self.gpu.check()
     }
 
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
+    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
+        output.clear();
         let prepared = self.prepared.as_ref().expect("prepare() comes before forward()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
         let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
         if rope_rows > 0 {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
-        let mut laps = Laps::start(self.profiler.is_some());
+        let start = Instant::now();
         self.words.build(input, prepared.kv.block_size, &prepared.tiling);
         let gpu = &self.gpu;
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
-        match &mut self.profiler {
-            Some(profiler) => profiler.encode(gpu, &mut encoder, &prepared.plan, &self.words.counts),
-            None => {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                prepared.plan.encode(&mut pass, &self.words.counts);
-            }
-        }
-        let rows = input.logits_indices.len();
-        let Some(logits) = prepared.program.logits.filter(|_| rows > 0) else {
-            gpu.queue.submit([encoder.finish()]);
-            let encode = laps.lap();
-            gpu.wait()?;
-            if let Some(profiler) = &mut self.profiler {
-                profiler.finish(gpu, encode, laps.lap())?;
-            }
-            return Ok(StepOutput::default());
+        let mut encoder = match &mut self.profiler {
+            Some(profiler) => profiler.encode(gpu, &prepared.plan, &self.words.counts),
+            None => prepared.encode(gpu, &self.words.counts, self.pace.budget()),
         };
-        let row_bytes = 4 * u64::from(prepared.program.activations[logits.0 as usize].cols);
-        let logits = &prepared.buffers.activations[logits.0 as usize];
-        let mut ranges = vec![(&prepared.buffers.ids, 0, 4 * rows as u64)];
-        let top_k_bytes = 8 * input.top_k_rows.len() as u64 * u64::from(input.top_k);
-        if top_k_bytes > 0 {
-            ranges.push((&prepared.buffers.top_k.scores, 0, top_k_bytes));
-        }
-        ranges.extend(input.read_logits_rows.iter().map(|&row| (logits, u64::from(row) * row_bytes, row_bytes)));
-        let staging = gpu.encode_read(&mut encoder, &ranges);
+        let wanted = prepared.wanted_bytes(input);
+        self.read_back.begin(gpu, wanted.total());
+        prepared.copy_wanted(input, &wanted, &mut self.read_back, &mut encoder);
         gpu.queue.submit([encoder.finish()]);
-        let encode = laps.lap();
-        let bytes = gpu.finish_read(&staging)?;
+        output.waited = self.read_back.finish(gpu, |bytes| wanted.split(bytes, output))?;
+        self.pace.measured(prepared.plan.work(&self.words.counts), start.elapsed());
         if let Some(profiler) = &mut self.profiler {
-            profiler.finish(gpu, encode, laps.lap())?;
+            profiler.finish(gpu)?;
         }
-        let (ids, rest) = bytes.split_at(4 * rows);
-        let (top_k, logits) = rest.split_at(top_k_bytes as usize);
-        Ok(StepOutput {
-            argmax: bytemuck::pod_collect_to_vec(ids),
-            logits: bytemuck::pod_collect_to_vec(logits),
-            top_k: bytemuck::pod_collect_to_vec(top_k),
-        })
+        Ok(())
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {

@@ -4,7 +4,7 @@ use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
 use super::kernel::{
     self, AttentionTiling, Binding, DeviceFormat, Folded, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES,
 };
-use super::step_words::{ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header};
+use super::step_words::{ADJUSTMENT_WORDS, DRAW_WORDS, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header};
 use super::uniformity::barriers_in_divergent_flow;
 use super::{Tuning, Variant, tuning_candidates};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -69,6 +69,8 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
         (label.clone(), kernel::argmax_rows(), fields!(ArgmaxRowsParams: chunks)),
         (label.clone(), kernel::top_k_chunks(variant, subgroup_size), fields!(TopKChunksParams: vocab, chunks)),
         (label.clone(), kernel::top_k_rows(variant, subgroup_size), fields!(TopKRowsParams: chunks)),
+        (label.clone(), kernel::draw_blocks(), fields!(DrawBlocksParams: vocab, blocks)),
+        (label.clone(), kernel::draw_rows(variant, subgroup_size), fields!(DrawRowsParams: blocks)),
     ];
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
@@ -92,6 +94,8 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
         max_logits_rows: 1,
         max_block_table_entries: 1,
         max_block_copies: 1,
+        max_draws: 1,
+        max_adjustments: 1,
         batch_invariant: false,
         cascade_attention: true,
     };
@@ -227,6 +231,21 @@ fn parameters_are_those_of_the_host() {
     });
 }
 
+/// The fields of the host's `TokenDraw`, which goes to the device as it is.
+const TOKEN_DRAW: [&str; DRAW_WORDS] = [
+    "row",
+    "first_adjustment",
+    "num_adjustments",
+    "top_k",
+    "top_p",
+    "min_p",
+    "temperature",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "uniform",
+];
+
 /// The constants of type u32, by name.
 fn constants(module: &Module) -> BTreeMap<&str, usize> {
     let value = |constant: &naga::Constant| match module.global_expressions[constant.init] {
@@ -270,6 +289,8 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_DECODE_ITEMS", header::NUM_DECODE_ITEMS),
         ("NUM_PREFILL_ITEMS", header::NUM_PREFILL_ITEMS),
         ("NUM_REDUCE_ITEMS", header::NUM_REDUCE_ITEMS),
+        ("DRAWS_AT", header::DRAWS_AT),
+        ("ADJUSTMENTS_AT", header::ADJUSTMENTS_AT),
         ("QUERIES_AT", header::QUERIES_AT),
     ];
     assert_eq!(header.len(), header::WORDS);
@@ -280,19 +301,27 @@ fn step_metadata_is_that_of_the_host() {
         ("NO_PARTIAL", NO_PARTIAL as usize),
     ];
     let module = naga::front::wgsl::parse_str(&kernel::attention_reduce(&shapes()[0]).source()).expect("it is valid");
+    let draws = naga::front::wgsl::parse_str(&kernel::draw_blocks().source()).expect("it is valid");
     let constants = constants(&module);
     for (name, value) in header.into_iter().chain(others) {
         assert_eq!(constants.get(name), Some(&value), "{name} in step.wgsl");
     }
     // The order in which `StepWords` writes an item's words.
+    let fields = |name: &str| -> Vec<String> {
+        let modules = [&module, &draws];
+        let mut types = modules.iter().flat_map(|module| module.types.iter().map(move |(_, ty)| (module, ty)));
+        let (module, ty) = types.find(|(_, ty)| ty.name.as_deref() == Some(name)).expect(name);
+        members(module, &ty.inner).into_iter().map(|(name, ..)| name).collect()
+    };
     let items = [
         ("WorkItem", ITEM_WORDS, &["first_query", "num_queries", "block_table", "key_begin", "key_end", "split"][..]),
         ("Query", QUERY_WORDS, &["token", "partials"][..]),
         ("ReduceItem", REDUCE_WORDS, &["token", "first", "count"][..]),
+        ("LogitAdjustment", ADJUSTMENT_WORDS, &["token", "seen", "count", "bias"][..]),
+        ("TokenDraw", DRAW_WORDS, &TOKEN_DRAW),
     ];
     for (name, words, expected) in items {
-        let (_, ty) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name)).expect(name);
-        let found: Vec<String> = members(&module, &ty.inner).into_iter().map(|(name, ..)| name).collect();
+        let found = fields(name);
         assert_eq!(found, expected, "{name}");
         assert_eq!(found.len(), words, "{name}");
     }

@@ -1,6 +1,6 @@
 //! One step's metadata as the words of `shaders/wgsl/include/step.wgsl`: a header of counts and offsets, then sections.
 
-use super::super::{StepInput, StepLimits};
+use super::super::{LogitAdjustment, StepInput, StepLimits, TokenDraw};
 pub(in crate::backend) use super::kernel::AttentionTiling;
 #[cfg(test)]
 pub(in crate::backend) use super::work_items::NO_PARTIAL;
@@ -27,9 +27,15 @@ pub(in crate::backend) mod header {
     pub(in crate::backend) const NUM_DECODE_ITEMS: usize = 15;
     pub(in crate::backend) const NUM_PREFILL_ITEMS: usize = 16;
     pub(in crate::backend) const NUM_REDUCE_ITEMS: usize = 17;
-    pub(in crate::backend) const QUERIES_AT: usize = 18;
-    pub(in crate::backend) const WORDS: usize = 19;
+    pub(in crate::backend) const DRAWS_AT: usize = 18;
+    pub(in crate::backend) const ADJUSTMENTS_AT: usize = 19;
+    pub(in crate::backend) const QUERIES_AT: usize = 20;
+    pub(in crate::backend) const WORDS: usize = 21;
 }
+
+/// Words of a `TokenDraw` and of a `LogitAdjustment`.
+pub(super) const DRAW_WORDS: usize = size_of::<TokenDraw>() / 4;
+pub(super) const ADJUSTMENT_WORDS: usize = size_of::<LogitAdjustment>() / 4;
 
 /// How much of each kind of work the step has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +47,9 @@ pub(in crate::backend) struct StepCounts {
     pub(in crate::backend) prefill_items: u32,
     pub(in crate::backend) reduce_items: u32,
     pub(in crate::backend) top_k_rows: u32,
+    pub(in crate::backend) draws: u32,
+    /// Keys that the tokens attend to, all together.
+    pub(in crate::backend) keys: u64,
 }
 
 /// The words, rebuilt every step in the same allocations.
@@ -71,6 +80,8 @@ pub(in crate::backend) fn max_words(limits: &StepLimits, block_size: u32, tiling
         + 2 * limits.max_block_copies as usize
         + ITEM_WORDS * (max_partials(limits, block_size, tiling) + prefill_items) as usize
         + (QUERY_WORDS + REDUCE_WORDS) * limits.max_tokens as usize
+        + DRAW_WORDS * limits.max_draws as usize
+        + ADJUSTMENT_WORDS * limits.max_adjustments as usize
 }
 
 impl StepWords {
@@ -84,6 +95,8 @@ impl StepWords {
         self.section(header::BLOCK_TABLES_AT, input.block_tables);
         self.section(header::LOGITS_INDICES_AT, input.logits_indices);
         self.section(header::TOP_K_ROWS_AT, input.top_k_rows);
+        self.section(header::DRAWS_AT, bytemuck::cast_slice(input.draws));
+        self.section(header::ADJUSTMENTS_AT, bytemuck::cast_slice(input.adjustments));
         self.words[header::BLOCK_COPIES_AT] = self.words.len() as u32;
         self.words.extend(input.block_copies.iter().flat_map(|&(src, dst)| [src, dst]));
 
@@ -102,6 +115,8 @@ impl StepWords {
             prefill_items: items.prefill.len() as u32,
             reduce_items: items.reduce.len() as u32,
             top_k_rows: input.top_k_rows.len() as u32,
+            draws: input.draws.len() as u32,
+            keys: input.positions.iter().map(|&position| u64::from(position) + 1).sum(),
         };
         self.words[header::NUM_TOKENS] = self.counts.tokens;
         self.words[header::NUM_LOGITS_ROWS] = self.counts.logits_rows;

@@ -1,7 +1,7 @@
 //! The matrix products.
 
 use super::super::super::repack::DeviceFormat;
-use super::{Kernel, cuda, params};
+use super::{Kernel, TENSOR_CAPABILITY, cuda, params};
 
 params! {
     /// Parameters of the matrix products; `matvec` alone reads `grid_width`.
@@ -37,8 +37,6 @@ pub(in super::super) enum MatMulKernel {
 /// Invocations of a workgroup of `matvec`: four subgroups, with columns of their own.
 const VECTOR_THREADS: u32 = 128;
 const VECTOR_SUBGROUPS: u32 = VECTOR_THREADS / 32;
-/// The least compute capability that has the products of `matmul_tensor`, times ten.
-const TENSOR_CAPABILITY: u32 = 80;
 /// Output columns of a workgroup of `matmul_tensor`.
 const TENSOR_COLS: u32 = 128;
 
@@ -99,7 +97,7 @@ impl MatMulKernel {
                 .constant("TILE", tile)
                 .constant("COLS", vector_cols(tile))
                 .constant("UNROLL", if tile <= 2 { 4 } else { 1 })
-                .limits(if tile == 8 { 128 } else { 96 }, 0),
+                .limits(if tile == 8 { 168 } else { 96 }, 0),
             Self::Tensor { tile } => {
                 // Staged rows of 40 halves, and the scales of the columns.
                 let workgroup_bytes = 80 * (parts(format) * tile + TENSOR_COLS) + 8 * TENSOR_COLS;

@@ -46,15 +46,19 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
         for dtype in [KvDtype::F32, KvDtype::F16] {
             let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 0.125 };
             let layout = KvLayout { num_layers: 1, num_blocks: 8, block_size: 16, num_kv_heads, head_dim, dtype };
-            let tiling = attention_tiling(&shape, dtype, false);
+            let label = format!("{num_heads}/{num_kv_heads}x{head_dim} {dtype:?}");
             let mut push = |kernel: Kernel, what: &str| {
-                let name = kernel.name;
-                all.push((format!("{name}, {num_heads}/{num_kv_heads}x{head_dim} {dtype:?}{what}"), kernel));
+                all.push((format!("{}, {label}{what}", kernel.name), kernel));
             };
+            // With tensor cores and without.
+            let tilings = [u32::MAX, 0].map(|capability| attention_tiling(&shape, dtype, capability, false));
             for which in [DecodeKernel::Teams, DecodeKernel::Blocks] {
-                push(attention_decode(which, &shape, &layout, &tiling), "");
+                push(attention_decode(which, &shape, &layout, &tilings[0]), "");
             }
-            push(attention_prefill(&shape, &layout, &tiling), "");
+            push(attention_prefill(&shape, &layout, &tilings[1], 0), "");
+            if tilings[0] != tilings[1] {
+                push(attention_prefill(&shape, &layout, &tilings[0], u32::MAX), "");
+            }
             push(attention_reduce(&shape, &layout), "");
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
                 push(rope_and_cache(&shape, &layout, pairing), &format!(" {pairing:?}"));

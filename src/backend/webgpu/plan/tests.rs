@@ -84,12 +84,14 @@ fn dispatches_per_layer(variant: Variant, gate_up: [WeightFormat; 2], step: &Ste
             max_logits_rows: 8,
             max_block_table_entries: 64,
             max_block_copies: 8,
+            max_draws: 8,
+            max_adjustments: 8,
             batch_invariant: false,
             cascade_attention: true,
         };
         backend.prepare(program, kv, limits).expect("the kernels compile");
         let mut words = StepWords::default();
-        words.build(&step.input(), &backend.prepared().tiling);
+        words.build(&step.input(), kv.block_size, &backend.prepared().tiling);
         backend.prepared().plan.dispatches(&words.counts).count()
     });
     (five - two) / 3
