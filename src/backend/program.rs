@@ -122,7 +122,7 @@ pub enum Op {
     },
     /// `out[r][i] = silu(gate_up[r][i]) * gate_up[r][n + i]` for `i < n` (Shazeer 2020, arXiv:2002.05202).
     SiluMul {
-        /// `[R][2 n]`: gate, then up.
+        /// `[R][2 n]`: gate, then up; `n` is a multiple of 4.
         gate_up: ActId,
         /// `[R][n]`.
         out: ActId,
