@@ -19,7 +19,10 @@ constexpr u32 TOP_K_ROWS_AT = 14u;
 constexpr u32 NUM_DECODE_ITEMS = 15u;
 constexpr u32 NUM_PREFILL_ITEMS = 16u;
 constexpr u32 NUM_REDUCE_ITEMS = 17u;
+constexpr u32 DRAWS_AT = 18u;
+constexpr u32 ADJUSTMENTS_AT = 19u;
 constexpr u32 QUERIES_AT = 20u;
+constexpr u32 NUM_DRAWS = 21u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 constexpr u32 ROWS_TOKENS = 0u;

@@ -22,6 +22,7 @@ const NUM_REDUCE_ITEMS = 17u;
 const DRAWS_AT = 18u;
 const ADJUSTMENTS_AT = 19u;
 const QUERIES_AT = 20u;
+const NUM_DRAWS = 21u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 const ROWS_TOKENS = 0u;

@@ -20,6 +20,7 @@ struct Size {
     rows: u32,
     decode_items: u32,
     reduce_items: u32,
+    draws: u32,
 }
 
 /// Graphs by the size of step that they are for.
@@ -108,12 +109,13 @@ impl Size {
             rows: rounded_up(counts.tokens).min(most_rows),
             decode_items: rounded_up(counts.decode_items),
             reduce_items: rounded_up(counts.reduce_items),
+            draws: rounded_up(counts.draws).min(limits.max_draws),
         })
     }
 
     fn counts(self) -> StepCounts {
-        let Self { rows, decode_items, reduce_items } = self;
-        StepCounts { tokens: rows, logits_rows: rows, decode_items, reduce_items, ..StepCounts::default() }
+        let Self { rows, decode_items, reduce_items, draws } = self;
+        StepCounts { tokens: rows, logits_rows: rows, decode_items, reduce_items, draws, ..StepCounts::default() }
     }
 }
 

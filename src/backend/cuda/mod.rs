@@ -27,7 +27,6 @@ pub use emulate::EmulatedDevice;
 pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
-use super::cpu::draw;
 use super::step_words::{self, AttentionTiling, StepCounts, StepWords};
 use super::{
     ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvDtype, KvLayout, MAX_TOP_K,
@@ -35,7 +34,7 @@ use super::{
 };
 use driver::Buffer;
 use graphs::Graphs;
-use kernel::{LOGITS_CHUNK, attention_tiling};
+use kernel::{DRAW_BLOCK, LOGITS_CHUNK, attention_tiling};
 use plan::{Buffers, Plan, Planner};
 use std::sync::Arc;
 use std::time::Instant;
@@ -116,6 +115,8 @@ impl CudaBackend {
         let partials = u64::from(step_words::max_partials(limits, kv.block_size, tiling)) * u64::from(shape.num_heads);
         let words = step_words::max_words(limits, kv.block_size, tiling);
         let chunks = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols.div_ceil(LOGITS_CHUNK));
+        let vocab = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols);
+        let draw_blocks = u64::from(vocab.div_ceil(DRAW_BLOCK)) * u64::from(limits.max_draws);
         let rows = u64::from(limits.max_logits_rows.max(1));
         Ok(Buffers {
             step: buffer("the step's metadata", 4 * words as u64)?,
@@ -130,6 +131,9 @@ impl CudaBackend {
             chunk_sums: buffer("the likeliest tokens", 4 * rows * u64::from(chunks))?,
             chunk_top: buffer("the likeliest tokens", 8 * rows * u64::from(chunks * MAX_TOP_K))?,
             scores: buffer("the likeliest tokens", 8 * rows * u64::from(MAX_TOP_K))?,
+            draw_keys: buffer("draws", 4 * u64::from(DRAW_BLOCK) * draw_blocks)?,
+            draw_stats: buffer("draws", 8 * draw_blocks)?,
+            drawn: buffer("draws", 4 * u64::from(limits.max_draws))?,
             unused: buffer("an input that is not there", 16)?,
         })
     }
@@ -163,8 +167,7 @@ impl Prepared {
         Ok(names.into_iter().zip(times).map(dispatch).collect())
     }
 
-    /// What comes back of a step: token ids, the likeliest tokens, whole rows of logits. The rows that tokens are drawn from
-    /// come back whole as well, and the reference draws: these kernels have no twin yet.
+    /// What comes back of a step: token ids, the likeliest tokens, drawn tokens, whole rows of logits.
     fn read_back(
         &self,
         driver: &dyn Driver,
@@ -182,27 +185,20 @@ impl Prepared {
         let logits = &self.buffers.activations[logits.0 as usize];
         let row = |row: u32| logits.range(u64::from(row) * row_bytes, row_bytes);
         let top_k_bytes = 8 * input.top_k_rows.len() * input.top_k as usize;
-        let mut draw_rows: Vec<u32> = input.draws.iter().map(|draw| draw.row).collect();
-        draw_rows.sort_unstable();
-        draw_rows.dedup();
+        let drawn_bytes = 4 * input.draws.len();
         let mut ranges = vec![self.buffers.ids.range(0, 4 * rows as u64)];
         ranges.push(self.buffers.scores.range(0, top_k_bytes as u64));
+        ranges.push(self.buffers.drawn.range(0, drawn_bytes as u64));
         ranges.extend(input.read_logits_rows.iter().map(|&index| row(index)));
-        ranges.extend(draw_rows.iter().map(|&index| row(index)));
         let bytes = driver.read(&ranges)?;
         output.waited = start.elapsed();
         let (ids, rest) = bytes.split_at(4 * rows);
         let (top_k, rest) = rest.split_at(top_k_bytes);
-        let (whole, drawn_from) = rest.split_at(input.read_logits_rows.len() * row_bytes as usize);
+        let (drawn, logits) = rest.split_at(drawn_bytes);
         output.argmax = bytemuck::pod_collect_to_vec(ids);
         output.top_k = bytemuck::pod_collect_to_vec(top_k);
-        output.logits = bytemuck::pod_collect_to_vec(whole);
-        let drawn_from: Vec<f32> = bytemuck::pod_collect_to_vec(drawn_from);
-        let vocab = row_bytes as usize / 4;
-        output.drawn.extend(input.draws.iter().map(|token| {
-            let at = draw_rows.binary_search(&token.row).expect("it is one of them");
-            draw::draw(&drawn_from[at * vocab..][..vocab], token, input.adjustments)
-        }));
+        output.drawn = bytemuck::pod_collect_to_vec(drawn);
+        output.logits = bytemuck::pod_collect_to_vec(logits);
         Ok(())
     }
 }

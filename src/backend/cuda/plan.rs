@@ -44,6 +44,12 @@ pub(super) enum Grid {
     },
     /// `(rows whose likeliest tokens are wanted, 1)`.
     TopKRows,
+    /// `(x, draws)`.
+    DrawColumns {
+        x: u32,
+    },
+    /// `(draws, 1)`.
+    Draws,
 }
 
 impl Grid {
@@ -58,6 +64,8 @@ impl Grid {
             Self::BlockCopies { x } => (x, counts.block_copies),
             Self::TopKColumns { x } => (x, counts.top_k_rows),
             Self::TopKRows => (counts.top_k_rows, 1),
+            Self::DrawColumns { x } => (x, counts.draws),
+            Self::Draws => (counts.draws, 1),
         }
     }
 }
@@ -95,6 +103,9 @@ pub(super) struct Buffers {
     pub(super) chunk_sums: Buffer,
     pub(super) chunk_top: Buffer,
     pub(super) scores: Buffer,
+    pub(super) draw_keys: Buffer,
+    pub(super) draw_stats: Buffer,
+    pub(super) drawn: Buffer,
     /// Given where a kernel has an input that this op does not use.
     pub(super) unused: Buffer,
 }
@@ -160,6 +171,7 @@ impl<'a> Planner<'a> {
         if let Some(logits) = self.program.logits {
             self.argmax(logits)?;
             self.top_k(logits)?;
+            self.draws(logits)?;
         }
         Ok(Plan { nodes: self.nodes })
     }
@@ -375,5 +387,18 @@ impl<'a> Planner<'a> {
         self.single(&kernel::top_k_chunks(), Rows::Logits, grid, &params, &buffers)?;
         let params = kernel::TopKRowsParams { chunks };
         self.single(&kernel::top_k_rows(), Rows::Logits, Grid::TopKRows, &params, &[sums, top, scores])
+    }
+
+    fn draws(&mut self, logits: ActId) -> Result<(), BackendError> {
+        let vocab = self.cols(logits);
+        let blocks = vocab.div_ceil(kernel::DRAW_BLOCK);
+        let b = self.buffers;
+        let [keys, stats, drawn] = [&b.draw_keys, &b.draw_stats, &b.drawn].map(Buffer::address);
+        let kernel = kernel::draw_blocks();
+        let grid = Grid::DrawColumns { x: vocab.div_ceil(kernel.threads) };
+        let params = kernel::DrawBlocksParams { vocab, blocks };
+        self.single(&kernel, Rows::Logits, grid, &params, &[self.activation(logits), keys, stats])?;
+        let params = kernel::DrawRowsParams { blocks };
+        self.single(&kernel::draw_rows(), Rows::Logits, Grid::Draws, &params, &[keys, stats, drawn])
     }
 }

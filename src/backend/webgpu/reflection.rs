@@ -292,6 +292,7 @@ fn step_metadata_is_that_of_the_host() {
         ("DRAWS_AT", header::DRAWS_AT),
         ("ADJUSTMENTS_AT", header::ADJUSTMENTS_AT),
         ("QUERIES_AT", header::QUERIES_AT),
+        ("NUM_DRAWS", header::NUM_DRAWS),
     ];
     assert_eq!(header.len(), header::WORDS);
     let others = [

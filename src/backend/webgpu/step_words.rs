@@ -30,7 +30,8 @@ pub(in crate::backend) mod header {
     pub(in crate::backend) const DRAWS_AT: usize = 18;
     pub(in crate::backend) const ADJUSTMENTS_AT: usize = 19;
     pub(in crate::backend) const QUERIES_AT: usize = 20;
-    pub(in crate::backend) const WORDS: usize = 21;
+    pub(in crate::backend) const NUM_DRAWS: usize = 21;
+    pub(in crate::backend) const WORDS: usize = 22;
 }
 
 /// Words of a `TokenDraw` and of a `LogitAdjustment`.
@@ -127,6 +128,7 @@ impl StepWords {
         self.words[header::NUM_DECODE_ITEMS] = self.counts.decode_items;
         self.words[header::NUM_PREFILL_ITEMS] = self.counts.prefill_items;
         self.words[header::NUM_REDUCE_ITEMS] = self.counts.reduce_items;
+        self.words[header::NUM_DRAWS] = self.counts.draws;
     }
 
     fn section(&mut self, header: usize, values: &[u32]) {

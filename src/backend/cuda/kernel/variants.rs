@@ -4,8 +4,8 @@ use super::super::super::repack::DeviceFormat;
 use super::super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
 use super::{
     DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
-    attention_reduce, attention_tiling, copy_blocks, embed, rms_norm, rope_and_cache, select_logits_rows, silu_mul,
-    top_k_chunks, top_k_rows,
+    attention_reduce, attention_tiling, copy_blocks, draw_blocks, draw_rows, embed, rms_norm, rope_and_cache,
+    select_logits_rows, silu_mul, top_k_chunks, top_k_rows,
 };
 
 const FORMATS: [DeviceFormat; 5] =
@@ -26,6 +26,8 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
         argmax_rows(),
         top_k_chunks(),
         top_k_rows(),
+        draw_blocks(),
+        draw_rows(),
     ];
     let mut all: Vec<(String, Kernel)> = plain.map(|kernel| (kernel.name.to_owned(), kernel)).into();
     for format in FORMATS {
