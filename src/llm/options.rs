@@ -59,7 +59,8 @@ pub struct LlmOptions {
     /// Whether a request's logits are the same to the bit alone and in any batch, in any chunks, after any preemption or
     /// prefix hit; slower.
     pub batch_invariant: bool,
-    /// Whether the attention reads blocks that several sequences begin with once for each of them, instead of together.
+    /// Whether the attention reads blocks that several sequences begin with once for each of them, instead of together;
+    /// on a software adapter it always does.
     pub disable_cascade_attn: bool,
     /// Whether full blocks are shared among requests with the same prefix.
     pub enable_prefix_caching: bool,
