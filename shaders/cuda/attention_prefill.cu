@@ -1,7 +1,8 @@
 // Paged attention (Kwon et al. 2023) for prefill and chunked prefill: flash tiles (Dao et al. 2022, arXiv:2205.14135). A
 // workgroup takes TOKENS query tokens times HEADS_PER_GROUP heads of one KV head, and walks the keys KEYS at a time, K and V
 // staged in workgroup memory. A team of 16 lanes owns four rows: it computes their scores, a key in each lane, and then
-// their weighted sum of V, every 16th quad of the head in each lane.
+// their weighted sum of V, every 16th quad of the head in each lane. Tokens of several sequences that share their keys give
+// a partial result each.
 constexpr u32 ROWS = TOKENS * HEADS_PER_GROUP;
 constexpr u32 TEAM_ROWS = 4u;
 constexpr u32 LANES = 16u; // WG / LANES teams of TEAM_ROWS rows are ROWS
@@ -29,6 +30,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill(
     const KvOctet* __restrict__ k_pool, // [block][KV_HEADS][BLOCK_SIZE][D / 8]
     const KvOctet* __restrict__ v_pool, // the same shape
     float4* __restrict__ out,           // [T][HEADS][D / 4]
+    float4* __restrict__ partial_out,   // [partial][HEADS][D / 4], normalised
+    float2* __restrict__ partial_stats, // [partial][HEADS] (max, sum)
     Params params
 ) {
     __shared__ float4 q_rows[ROWS][QUADS];
@@ -48,14 +51,15 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill(
     }
     const u32 first_row = threadIdx.x / LANES * TEAM_ROWS;
     const u32 lane = threadIdx.x % LANES;
-    const u32 first_position = position(step, query(step, item, 0u).token);
     float4 acc[TEAM_ROWS][REGISTERS];
     float row_max[TEAM_ROWS];
     float row_sum[TEAM_ROWS];
+    u32 last_key[TEAM_ROWS];
 #pragma unroll
     for (u32 j = 0u; j < TEAM_ROWS; j++) {
         row_max[j] = LOWEST;
         row_sum[j] = 0.0f;
+        last_key[j] = position(step, query(step, item, (first_row + j) / HEADS_PER_GROUP).token);
 #pragma unroll
         for (u32 i = 0u; i < REGISTERS; i++) acc[j][i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
@@ -83,12 +87,11 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill(
         }
 #pragma unroll
         for (u32 j = 0u; j < TEAM_ROWS; j++) {
-            const u32 last_key = first_position + (first_row + j) / HEADS_PER_GROUP;
             float top = row_max[j];
 #pragma unroll
             for (u32 i = 0u; i < LANE_KEYS; i++) {
                 const u32 key = i * LANES + lane;
-                if (key >= num_keys || first_key + key > last_key) s[j][i] = LOWEST;
+                if (key >= num_keys || first_key + key > last_key[j]) s[j][i] = LOWEST;
                 top = fmaxf(top, s[j][i]);
             }
             top = team_max(top);
@@ -133,13 +136,16 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill(
         const float sum = team_sum(row_sum[j]);
         const u32 row = first_row + j;
         if (row / HEADS_PER_GROUP >= item.num_queries) continue;
-        const u32 token = query(step, item, row / HEADS_PER_GROUP).token;
+        const Query its = query(step, item, row / HEADS_PER_GROUP);
+        const bool is_partial = its.partials != NO_PARTIAL;
+        const u32 to = (is_partial ? its.partials + item.split : its.token) * HEADS + first_head + row % HEADS_PER_GROUP;
+        float4* to_row = (is_partial ? partial_out : out) + to * QUADS;
+        if (is_partial && lane == 0u) partial_stats[to] = make_float2(row_max[j], sum);
 #pragma unroll
         for (u32 i = 0u; i < REGISTERS; i++) {
             const u32 quad = i * LANES + lane;
             if (quad < QUADS) {
-                out[(token * HEADS + first_head + row % HEADS_PER_GROUP) * QUADS + quad] =
-                    make_float4(acc[j][i].x / sum, acc[j][i].y / sum, acc[j][i].z / sum, acc[j][i].w / sum);
+                to_row[quad] = make_float4(acc[j][i].x / sum, acc[j][i].y / sum, acc[j][i].z / sum, acc[j][i].w / sum);
             }
         }
     }

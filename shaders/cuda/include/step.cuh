@@ -41,7 +41,8 @@ __device__ __forceinline__ uint2 block_copy(Step step, u32 i) {
     return make_uint2(step[at], step[at + 1u]);
 }
 
-// One attention work item: some query tokens of one sequence over a range of its keys.
+// One attention work item: some query tokens over a range of keys that they have in common, those of one sequence or of
+// several whose block tables begin with the same blocks.
 constexpr u32 ITEM_WORDS = 6u;
 struct WorkItem {
     u32 first_query; // index into the step's queries

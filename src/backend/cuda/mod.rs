@@ -232,6 +232,7 @@ impl Backend for CudaBackend {
             kv.dtype,
             self.driver.traits().compute_capability,
             limits.batch_invariant,
+            limits.cascade_attention,
         );
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();

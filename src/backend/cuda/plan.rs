@@ -356,7 +356,7 @@ impl<'a> Planner<'a> {
 
         let kernel = kernel::attention_prefill(&shape, self.kv, &self.tiling, self.compute_capability());
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
-        self.single(&kernel, Rows::Tokens, Grid::PrefillItems { y: groups }, &params, &[q, k, v, out])?;
+        self.single(&kernel, Rows::Tokens, Grid::PrefillItems { y: groups }, &params, &buffers)?;
 
         let kernel = kernel::attention_reduce(&shape, self.kv);
         let grid = Grid::ReduceItems { y: shape.num_heads };

@@ -51,6 +51,7 @@ pub(in super::super) fn attention_tiling(
     kv: KvDtype,
     compute_capability: u32,
     batch_invariant: bool,
+    cascade_attention: bool,
 ) -> AttentionTiling {
     let group = shape.num_heads / shape.num_kv_heads;
     let heads_per_group = [4, 2, 1].into_iter().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
@@ -62,8 +63,9 @@ pub(in super::super) fn attention_tiling(
     };
     let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
     let prefill_tokens = rows / heads_per_group;
-    // A prefill work item of these kernels is of one sequence, and gives no partial results.
-    AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split: 256, decode_tokens, share_prefixes: false }
+    // What a token is read together with is up to its neighbours.
+    let share_prefixes = cascade_attention && !batch_invariant;
+    AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split: 256, decode_tokens, share_prefixes }
 }
 
 /// Grid: (decode work items, heads / heads per group).
@@ -98,7 +100,7 @@ pub(in super::super) fn attention_prefill(
     tiling: &AttentionTiling,
     compute_capability: u32,
 ) -> Kernel {
-    let build = |name, file, threads| Kernel::new::<AttentionParams>(name, file, threads, 4);
+    let build = |name, file, threads| Kernel::new::<AttentionParams>(name, file, threads, 6);
     if has_tensor_prefill(shape, layout.dtype, compute_capability) {
         // Staged rows of K and V, each eight halves longer than the head.
         let workgroup_bytes = 2 * TENSOR_KEYS * 2 * (shape.head_dim + 8);

@@ -53,7 +53,7 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
                 all.push((format!("{}, {label}{what}", kernel.name), kernel));
             };
             // With tensor cores and without.
-            let tilings = [u32::MAX, 0].map(|capability| attention_tiling(&shape, dtype, capability, false));
+            let tilings = [u32::MAX, 0].map(|capability| attention_tiling(&shape, dtype, capability, false, true));
             for which in [DecodeKernel::Teams, DecodeKernel::Blocks] {
                 push(attention_decode(which, &shape, &layout, &tilings[0]), "");
             }
