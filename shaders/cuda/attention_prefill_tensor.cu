@@ -28,7 +28,7 @@ __device__ __forceinline__ float row_sum(float v) {
 extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
     Step step,
     const float2* __restrict__ q,       // [T][HEADS][D / 2]
-    const KvOctet* __restrict__ k_pool, // [block][KV_HEADS][BLOCK_SIZE][D / 8]
+    const KvOctet* __restrict__ k_pool, // [block][KV_HEADS] pages
     const KvOctet* __restrict__ v_pool, // the same shape
     float2* __restrict__ out,           // [T][HEADS][D / 2]
     float2* __restrict__ partial_out,   // [partial][HEADS][D / 2], normalised
@@ -74,7 +74,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
         __syncthreads();
         for (u32 i = threadIdx.x; i < KEYS * OCTETS; i += WG) {
             // Slots past the end may hold NaN: stage a valid one instead.
-            const u32 at = row_of(step, item, kv_head, first_key + least(i / OCTETS, num_keys - 1u)) + i % OCTETS;
+            const KvRow row = row_of(step, item, kv_head, first_key + least(i / OCTETS, num_keys - 1u));
+            const u32 at = first_octet(row) + i % OCTETS;
             *(uint4*)&k_rows[i / OCTETS][i % OCTETS * 8u] = k_pool[at];
             *(uint4*)&v_rows[i / OCTETS][i % OCTETS * 8u] = v_pool[at];
         }

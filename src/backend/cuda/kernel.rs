@@ -170,11 +170,14 @@ impl Kernel {
             .constant("KV_HEADS", shape.num_kv_heads)
             .constant("GROUP", shape.num_heads / shape.num_kv_heads)
             .constant("HEAD_DIM", shape.head_dim)
+            .constant("ROW_SCALES", row_scales(layout))
+            .constant("SCALE_GROUP", shape.head_dim)
             .include(match layout.dtype {
                 KvDtype::F16 => cuda!("include/kv_f16.cuh"),
                 KvDtype::F32 => cuda!("include/kv_f32.cuh"),
-                KvDtype::Int8 => unreachable!("refused before any kernel is built"),
+                KvDtype::Int8 => cuda!("include/kv_int8.cuh"),
             })
+            .include(cuda!("include/kv_page.cuh"))
     }
 
     /// The whole text, for NVRTC.
@@ -242,9 +245,25 @@ params! {
     RopeParams { qkv_stride: u32 }
 }
 
-/// Grid: ((heads + 2 kv heads) * head dim / 4 / threads, tokens).
+/// Scales of a row of the KV pool.
+fn row_scales(layout: &KvLayout) -> u32 {
+    match layout.dtype {
+        KvDtype::F32 | KvDtype::F16 => 0,
+        KvDtype::Int8 => 1,
+    }
+}
+
+/// `rope_and_cache`, or `rope_and_cache_int8`. Grid: ((heads + 2 kv heads) * head dim / 8 / threads, tokens).
 pub(super) fn rope_and_cache(shape: &AttentionShape, layout: &KvLayout, pairing: RopePairing) -> Kernel {
-    Kernel::new::<RopeParams>("rope_and_cache", cuda!("rope_and_cache.cu"), MAP_THREADS, 5)
+    let (name, file) = match layout.dtype {
+        KvDtype::F32 | KvDtype::F16 => ("rope_and_cache", cuda!("rope_and_cache.cu")),
+        KvDtype::Int8 => ("rope_and_cache_int8", cuda!("rope_and_cache_int8.cu")),
+    };
+    // Whole heads.
+    let lanes = shape.head_dim / 8;
+    let heads = (MAP_THREADS / lanes).max(1);
+    Kernel::new::<RopeParams>(name, file, heads * lanes, 5)
         .kv(shape, layout)
         .flag("INTERLEAVED", pairing == RopePairing::Interleaved)
+        .include(cuda!("include/rope.cuh"))
 }

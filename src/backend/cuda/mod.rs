@@ -29,7 +29,7 @@ pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
 use super::step_words::{self, AttentionTiling, StepCounts, StepWords};
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvDtype, KvLayout, MAX_TOP_K,
+    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvLayout, MAX_TOP_K,
     ProfileClock, Program, Rows, StepInput, StepLimits, StepOutput, WeightId,
 };
 use driver::Buffer;
@@ -221,11 +221,6 @@ impl Backend for CudaBackend {
                 "blocks of {} tokens and heads of {} elements; the CUDA kernels take blocks of 16 and multiples of 16",
                 kv.block_size, kv.head_dim
             )));
-        }
-        if kv.dtype == KvDtype::Int8 {
-            return Err(BackendError::Unsupported(
-                "the CUDA kernels have no KV pool of int8: use --kv-cache-dtype f16".to_owned(),
-            ));
         }
         let tiling = attention_tiling(
             &program.attention,

@@ -192,7 +192,7 @@ impl<'a> Planner<'a> {
                 let shape = &self.program.attention;
                 let kernel = kernel::rope_and_cache(shape, self.kv, pairing);
                 let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
-                let invocations = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim / 4;
+                let invocations = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim / 8;
                 let grid = Grid::Columns { x: invocations.div_ceil(kernel.threads), each: 1 };
                 let [k, v] = self.pools(layer);
                 let buffers = [self.activation(qkv), self.buffers.rope.address(), self.activation(q), k, v];

@@ -66,8 +66,6 @@ pub struct KernelCase {
     pub kv_tolerance: f64,
     /// Both of them where products round their inputs to f16; `None` where there is no product.
     pub f16_tolerance: Option<f64>,
-    /// Element type of the KV pool; not every backend has each.
-    pub kv_dtype: KvDtype,
     /// In the quick subset: a few small cases per kernel.
     pub quick: bool,
     /// Needs some hundred MiB on host and device.
@@ -96,7 +94,6 @@ impl KernelCase {
             tolerance,
             kv_tolerance,
             f16_tolerance: None,
-            kv_dtype: KvDtype::F32,
             quick: false,
             large: false,
             build,
@@ -125,7 +122,6 @@ impl KernelCase {
 
     /// Over a pool of this type; values read from one of f16 may differ by an ulp.
     fn with_kv(mut self, dtype: KvDtype) -> Self {
-        self.kv_dtype = dtype;
         if dtype == KvDtype::F16 {
             self.kv_tolerance = 1e-3;
         }

@@ -39,7 +39,7 @@ fn has_tensor_prefill(shape: &AttentionShape, kv: KvDtype, compute_capability: u
     compute_capability >= TENSOR_CAPABILITY && kv == KvDtype::F16 && shape.head_dim <= TENSOR_HEAD_DIM
 }
 
-/// Workgroup memory of `attention_prefill`: q, the staged keys and values, and the weights.
+/// Workgroup memory of `attention_prefill`: q, the staged keys and values, each with room for eight scales, and the weights.
 fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
     4 * rows * head_dim + 2 * keys * (head_dim * kv.element_bytes() + 16) + 4 * rows * keys
 }

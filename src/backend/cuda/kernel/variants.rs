@@ -45,7 +45,7 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
         all.extend(distinct.iter().map(|choice| (format!("{choice:?}, {format:?}"), choice.kernel(format))));
     }
     for (num_heads, num_kv_heads, head_dim) in SHAPES {
-        for dtype in [KvDtype::F32, KvDtype::F16] {
+        for dtype in KvDtype::ALL {
             let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 0.125 };
             let layout = KvLayout { num_layers: 1, num_blocks: 8, block_size: 16, num_kv_heads, head_dim, dtype };
             let label = format!("{num_heads}/{num_kv_heads}x{head_dim} {dtype:?}");
