@@ -172,7 +172,8 @@ __device__ u32 column_of(const Row& row, const Cut& cut, float wanted, const Pla
     return found;
 }
 
-extern "C" __global__ void __launch_bounds__(WG) draw_rows(
+// There is a workgroup for a draw: few run side by side, so that registers may be as many as need be, and none spills.
+extern "C" __global__ void __launch_bounds__(WG, 1) draw_rows(
     Step step,
     const uint4* __restrict__ keys,  // [draws][blocks][DRAW_BLOCK / 4]
     const uint2* __restrict__ stats, // [draws][blocks] (largest key, bits of the sum)
