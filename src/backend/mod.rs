@@ -8,6 +8,8 @@
 //! yardstick on NVIDIA's devices.
 
 mod dequant;
+#[cfg(feature = "webgpu")]
+mod gpu;
 mod kv_layout;
 mod noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
@@ -24,9 +26,6 @@ pub mod kernel_bench;
 pub mod kernel_cases;
 #[cfg(feature = "webgpu")]
 pub mod webgpu;
-
-#[cfg(feature = "cuda")]
-use webgpu::{repack, step_words};
 
 pub use dequant::{dequantize_row, quantize_row};
 pub use kv_layout::{KvDtype, KvLayout};

@@ -4,10 +4,10 @@
 //! What differs between steps of a size stands in the step's metadata, and the sizes are rounded up: a kernel with a place in
 //! the grid beyond the step's counts returns at once.
 
-use super::super::step_words::StepCounts;
 use super::super::{BackendError, StepLimits};
 use super::driver::{Driver, GraphId};
 use super::plan::Plan;
+use super::step_words::StepCounts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -103,9 +103,8 @@ impl Drop for Graphs {
 impl Size {
     /// The size of a step that only generates, a token and a row of logits for each sequence; `None` for any other.
     fn of(counts: &StepCounts, limits: &StepLimits) -> Option<Self> {
-        let generates = counts.tokens > 0
-            && counts.logits_rows == counts.tokens
-            && counts.block_copies + counts.top_k_rows == 0;
+        let generates =
+            counts.tokens > 0 && counts.logits_rows == counts.tokens && counts.block_copies + counts.top_k_rows == 0;
         let most_rows = limits.max_tokens.min(limits.max_logits_rows);
         generates.then(|| Self {
             rows: rounded_up(counts.tokens).min(most_rows),

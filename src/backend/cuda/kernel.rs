@@ -4,8 +4,8 @@
 //! metadata first and the parameters, by value, last. A kernel's source is a prelude of constants, the files it includes,
 //! and its own file, whose `extern "C"` function bears its name. It needs no header, so that NVRTC needs no toolkit.
 
-use super::super::repack::DeviceFormat;
 use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::repack::DeviceFormat;
 use std::fmt::Write;
 
 mod attention;
@@ -18,8 +18,8 @@ mod variants;
 pub use attention::DecodeKernel;
 pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce, attention_tiling};
 pub(super) use logits::{
-    ArgmaxChunksParams, ArgmaxRowsParams, DRAW_BLOCK, DrawBlocksParams, DrawRowsParams, LOGITS_CHUNK, TopKChunksParams,
-    TopKRowsParams, argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
+    ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,
+    argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{MatMulKernel, MatMulParams};
 pub use variants::kernel_variants;

@@ -27,17 +27,20 @@ pub use emulate::EmulatedDevice;
 pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
-use super::step_words::{self, AttentionTiling, StepCounts, StepWords};
+use super::gpu::{buffers, grid, repack, step_words, wanted};
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvLayout, MAX_TOP_K,
-    ProfileClock, Program, Rows, StepInput, StepLimits, StepOutput, WeightId,
+    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvLayout, ProfileClock,
+    Program, StepInput, StepLimits, StepOutput, WeightId,
 };
+use buffers::Buffers;
 use driver::Buffer;
 use graphs::Graphs;
-use kernel::{DRAW_BLOCK, LOGITS_CHUNK, attention_tiling};
-use plan::{Buffers, Plan, Planner};
+use kernel::attention_tiling;
+use plan::{Plan, Planner};
 use std::sync::Arc;
 use std::time::Instant;
+use step_words::{AttentionTiling, StepCounts, StepWords};
+use wanted::WantedBytes;
 use weights::CudaWeight;
 
 /// A [`Backend`] on a CUDA device.
@@ -59,7 +62,7 @@ struct Prepared {
     tiling: AttentionTiling,
     graphs: Graphs,
     plan: Plan,
-    buffers: Buffers,
+    buffers: Buffers<Buffer>,
 }
 
 impl CudaBackend {
@@ -84,58 +87,6 @@ impl CudaBackend {
 
     fn prepared(&self) -> &Prepared {
         self.prepared.as_ref().expect("prepare() comes before this call")
-    }
-
-    fn buffers(
-        &mut self,
-        program: &Program,
-        kv: &KvLayout,
-        limits: &StepLimits,
-        tiling: &AttentionTiling,
-    ) -> Result<Buffers, BackendError> {
-        let driver = self.driver.clone();
-        let mut buffer = |what: &str, bytes: u64| {
-            self.allocated_bytes += bytes;
-            Buffer::new(&driver, what, bytes)
-        };
-        let mut activations = Vec::new();
-        for activation in &program.activations {
-            let rows = match activation.rows {
-                Rows::Tokens => limits.max_tokens,
-                Rows::Logits => limits.max_logits_rows,
-            };
-            activations.push(buffer(activation.name, 4 * u64::from(rows) * u64::from(activation.cols))?);
-        }
-        let (mut k_pool, mut v_pool) = (Vec::new(), Vec::new());
-        for layer in 0..kv.num_layers {
-            k_pool.push(buffer(&format!("the K pool of layer {layer}"), kv.layer_bytes())?);
-            v_pool.push(buffer(&format!("the V pool of layer {layer}"), kv.layer_bytes())?);
-        }
-        let shape = &program.attention;
-        let partials = u64::from(step_words::max_partials(limits, kv.block_size, tiling)) * u64::from(shape.num_heads);
-        let words = step_words::max_words(limits, kv.block_size, tiling);
-        let chunks = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols.div_ceil(LOGITS_CHUNK));
-        let vocab = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols);
-        let draw_blocks = u64::from(vocab.div_ceil(DRAW_BLOCK)) * u64::from(limits.max_draws);
-        let rows = u64::from(limits.max_logits_rows.max(1));
-        Ok(Buffers {
-            step: buffer("the step's metadata", 4 * words as u64)?,
-            activations,
-            k_pool,
-            v_pool,
-            rope: buffer("RoPE's table", 8 * program.rope.cos.len() as u64)?,
-            partial_out: buffer("partial attention", 4 * partials * u64::from(shape.head_dim))?,
-            partial_stats: buffer("partial attention", 8 * partials)?,
-            chunk_max: buffer("the argmax", 8 * rows * u64::from(chunks))?,
-            ids: buffer("token ids", 4 * rows)?,
-            chunk_sums: buffer("the likeliest tokens", 4 * rows * u64::from(chunks))?,
-            chunk_top: buffer("the likeliest tokens", 8 * rows * u64::from(chunks * MAX_TOP_K))?,
-            scores: buffer("the likeliest tokens", 8 * rows * u64::from(MAX_TOP_K))?,
-            draw_keys: buffer("draws", 4 * u64::from(DRAW_BLOCK) * draw_blocks)?,
-            draw_stats: buffer("draws", 8 * draw_blocks)?,
-            drawn: buffer("draws", 4 * u64::from(limits.max_draws))?,
-            unused: buffer("an input that is not there", 16)?,
-        })
     }
 
     fn read_pool(&self, buffer: &Buffer) -> Result<Vec<f32>, BackendError> {
@@ -174,31 +125,20 @@ impl Prepared {
         input: &StepInput<'_>,
         output: &mut StepOutput,
     ) -> Result<(), BackendError> {
-        let rows = input.logits_indices.len();
         let start = Instant::now();
-        let Some(logits) = self.program.logits.filter(|_| rows > 0) else {
-            driver.synchronize()?;
-            output.waited = start.elapsed();
-            return Ok(());
-        };
-        let row_bytes = 4 * u64::from(self.program.activations[logits.0 as usize].cols);
-        let logits = &self.buffers.activations[logits.0 as usize];
-        let row = |row: u32| logits.range(u64::from(row) * row_bytes, row_bytes);
-        let top_k_bytes = 8 * input.top_k_rows.len() * input.top_k as usize;
-        let drawn_bytes = 4 * input.draws.len();
-        let mut ranges = vec![self.buffers.ids.range(0, 4 * rows as u64)];
-        ranges.push(self.buffers.scores.range(0, top_k_bytes as u64));
-        ranges.push(self.buffers.drawn.range(0, drawn_bytes as u64));
-        ranges.extend(input.read_logits_rows.iter().map(|&index| row(index)));
+        let wanted = WantedBytes::of(input, &self.program);
+        let mut ranges = Vec::new();
+        if let Some(logits) = self.program.logits {
+            let Buffers { activations, ids, draws, top_k, .. } = &self.buffers;
+            let firsts = [(ids, wanted.argmax), (&draws.drawn, wanted.drawn), (&top_k.scores, wanted.top_k)];
+            ranges.extend(firsts.map(|(buffer, bytes)| buffer.range(0, bytes)));
+            let row = |&row: &u32| (u64::from(row) * wanted.logits_row, wanted.logits_row);
+            let rows = input.read_logits_rows.iter().map(row);
+            ranges.extend(rows.map(|(at, bytes)| activations[logits.0 as usize].range(at, bytes)));
+        }
         let bytes = driver.read(&ranges)?;
         output.waited = start.elapsed();
-        let (ids, rest) = bytes.split_at(4 * rows);
-        let (top_k, rest) = rest.split_at(top_k_bytes);
-        let (drawn, logits) = rest.split_at(drawn_bytes);
-        output.argmax = bytemuck::pod_collect_to_vec(ids);
-        output.top_k = bytemuck::pod_collect_to_vec(top_k);
-        output.drawn = bytemuck::pod_collect_to_vec(drawn);
-        output.logits = bytemuck::pod_collect_to_vec(logits);
+        wanted.split(&bytes, output);
         Ok(())
     }
 }
@@ -229,7 +169,11 @@ impl Backend for CudaBackend {
             limits.batch_invariant,
             limits.cascade_attention,
         );
-        let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
+        let driver = self.driver.clone();
+        let buffers = Buffers::new(&program, &kv, &limits, &tiling, |what, bytes| {
+            self.allocated_bytes += bytes;
+            Buffer::new(&driver, what, bytes)
+        })?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         buffers.rope.write(0, bytemuck::cast_slice(&rope))?;
         let planner = Planner {

@@ -88,16 +88,7 @@ impl KernelCase {
     ) -> Self {
         let name = format!("{kernel}/{name}");
         let (kv_tolerance, build) = (tolerance, Box::new(build));
-        Self {
-            name,
-            kernel,
-            tolerance,
-            kv_tolerance,
-            f16_tolerance: None,
-            quick: false,
-            large: false,
-            build,
-        }
+        Self { name, kernel, tolerance, kv_tolerance, f16_tolerance: None, quick: false, large: false, build }
     }
 
     /// A case with products.

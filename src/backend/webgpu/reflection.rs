@@ -1,9 +1,8 @@
 //! The host's tables of every kernel against its WGSL, as `naga` reads it.
 
 use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
-use super::kernel::{
-    self, AttentionTiling, Binding, DeviceFormat, Folded, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES,
-};
+use super::kernel::{self, Binding, Folded, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
+use super::repack::DeviceFormat;
 use super::step_words::{ADJUSTMENT_WORDS, DRAW_WORDS, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header};
 use super::uniformity::barriers_in_divergent_flow;
 use super::{Tuning, Variant, tuning_candidates};
@@ -102,7 +101,7 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
     for shape in shapes() {
         for dtype in KvDtype::ALL {
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
-            let tiling = AttentionTiling::new(variant, &shape, dtype, &limits, tuning);
+            let tiling = kernel::attention_tiling(variant, &shape, dtype, &limits, tuning);
             let fields = || fields!(AttentionParams: scale, items_at);
             let decode = kernel::attention_decode(variant, subgroup_size, &shape, dtype, &tiling);
             let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, dtype, &tiling);

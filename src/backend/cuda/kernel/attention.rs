@@ -1,7 +1,7 @@
 //! The attention kernels, and how their work is cut up.
 
-use super::super::super::step_words::AttentionTiling;
 use super::super::super::{AttentionShape, KvDtype, KvLayout};
+use super::super::step_words::AttentionTiling;
 use super::{Kernel, TENSOR_CAPABILITY, WORKGROUP_BYTES, cuda, params};
 
 params! {

@@ -1,9 +1,7 @@
 //! The kernels that look at finished logits: argmax, the likeliest tokens, and draws.
 
+use super::super::buffers::LOGITS_CHUNK;
 use super::{Kernel, MAP_THREADS, REDUCE_THREADS, cuda, params};
-
-/// Columns that one workgroup of `argmax_chunks` or `top_k_chunks` looks at.
-pub(in super::super) const LOGITS_CHUNK: u32 = 4096;
 
 params! {
     /// Parameters of `argmax_chunks`.
@@ -52,9 +50,6 @@ pub(in super::super) fn top_k_rows() -> Kernel {
         .include(cuda!("include/ranked.cuh"))
 }
 
-/// Columns of a block of `draw_blocks`: a subgroup's lanes.
-pub(in super::super) const DRAW_BLOCK: u32 = 32;
-
 params! {
     /// Parameters of `draw_blocks`.
     DrawBlocksParams { vocab: u32, blocks: u32 }
@@ -76,5 +71,4 @@ pub(in super::super) fn draw_rows() -> Kernel {
     Kernel::new::<DrawRowsParams>("draw_rows", cuda!("draw_rows.cu"), REDUCE_THREADS, 3)
         .reduce()
         .include(cuda!("include/draw.cuh"))
-        .limits(80, 256)
 }

@@ -1,6 +1,6 @@
 //! The host's tables of every kernel against its text.
 
-use super::super::super::step_words::{ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, header};
+use super::super::step_words::{ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, header};
 use super::{Kernel, cuda, kernel_variants};
 
 /// What stands between the first `open` and the next `close`.

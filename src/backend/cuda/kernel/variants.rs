@@ -1,15 +1,12 @@
 //! Every kernel, for tests that compile them.
 
-use super::super::super::repack::DeviceFormat;
 use super::super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::super::repack::DeviceFormat;
 use super::{
     DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
     attention_reduce, attention_tiling, copy_blocks, draw_blocks, draw_rows, embed, rms_norm, rope_and_cache,
     select_logits_rows, silu_mul, top_k_chunks, top_k_rows,
 };
-
-const FORMATS: [DeviceFormat; 5] =
-    [DeviceFormat::F32, DeviceFormat::F16, DeviceFormat::Bf16, DeviceFormat::Q8, DeviceFormat::Q4];
 
 /// Query heads, key heads, elements of a head.
 const SHAPES: [(u32, u32, u32); 7] =
@@ -30,7 +27,7 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
         draw_rows(),
     ];
     let mut all: Vec<(String, Kernel)> = plain.map(|kernel| (kernel.name.to_owned(), kernel)).into();
-    for format in FORMATS {
+    for format in DeviceFormat::ALL {
         all.push((format!("embed, {format:?}"), embed(format)));
         // With tensor cores and without: the kernels for few rows are the same.
         let with_tensor = MatMulKernel::choices(format, u32::MAX, false);

@@ -1,11 +1,12 @@
 //! The dispatches of a matrix product.
 
 use super::super::super::{BackendError, Rows};
+use super::super::grid::Grid;
 use super::super::kernel::{self, Folded, MatMulKernel};
 use super::super::step_words::header;
 use super::super::weights::GpuPart;
 use super::fusion::Product;
-use super::{Call, Choice, Grid, Node, Planner};
+use super::{Call, Choice, Node, Planner};
 
 impl Planner<'_> {
     /// A choice for each kernel: the norm in a call of its own where the kernel does not fold it, then one call for each

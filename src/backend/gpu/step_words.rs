@@ -1,11 +1,10 @@
-//! One step's metadata as the words of `shaders/wgsl/include/step.wgsl`: a header of counts and offsets, then sections.
+//! One step's metadata as the words of `step.wgsl` and `step.cuh`: a header of counts and offsets, then sections.
 
-use super::super::{LogitAdjustment, StepInput, StepLimits, TokenDraw};
-pub(in crate::backend) use super::kernel::AttentionTiling;
+use super::super::{LogitAdjustment, Rows, StepInput, StepLimits, TokenDraw};
 #[cfg(test)]
 pub(in crate::backend) use super::work_items::NO_PARTIAL;
 use super::work_items::WorkItems;
-pub(in crate::backend) use super::work_items::{ITEM_WORDS, QUERY_WORDS, REDUCE_WORDS};
+pub(in crate::backend) use super::work_items::{AttentionTiling, ITEM_WORDS, QUERY_WORDS, REDUCE_WORDS};
 
 /// Header indices, as in the WGSL.
 pub(in crate::backend) mod header {
@@ -35,8 +34,8 @@ pub(in crate::backend) mod header {
 }
 
 /// Words of a `TokenDraw` and of a `LogitAdjustment`.
-pub(super) const DRAW_WORDS: usize = size_of::<TokenDraw>() / 4;
-pub(super) const ADJUSTMENT_WORDS: usize = size_of::<LogitAdjustment>() / 4;
+pub(in crate::backend) const DRAW_WORDS: usize = size_of::<TokenDraw>() / 4;
+pub(in crate::backend) const ADJUSTMENT_WORDS: usize = size_of::<LogitAdjustment>() / 4;
 
 /// How much of each kind of work the step has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,6 +50,16 @@ pub(in crate::backend) struct StepCounts {
     pub(in crate::backend) draws: u32,
     /// Keys that the tokens attend to, all together.
     pub(in crate::backend) keys: u64,
+}
+
+impl StepCounts {
+    /// Rows of an activation.
+    pub(in crate::backend) fn rows(&self, rows: Rows) -> u32 {
+        match rows {
+            Rows::Tokens => self.tokens,
+            Rows::Logits => self.logits_rows,
+        }
+    }
 }
 
 /// The words, rebuilt every step in the same allocations.
