@@ -7,6 +7,7 @@
 #![cfg(feature = "runtime")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,6 +56,8 @@ const MAX_TOKENS: u32 = 240;
 struct Idle {
     weights: u32,
     steps: u32,
+    /// Rows and draws of the steps in flight.
+    in_flight: VecDeque<(usize, usize)>,
 }
 
 impl Backend for Idle {
@@ -71,12 +74,18 @@ impl Backend for Idle {
         Ok(())
     }
 
-    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
+        self.in_flight.push_back((input.logits_indices.len(), input.draws.len()));
+        Ok(())
+    }
+
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
         output.clear();
         self.steps += 1;
+        let (rows, draws) = self.in_flight.pop_front().expect("a step is in flight");
         let next = |_: usize| self.steps % 11;
-        output.argmax.extend((0..input.logits_indices.len()).map(next));
-        output.drawn.extend((0..input.draws.len()).map(next));
+        output.argmax.extend((0..rows).map(next));
+        output.drawn.extend((0..draws).map(next));
         Ok(())
     }
 
