@@ -1,5 +1,5 @@
 //! A decode step allocates nothing on the host above the backend: not per token, not per step, whether tokens are the
-//! argmax or drawn on the device.
+//! argmax or drawn on the device, and whether the next step begins before they are known.
 //!
 //! The backend here does nothing, so that nothing but the step loop is counted. (What `wgpu` allocates for a submit is its
 //! own affair; the WebGPU backend keeps its metadata, its staging buffer and its output from step to step.)
@@ -122,7 +122,8 @@ impl Backend for Idle {
     }
 }
 
-fn llm() -> Llm {
+/// With steps scheduled ahead or not.
+fn llm(ahead: bool) -> Llm {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("step_allocations");
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     let config = serde_json::json!({
@@ -134,13 +135,14 @@ fn llm() -> Llm {
     let mut options = LlmOptions::new(folder);
     options.load_format = LoadFormat::Dummy(DummyWeights::default());
     options.max_num_seqs = NUM_SEQS;
+    options.async_scheduling = Some(ahead);
     let checkpoint = options.open_checkpoint().expect("a valid checkpoint");
     Llm::with_backend(&checkpoint, Box::<Idle>::default(), &options, &mut |_| {}).expect("it loads")
 }
 
 /// Allocations of 150 steps in which all sequences decode, each filling nine blocks.
-fn allocations_of_decoding(params: &SamplingParams) -> u64 {
-    let mut llm = llm();
+fn allocations_of_decoding(params: &SamplingParams, ahead: bool) -> u64 {
+    let mut llm = llm(ahead);
     for seq in 0..NUM_SEQS {
         let prompt = (0..20).map(|at| (seq * 7 + at) % VOCAB).collect();
         llm.add(prompt, params.clone()).expect("it is valid");
@@ -173,7 +175,9 @@ fn decoding_allocates_nothing() {
         ..base.clone()
     };
     let greedy = SamplingParams { ignore_eos: true, ..SamplingParams::greedy(MAX_TOKENS) };
-    for (what, params) in [("greedy", greedy), ("drawn", base), ("penalties", penalties)] {
-        assert_eq!(allocations_of_decoding(&params), 0, "{what}");
+    for ahead in [false, true] {
+        for (what, params) in [("greedy", &greedy), ("drawn", &base), ("penalties", &penalties)] {
+            assert_eq!(allocations_of_decoding(params, ahead), 0, "{what}, a step ahead: {ahead}");
+        }
     }
 }
