@@ -49,6 +49,7 @@ fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
     let rows: Vec<u32> = (0..TOKENS.len() as u32).collect();
     let input = StepInput {
         token_ids: &TOKENS,
+        fed_tokens: &[],
         positions: &rows,
         slot_mapping: &rows,
         query_start_loc: &[0, 7],

@@ -129,7 +129,7 @@ impl Backend for Faulty {
         self.inner.prepare(program, kv, limits)
     }
 
-    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
         let kv = self.kv.expect("prepare() comes first");
         let next = |values: &[u32], n: u32| values.iter().map(|value| (value + 1) % n).collect::<Vec<u32>>();
         let tokens: Vec<u32> = input.token_ids.iter().map(|&id| if id == 0 { 1 } else { id - 1 }).collect();
@@ -150,7 +150,11 @@ impl Backend for Faulty {
             Fault::TopKRow => input.top_k_rows = &top_k_rows,
             _ => {}
         }
-        self.inner.forward(&input, output)?;
+        self.inner.submit(&input)
+    }
+
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
+        self.inner.collect(output)?;
         match self.fault {
             Fault::LastOfTies => output.argmax = self.last_of_ties(output.argmax.len())?,
             Fault::Logits(error) => nudge_last_finite(&mut output.logits, error),

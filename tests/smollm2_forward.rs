@@ -76,7 +76,8 @@ fn batch(query: &[u32], context_len: u32) -> Batch {
 /// Runs one step; the logits of its last token come back if wanted.
 fn forward(runner: &mut ModelRunner, batch: &Batch, rows: &[u32]) -> StepOutput {
     let mut output = StepOutput::default();
-    runner.forward(batch, WantedRows::whole(rows), &mut output).unwrap();
+    runner.submit(batch, WantedRows::whole(rows)).unwrap();
+    runner.collect(&mut output).unwrap();
     output
 }
 

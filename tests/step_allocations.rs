@@ -1,5 +1,5 @@
 //! A decode step allocates nothing on the host above the backend: not per token, not per step, whether tokens are the
-//! argmax or drawn on the device.
+//! argmax or drawn on the device, and whether the next step begins before they are known.
 //!
 //! The backend here does nothing, so that nothing but the step loop is counted. (What `wgpu` allocates for a submit is its
 //! own affair; the WebGPU backend keeps its metadata, its staging buffer and its output from step to step.)
@@ -7,6 +7,7 @@
 #![cfg(feature = "runtime")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,6 +56,8 @@ const MAX_TOKENS: u32 = 240;
 struct Idle {
     weights: u32,
     steps: u32,
+    /// Rows and draws of the steps in flight.
+    in_flight: VecDeque<(usize, usize)>,
 }
 
 impl Backend for Idle {
@@ -71,12 +74,18 @@ impl Backend for Idle {
         Ok(())
     }
 
-    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
+        self.in_flight.push_back((input.logits_indices.len(), input.draws.len()));
+        Ok(())
+    }
+
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
         output.clear();
         self.steps += 1;
+        let (rows, draws) = self.in_flight.pop_front().expect("a step is in flight");
         let next = |_: usize| self.steps % 11;
-        output.argmax.extend((0..input.logits_indices.len()).map(next));
-        output.drawn.extend((0..input.draws.len()).map(next));
+        output.argmax.extend((0..rows).map(next));
+        output.drawn.extend((0..draws).map(next));
         Ok(())
     }
 
@@ -113,7 +122,8 @@ impl Backend for Idle {
     }
 }
 
-fn llm() -> Llm {
+/// With steps scheduled ahead or not.
+fn llm(ahead: bool) -> Llm {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("step_allocations");
     std::fs::create_dir_all(&folder).expect("a temporary folder");
     let config = serde_json::json!({
@@ -125,13 +135,14 @@ fn llm() -> Llm {
     let mut options = LlmOptions::new(folder);
     options.load_format = LoadFormat::Dummy(DummyWeights::default());
     options.max_num_seqs = NUM_SEQS;
+    options.async_scheduling = Some(ahead);
     let checkpoint = options.open_checkpoint().expect("a valid checkpoint");
     Llm::with_backend(&checkpoint, Box::<Idle>::default(), &options, &mut |_| {}).expect("it loads")
 }
 
 /// Allocations of 150 steps in which all sequences decode, each filling nine blocks.
-fn allocations_of_decoding(params: &SamplingParams) -> u64 {
-    let mut llm = llm();
+fn allocations_of_decoding(params: &SamplingParams, ahead: bool) -> u64 {
+    let mut llm = llm(ahead);
     for seq in 0..NUM_SEQS {
         let prompt = (0..20).map(|at| (seq * 7 + at) % VOCAB).collect();
         llm.add(prompt, params.clone()).expect("it is valid");
@@ -164,7 +175,9 @@ fn decoding_allocates_nothing() {
         ..base.clone()
     };
     let greedy = SamplingParams { ignore_eos: true, ..SamplingParams::greedy(MAX_TOKENS) };
-    for (what, params) in [("greedy", greedy), ("drawn", base), ("penalties", penalties)] {
-        assert_eq!(allocations_of_decoding(&params), 0, "{what}");
+    for ahead in [false, true] {
+        for (what, params) in [("greedy", &greedy), ("drawn", &base), ("penalties", &penalties)] {
+            assert_eq!(allocations_of_decoding(params, ahead), 0, "{what}, a step ahead: {ahead}");
+        }
     }
 }

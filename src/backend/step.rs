@@ -27,11 +27,31 @@ pub struct StepLimits {
     pub cascade_attention: bool,
 }
 
+/// A token of the step before, put among the token ids of this one by the device: the host does not know it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FedToken {
+    /// Index into [`StepInput::token_ids`]; what stands there does not matter.
+    pub token: u32,
+    /// Where it comes from.
+    pub from: SampledBy,
+}
+
+/// One of the tokens that a step samples, as an index into its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SampledBy {
+    /// Of [`StepOutput::argmax`].
+    Argmax(u32),
+    /// Of [`StepOutput::drawn`]. If nothing could be drawn, what the next step computes from it means nothing.
+    Draw(u32),
+}
+
 /// One step's metadata, as flat arrays: the device's view of [`crate::engine::Batch`], where each is documented.
 #[derive(Debug, Clone, Copy)]
 pub struct StepInput<'a> {
     /// `[T]`
     pub token_ids: &'a [u32],
+    /// Those of them that come from the step before.
+    pub fed_tokens: &'a [FedToken],
     /// `[T]`
     pub positions: &'a [u32],
     /// `[T]`
@@ -150,6 +170,21 @@ pub struct StepOutput {
 }
 
 impl StepOutput {
+    /// The token ids of the step after this one, on a device that is done with this one: those that it feeds are in place.
+    pub(super) fn feed(&self, input: &StepInput<'_>, token_ids: &mut Vec<u32>) {
+        token_ids.clear();
+        token_ids.extend_from_slice(input.token_ids);
+        for fed in input.fed_tokens {
+            token_ids[fed.token as usize] = match fed.from {
+                SampledBy::Argmax(row) => self.argmax[row as usize],
+                SampledBy::Draw(draw) => match self.drawn[draw as usize] {
+                    DRAWN_BROKEN | DRAWN_NOTHING => 0,
+                    drawn => drawn,
+                },
+            };
+        }
+    }
+
     /// Empties it, and keeps its allocations.
     pub fn clear(&mut self) {
         self.argmax.clear();
@@ -173,6 +208,14 @@ impl StepInput<'_> {
         assert!(self.logits_indices.len() <= limits.max_logits_rows as usize, "too many logits rows");
         assert!(self.block_tables.len() <= limits.max_block_table_entries as usize, "too many block table entries");
         assert!(self.block_copies.len() <= limits.max_block_copies as usize, "too many block copies");
+        assert!(self.fed_tokens.len() <= seqs, "{} tokens from the step before", self.fed_tokens.len());
+        for fed in self.fed_tokens {
+            let (index, most) = match fed.from {
+                SampledBy::Argmax(row) => (row, limits.max_logits_rows),
+                SampledBy::Draw(draw) => (draw, limits.max_draws),
+            };
+            assert!((fed.token as usize) < tokens && index < most, "{fed:?} beyond the step, or the one before");
+        }
         assert_eq!(self.positions.len(), tokens, "positions");
         assert_eq!(self.slot_mapping.len(), tokens, "slot_mapping");
         assert_eq!(self.query_start_loc.len(), seqs + 1, "query_start_loc");

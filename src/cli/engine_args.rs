@@ -109,6 +109,15 @@ pub(super) struct EngineArgs {
     #[arg(long)]
     disable_cascade_attn: bool,
 
+    /// Begin each step before the tokens of the one before it have come back, where the device can (by default on GPUs); the
+    /// tokens are the same
+    #[arg(long, overrides_with = "no_async_scheduling")]
+    async_scheduling: bool,
+
+    /// Begin a step when the one before it has ended
+    #[arg(long)]
+    no_async_scheduling: bool,
+
     /// Element type of the KV pool; auto is f16, int8 has a scale for each token and head and takes about half of it
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     kv_cache_dtype: KvCacheDtype,
@@ -218,6 +227,7 @@ impl EngineArgs {
             preemption_mode: self.preemption_mode,
             batch_invariant: self.batch_invariant,
             disable_cascade_attn: self.disable_cascade_attn,
+            async_scheduling: (self.async_scheduling || self.no_async_scheduling).then_some(self.async_scheduling),
             enable_prefix_caching: self.enable_prefix_caching || !self.no_enable_prefix_caching,
             policy: match self.scheduling_policy {
                 SchedulingPolicy::Fcfs => Policy::Fcfs,

@@ -70,6 +70,8 @@ pub struct Llm {
     active: BTreeMap<RequestId, ActiveRequest>,
     /// `None` during a step.
     memory: Option<StepMemory>,
+    /// Whether a step is begun before the tokens of the one before it are known.
+    schedules_ahead: bool,
     times: HostTimes,
     kv_memory: KvMemory,
     /// Measures what preemption costs, unless its mode is given.
@@ -149,7 +151,12 @@ impl Llm {
             policy: options.policy,
         };
         let eos_token_ids = eos_token_ids(&config, tokenizer.as_deref().ok());
-        let draws = DrawList::new(eos_token_ids.clone(), config.vocab_size, limits.max_adjustments / limits.max_draws);
+        let (vocab_size, most_adjustments) = (config.vocab_size, limits.max_adjustments / limits.max_draws);
+        let draws = || DrawList::new(eos_token_ids.clone(), vocab_size, most_adjustments);
+        let memory = Some(StepMemory::new(draws));
+        // Times are those of a step alone.
+        let schedules_ahead =
+            !options.profile && options.async_scheduling.unwrap_or_else(|| backend.runs_beside_the_host());
         let identity = checkpoint.identity();
         let mut runner = ModelRunner::new(backend, config, identity);
         runner.reserve_host_blocks(num_host_blocks);
@@ -161,7 +168,8 @@ impl Llm {
             tokenizer,
             chat_template,
             active: BTreeMap::new(),
-            memory: Some(StepMemory::new(draws)),
+            memory,
+            schedules_ahead,
             times: HostTimes::default(),
             kv_memory,
             costs: (options.preemption_mode == PreemptionMode::Auto && num_host_blocks > 0).then(CostMeter::default),
@@ -219,7 +227,7 @@ impl Llm {
         self.scheduler.config().max_model_len
     }
 
-    /// Where the time of the last step went.
+    /// Where the host's time in the last [`Llm::step`] went.
     pub fn step_times(&self) -> HostTimes {
         self.times
     }

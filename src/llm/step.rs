@@ -1,9 +1,9 @@
-//! One step: schedule, forward, sample, update.
+//! One step: schedule, forward, sample, update; and the next one, begun before this one's tokens are known.
 
 use super::beam::candidate_rows;
 use super::request::ActiveRequest;
 use super::{Event, Finish, FinishCause, HostTimes, Llm, LlmError, TokenUpdate};
-use crate::backend::{DRAWN_BROKEN, DRAWN_NOTHING, Laps, StepOutput};
+use crate::backend::{DRAWN_BROKEN, DRAWN_NOTHING, FedToken, Laps, SampledBy, StepOutput};
 use crate::engine::{Batch, RequestId, SampleRow, SampledToken, ScheduledSeq, Scheduler, SeqId, TokenEvent, TokenId};
 use crate::model::WantedRows;
 use crate::sampling::{Draw, DrawList, History, SampleError, TokenLogprobs, token_logprobs};
@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 
 /// What a step writes into, kept from step to step so that its memory is allocated once.
 pub(super) struct StepMemory {
+    /// Of the step that ends next.
     wanted: Wanted,
+    /// Of the one after it, if that has begun.
+    ahead: Wanted,
     output: StepOutput,
     sampled: Sampled,
     token_events: Vec<TokenEvent>,
@@ -20,22 +23,26 @@ pub(super) struct StepMemory {
     logits: Vec<f32>,
 }
 
-/// What is to come back of a step.
+/// What goes to the device beside the batch, and what is to come back.
 struct Wanted {
     /// Where the token of each of the batch's sample rows comes from.
     sources: Vec<TokenSource>,
+    /// Where the tokens come from that the step before samples.
+    fed_tokens: Vec<FedToken>,
     draws: DrawList,
     /// Rows whose logits the host needs, ascending.
     whole: Vec<u32>,
     top_k_rows: Vec<u32>,
     top_k: u32,
+    /// Whether the next step can be told the device without knowing any of this one's tokens.
+    is_left_to_device: bool,
 }
 
 /// Who finds the next token of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TokenSource {
-    /// The device, by the largest logit.
-    Argmax,
+    /// The device, by the largest logit of this row.
+    Argmax(u32),
     /// The device, by the draw of this index.
     Draw(u32),
     /// The host's sampler.
@@ -72,10 +79,11 @@ impl Sampled {
 }
 
 impl StepMemory {
-    pub(super) fn new(draws: DrawList) -> Self {
-        let (sources, whole, top_k_rows) = (Vec::new(), Vec::new(), Vec::new());
+    /// `draws` makes an empty list of them.
+    pub(super) fn new(draws: impl Fn() -> DrawList) -> Self {
         Self {
-            wanted: Wanted { sources, draws, whole, top_k_rows, top_k: 0 },
+            wanted: Wanted::new(draws()),
+            ahead: Wanted::new(draws()),
             output: StepOutput::default(),
             sampled: Sampled::default(),
             token_events: Vec::new(),
@@ -85,27 +93,34 @@ impl StepMemory {
 }
 
 impl Llm {
-    /// Runs one step and appends what came of it to `events`. `false` when there was nothing to do.
+    /// Ends one step and appends what came of it to `events`. `false` when there was nothing to do. Where the device runs
+    /// beside the host, the next step has begun by then, unless it depends on what the host samples.
     ///
     /// # Errors
     /// [`LlmError::Backend`] when the device fails: the engine is not usable any more. What concerns one request alone is
     /// an event of that request.
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<bool, LlmError> {
-        let mut laps = Laps::start(true);
-        if self.scheduler.schedule().is_none() {
-            return Ok(false);
-        }
-        self.times = HostTimes { schedule: laps.lap(), ..HostTimes::default() };
         let mut memory = self.memory.take().expect("every step puts it back");
-        let result = self.compute(laps, &mut memory, events);
+        let result = self.step_with(&mut memory, events);
         self.memory = Some(memory);
-        result.map(|()| true)
+        result
     }
 
-    /// What comes after the scheduling.
-    fn compute(&mut self, mut laps: Laps, memory: &mut StepMemory, events: &mut Vec<Event>) -> Result<(), LlmError> {
-        self.forward(&mut laps, memory)?;
-        let StepMemory { wanted, output, sampled, token_events, logits } = memory;
+    fn step_with(&mut self, memory: &mut StepMemory, events: &mut Vec<Event>) -> Result<bool, LlmError> {
+        let mut laps = Laps::start(true);
+        self.times = HostTimes::default();
+        let StepMemory { wanted, ahead, output, sampled, token_events, logits } = memory;
+        if !self.scheduler.is_in_flight() {
+            if self.scheduler.schedule().is_none() {
+                return Ok(false);
+            }
+            self.submit(&mut laps, wanted, &[])?;
+        }
+        let goes_ahead = self.schedules_ahead && wanted.is_left_to_device && self.scheduler.schedule_ahead().is_some();
+        if goes_ahead {
+            self.submit(&mut laps, ahead, &wanted.sources)?;
+        }
+        self.collect(&mut laps, output)?;
         sampled.clear();
         self.prompt_logprobs(&wanted.whole, output, events);
         self.sample(wanted, output, sampled, logits);
@@ -114,32 +129,47 @@ impl Llm {
         self.update(sampled, token_events, events)?;
         self.times.update = laps.lap();
         self.add_to_profile();
-        Ok(())
+        if goes_ahead {
+            std::mem::swap(wanted, ahead);
+        }
+        Ok(true)
     }
 
-    /// Runs the batch in flight on the device.
-    fn forward(&mut self, laps: &mut Laps, memory: &mut StepMemory) -> Result<(), LlmError> {
-        let (wanted, batch) = (&mut memory.wanted, self.scheduler.batch());
-        wanted.find(&self.scheduler, &self.active);
-        let find = laps.lap();
+    /// Gives the device the step that has just been scheduled. `before` are the sources of the step before it, if that is
+    /// still in flight.
+    fn submit(&mut self, laps: &mut Laps, wanted: &mut Wanted, before: &[TokenSource]) -> Result<(), LlmError> {
+        self.times.schedule += laps.lap();
+        let batch = self.scheduler.newest_batch();
+        wanted.find(batch, &self.scheduler, &self.active, before);
+        self.times.encode += laps.lap();
         let swapped = self.runner.swap(batch)?;
-        self.times.swap = laps.lap();
+        let swap = laps.lap();
+        self.times.swap += swap;
+        if let Some(meter) = self.costs.as_mut().filter(|_| swapped > 0) {
+            meter.copied(swapped, swap);
+        }
         let rows = WantedRows {
             whole: &wanted.whole,
             top_k_rows: &wanted.top_k_rows,
             top_k: wanted.top_k,
             draws: wanted.draws.draws(),
             adjustments: wanted.draws.adjustments(),
+            fed_tokens: &wanted.fed_tokens,
         };
-        self.runner.forward(batch, rows, &mut memory.output)?;
-        let forward = laps.lap();
-        self.times.wait = memory.output.waited;
-        self.times.encode = find + forward.saturating_sub(self.times.wait);
+        self.runner.submit(batch, rows)?;
+        self.times.encode += laps.lap();
+        Ok(())
+    }
+
+    /// Waits for the earliest step in flight.
+    fn collect(&mut self, laps: &mut Laps, output: &mut StepOutput) -> Result<(), LlmError> {
+        self.runner.collect(output)?;
+        let collect = laps.lap();
+        self.times.wait = output.waited;
+        self.times.encode += collect.saturating_sub(output.waited);
         if let Some(meter) = &mut self.costs {
-            if swapped > 0 {
-                meter.copied(swapped, self.times.swap);
-            }
-            meter.computed(batch.token_ids.len(), forward);
+            // With the next step on the device by now, it takes as long as it did from the step before to this one.
+            meter.computed(self.scheduler.batch().token_ids.len(), self.times.encode + self.times.wait);
             if let Some(costs) = meter.costs() {
                 self.scheduler.set_preemption_costs(costs);
             }
@@ -161,7 +191,7 @@ impl Llm {
             let Some(active) = self.active.get(&seq.seq.request) else { continue };
             let wanted = active.params.prompt_logprobs.filter(|_| seq.seq.index == 0);
             let Some(top) = wanted else { continue };
-            let tokens = self.scheduler.tokens(seq.seq).expect("scheduled sequences are alive");
+            let Some(tokens) = self.scheduler.tokens(seq.seq) else { continue };
             let found: Vec<(u32, TokenLogprobs)> = prompt_rows(batch, seq, active.prompt_len)
                 .map(|(row, next)| {
                     let logits = self.logits_of(row, whole, output);
@@ -186,11 +216,12 @@ impl Llm {
     fn sample(&mut self, wanted: &Wanted, output: &StepOutput, sampled: &mut Sampled, logits: &mut Vec<f32>) {
         for index in 0..wanted.sources.len() {
             let sample = self.scheduler.batch().sample_rows[index];
-            if sampled.has_failed(sample.seq.request) {
+            // A sequence may have ended after its step had begun.
+            if sampled.has_failed(sample.seq.request) || self.scheduler.tokens(sample.seq).is_none() {
                 continue;
             }
             let token = match wanted.sources[index] {
-                TokenSource::Argmax => Ok(output.argmax[sample.row as usize]),
+                TokenSource::Argmax(row) => Ok(output.argmax[row as usize]),
                 TokenSource::Draw(draw) => match output.drawn[draw as usize] {
                     DRAWN_BROKEN => Err(SampleError::NonFiniteLogprobs),
                     DRAWN_NOTHING => Err(SampleError::NothingLeft),
@@ -283,10 +314,37 @@ impl Llm {
 }
 
 impl Wanted {
-    /// What the batch in flight needs.
-    fn find(&mut self, scheduler: &Scheduler, active: &BTreeMap<RequestId, ActiveRequest>) {
-        let batch = scheduler.batch();
+    fn new(draws: DrawList) -> Self {
+        Self {
+            sources: Vec::new(),
+            fed_tokens: Vec::new(),
+            draws,
+            whole: Vec::new(),
+            top_k_rows: Vec::new(),
+            top_k: 0,
+            is_left_to_device: false,
+        }
+    }
+
+    /// What a batch that has just been scheduled needs; `before` is where the step in front of it has its tokens from.
+    fn find(
+        &mut self,
+        batch: &Batch,
+        scheduler: &Scheduler,
+        active: &BTreeMap<RequestId, ActiveRequest>,
+        before: &[TokenSource],
+    ) {
         self.sources.clear();
+        self.is_left_to_device = true;
+        self.fed_tokens.clear();
+        self.fed_tokens.extend(batch.fed_tokens.iter().map(|fed| FedToken {
+            token: fed.token,
+            from: match before[fed.sample as usize] {
+                TokenSource::Argmax(row) => SampledBy::Argmax(row),
+                TokenSource::Draw(draw) => SampledBy::Draw(draw),
+                source => unreachable!("a step was scheduled ahead of tokens by {source:?}"),
+            },
+        }));
         self.draws.clear();
         self.whole.clear();
         for seq in &batch.seqs {
@@ -303,11 +361,13 @@ impl Wanted {
             if source == TokenSource::Host {
                 self.whole.push(sample.row);
             }
+            self.is_left_to_device &= source != TokenSource::Elsewhere;
             self.sources.push(source);
         }
         self.whole.sort_unstable();
         self.whole.dedup();
         self.top_k = candidate_rows(batch, active, &mut self.top_k_rows);
+        self.is_left_to_device &= self.whole.is_empty() && self.top_k_rows.is_empty();
     }
 
     fn source(&mut self, scheduler: &Scheduler, request: &ActiveRequest, sample: &SampleRow) -> TokenSource {
@@ -315,8 +375,10 @@ impl Wanted {
             return TokenSource::Host;
         }
         if !request.params.needs_draw() {
-            return TokenSource::Argmax;
+            return TokenSource::Argmax(sample.row);
         }
+        // The next draw counts the token of this one.
+        self.is_left_to_device &= !request.params.has_penalties();
         let tokens = tokens_of(scheduler, sample.seq);
         let (history, draw) = (request.history(tokens), request.draw(sample.seq.index, tokens));
         match self.draws.push(sample.row, &request.params, history, draw) {

@@ -2,7 +2,7 @@
 
 use super::config::ModelConfig;
 use super::host_blocks::HostBlocks;
-use crate::backend::{Backend, BackendError, LogitAdjustment, StepInput, StepOutput, TokenDraw};
+use crate::backend::{Backend, BackendError, FedToken, LogitAdjustment, StepInput, StepOutput, TokenDraw};
 use crate::engine::Batch;
 
 /// What is to come back of some logits rows, see [`StepInput`].
@@ -18,6 +18,8 @@ pub struct WantedRows<'a> {
     pub draws: &'a [TokenDraw],
     /// What the draws change first.
     pub adjustments: &'a [LogitAdjustment],
+    /// What the device puts in the places of [`Batch::fed_tokens`].
+    pub fed_tokens: &'a [FedToken],
 }
 
 impl<'a> WantedRows<'a> {
@@ -47,7 +49,7 @@ impl ModelRunner {
         self.host_blocks = HostBlocks::new(num_blocks);
     }
 
-    /// Makes the swaps of a step; they come before its [`ModelRunner::forward`]. Returns how many blocks were copied.
+    /// Makes the swaps of a step; they come before its [`ModelRunner::submit`]. Returns how many blocks were copied.
     ///
     /// # Errors
     /// [`BackendError`] when the device fails.
@@ -75,24 +77,21 @@ impl ModelRunner {
         &mut *self.backend
     }
 
-    /// Runs one step: the argmax of every logits row, and of some rows (ascending indices into the batch's
-    /// `logits_indices`) more, as `wanted` says. `output` is overwritten.
+    /// Begins one step: the argmax of every logits row, and of some rows (ascending indices into the batch's
+    /// `logits_indices`) more, as `wanted` says.
     ///
     /// # Errors
     /// [`BackendError`] when the device fails.
     ///
     /// # Panics
     /// If the batch is inconsistent: a bug of the scheduler.
-    pub fn forward(
-        &mut self,
-        batch: &Batch,
-        wanted: WantedRows<'_>,
-        output: &mut StepOutput,
-    ) -> Result<(), BackendError> {
+    pub fn submit(&mut self, batch: &Batch, wanted: WantedRows<'_>) -> Result<(), BackendError> {
+        assert_eq!(wanted.fed_tokens.len(), batch.fed_tokens.len(), "tokens that the step before samples");
         self.block_copies.clear();
         self.block_copies.extend(batch.block_copies.iter().map(|copy| (copy.src.0, copy.dst.0)));
         let input = StepInput {
             token_ids: &batch.token_ids,
+            fed_tokens: wanted.fed_tokens,
             positions: &batch.positions,
             slot_mapping: &batch.slot_mapping,
             query_start_loc: &batch.query_start_loc,
@@ -107,6 +106,14 @@ impl ModelRunner {
             draws: wanted.draws,
             adjustments: wanted.adjustments,
         };
-        self.backend.forward(&input, output)
+        self.backend.submit(&input)
+    }
+
+    /// Waits for the earliest step that has begun and not been collected; `output` is overwritten.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the device fails.
+    pub fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
+        self.backend.collect(output)
     }
 }

@@ -59,6 +59,7 @@ impl PlainModel {
         let blocks: Vec<u32> = (0..len.div_ceil(16)).collect();
         let input = StepInput {
             token_ids: tokens,
+            fed_tokens: &[],
             positions: &positions,
             slot_mapping: &positions,
             query_start_loc: &[0, len],

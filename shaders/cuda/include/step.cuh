@@ -22,7 +22,9 @@ constexpr u32 NUM_REDUCE_ITEMS = 17u;
 constexpr u32 DRAWS_AT = 18u;
 constexpr u32 ADJUSTMENTS_AT = 19u;
 constexpr u32 QUERIES_AT = 20u;
-constexpr u32 NUM_DRAWS = 21u;
+constexpr u32 NUM_FED_TOKENS = 21u;
+constexpr u32 FED_TOKENS_AT = 22u;
+constexpr u32 NUM_DRAWS = 23u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 constexpr u32 ROWS_TOKENS = 0u;

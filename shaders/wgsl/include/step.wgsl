@@ -1,6 +1,4 @@
-// The step's metadata: a header of counts and offsets, then the sections they point to. Written once per step.
-@group(0) @binding(0) var<storage, read> step: array<u32>;
-
+// The step's metadata, `step`: a header of counts and offsets, then the sections they point to. Written once per step.
 const NUM_TOKENS = 0u;
 const NUM_LOGITS_ROWS = 1u;
 const NUM_BLOCK_COPIES = 2u;
@@ -22,7 +20,9 @@ const NUM_REDUCE_ITEMS = 17u;
 const DRAWS_AT = 18u;
 const ADJUSTMENTS_AT = 19u;
 const QUERIES_AT = 20u;
-const NUM_DRAWS = 21u;
+const NUM_FED_TOKENS = 21u;
+const FED_TOKENS_AT = 22u;
+const NUM_DRAWS = 23u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 const ROWS_TOKENS = 0u;
@@ -34,6 +34,9 @@ fn position(token: u32) -> u32 { return step[step[POSITIONS_AT] + token]; }
 fn slot(token: u32) -> u32 { return step[step[SLOT_MAPPING_AT] + token]; }
 fn logits_index(row: u32) -> u32 { return step[step[LOGITS_INDICES_AT] + row]; }
 fn top_k_row(i: u32) -> u32 { return step[step[TOP_K_ROWS_AT] + i]; }
+// A token of the step before: where it goes among the token ids, and its row there, or its draw with DRAWN.
+const DRAWN = 0x80000000u;
+fn fed_token(i: u32) -> vec2<u32> { let at = step[FED_TOKENS_AT] + 2u * i; return vec2<u32>(step[at], step[at + 1u]); }
 fn block_copy(i: u32) -> vec2<u32> { let at = step[BLOCK_COPIES_AT] + 2u * i; return vec2<u32>(step[at], step[at + 1u]); }
 
 // One attention work item: some query tokens over a range of keys that they have in common, those of one sequence or of

@@ -9,6 +9,7 @@ mod kv_store;
 mod ops;
 
 use kv_store::KvStore;
+use std::collections::VecDeque;
 
 use super::{
     ActId, Backend, BackendError, DeviceMemory, HostWeight, KvLayout, Program, Rows, StepInput, StepLimits, StepOutput,
@@ -20,6 +21,12 @@ use super::{
 pub struct CpuBackend {
     weights: Vec<CpuWeight>,
     model: Option<Model>,
+    /// Of the last step, those fed by the one before in place.
+    token_ids: Vec<u32>,
+    /// Of the last step.
+    last: StepOutput,
+    /// Steps that have not been collected.
+    done: VecDeque<StepOutput>,
 }
 
 /// A weight in the formats of its file.
@@ -136,16 +143,24 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
         let model = self.model.as_mut().expect("prepare() comes first");
         let layout = *model.kv.layout();
         input.check(layout.num_blocks, layout.block_size, &model.limits);
+        self.last.feed(input, &mut self.token_ids);
+        let input = &StepInput { token_ids: &self.token_ids, ..*input };
         model.kv.copy_blocks(input.block_copies);
         for index in 0..model.program.ops.len() {
             let op = model.program.ops[index];
             model.run(&op, &self.weights, input);
         }
-        model.output(input, output);
+        model.output(input, &mut self.last);
+        self.done.push_back(self.last.clone());
+        Ok(())
+    }
+
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
+        *output = self.done.pop_front().expect("submit() comes before collect()");
         Ok(())
     }
 

@@ -37,6 +37,7 @@ use driver::Buffer;
 use graphs::Graphs;
 use kernel::attention_tiling;
 use plan::{Plan, Planner};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 use step_words::{AttentionTiling, StepCounts, StepWords};
@@ -49,6 +50,12 @@ pub struct CudaBackend {
     weights: Vec<CudaWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
+    /// Of the last step, those fed by the one before in place.
+    token_ids: Vec<u32>,
+    /// Of the last step.
+    last: StepOutput,
+    /// Steps that have not been collected.
+    done: VecDeque<StepOutput>,
     allocated_bytes: u64,
     decode: DecodeKernel,
     /// The times of the last step, if they are wanted.
@@ -73,6 +80,9 @@ impl CudaBackend {
             weights: Vec::new(),
             prepared: None,
             words: StepWords::default(),
+            token_ids: Vec::new(),
+            last: StepOutput::default(),
+            done: VecDeque::new(),
             allocated_bytes: 0,
             decode: DecodeKernel::default(),
             profile: None,
@@ -193,9 +203,11 @@ impl Backend for CudaBackend {
         self.driver.synchronize()
     }
 
-    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
-        output.clear();
-        let prepared = self.prepared.as_mut().expect("prepare() comes before forward()");
+    /// Waits for the step at once.
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
+        self.last.feed(input, &mut self.token_ids);
+        let input = &StepInput { token_ids: &self.token_ids, ..*input };
+        let prepared = self.prepared.as_mut().expect("prepare() comes before submit()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
         let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
         if rope_rows > 0 {
@@ -207,7 +219,15 @@ impl Backend for CudaBackend {
             None => prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?,
             Some(profile) => profile.dispatches = prepared.run_timed(&*self.driver, &self.words.counts)?,
         }
-        prepared.read_back(&*self.driver, input, output)
+        self.last.clear();
+        prepared.read_back(&*self.driver, input, &mut self.last)?;
+        self.done.push_back(self.last.clone());
+        Ok(())
+    }
+
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
+        *output = self.done.pop_front().expect("submit() comes before collect()");
+        Ok(())
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {

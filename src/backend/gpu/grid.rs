@@ -48,6 +48,10 @@ pub(in crate::backend) enum Grid {
     },
     /// `(draws, 1)`.
     Draws,
+    /// `(ceil(tokens of the step before / each), 1)`.
+    FedTokens {
+        each: u32,
+    },
 }
 
 impl Grid {
@@ -65,6 +69,7 @@ impl Grid {
             Self::TopKRows => (counts.top_k_rows, 1),
             Self::DrawColumns { x } => (x, counts.draws),
             Self::Draws => (counts.draws, 1),
+            Self::FedTokens { each } => (counts.fed_tokens.div_ceil(each), 1),
         }
     }
 }

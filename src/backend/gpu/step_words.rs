@@ -1,6 +1,6 @@
 //! One step's metadata as the words of `step.wgsl` and `step.cuh`: a header of counts and offsets, then sections.
 
-use super::super::{LogitAdjustment, Rows, StepInput, StepLimits, TokenDraw};
+use super::super::{LogitAdjustment, Rows, SampledBy, StepInput, StepLimits, TokenDraw};
 #[cfg(test)]
 pub(in crate::backend) use super::work_items::NO_PARTIAL;
 use super::work_items::WorkItems;
@@ -29,8 +29,20 @@ pub(in crate::backend) mod header {
     pub(in crate::backend) const DRAWS_AT: usize = 18;
     pub(in crate::backend) const ADJUSTMENTS_AT: usize = 19;
     pub(in crate::backend) const QUERIES_AT: usize = 20;
-    pub(in crate::backend) const NUM_DRAWS: usize = 21;
-    pub(in crate::backend) const WORDS: usize = 22;
+    pub(in crate::backend) const NUM_FED_TOKENS: usize = 21;
+    pub(in crate::backend) const FED_TOKENS_AT: usize = 22;
+    pub(in crate::backend) const NUM_DRAWS: usize = 23;
+    pub(in crate::backend) const WORDS: usize = 24;
+}
+
+/// Marks the index of a draw, among those of rows.
+pub(in crate::backend) const DRAWN: u32 = 1 << 31;
+
+fn sampled_by(from: SampledBy) -> u32 {
+    match from {
+        SampledBy::Argmax(row) => row,
+        SampledBy::Draw(draw) => DRAWN | draw,
+    }
 }
 
 /// Words of a `TokenDraw` and of a `LogitAdjustment`.
@@ -48,6 +60,7 @@ pub(in crate::backend) struct StepCounts {
     pub(in crate::backend) reduce_items: u32,
     pub(in crate::backend) top_k_rows: u32,
     pub(in crate::backend) draws: u32,
+    pub(in crate::backend) fed_tokens: u32,
     /// Keys that the tokens attend to, all together.
     pub(in crate::backend) keys: u64,
 }
@@ -88,6 +101,7 @@ pub(in crate::backend) fn max_words(limits: &StepLimits, block_size: u32, tiling
         + limits.max_block_table_entries as usize
         + 2 * limits.max_logits_rows as usize
         + 2 * limits.max_block_copies as usize
+        + 2 * limits.max_seqs as usize
         + ITEM_WORDS * (max_partials(limits, block_size, tiling) + prefill_items) as usize
         + (QUERY_WORDS + REDUCE_WORDS) * limits.max_tokens as usize
         + DRAW_WORDS * limits.max_draws as usize
@@ -109,6 +123,8 @@ impl StepWords {
         self.section(header::ADJUSTMENTS_AT, bytemuck::cast_slice(input.adjustments));
         self.words[header::BLOCK_COPIES_AT] = self.words.len() as u32;
         self.words.extend(input.block_copies.iter().flat_map(|&(src, dst)| [src, dst]));
+        self.words[header::FED_TOKENS_AT] = self.words.len() as u32;
+        self.words.extend(input.fed_tokens.iter().flat_map(|fed| [fed.token, sampled_by(fed.from)]));
 
         let mut items = std::mem::take(&mut self.items);
         items.cut(input, self.words[header::BLOCK_TABLES_AT], block_size, tiling);
@@ -126,6 +142,7 @@ impl StepWords {
             reduce_items: items.reduce.len() as u32,
             top_k_rows: input.top_k_rows.len() as u32,
             draws: input.draws.len() as u32,
+            fed_tokens: input.fed_tokens.len() as u32,
             keys: input.positions.iter().map(|&position| u64::from(position) + 1).sum(),
         };
         self.words[header::NUM_TOKENS] = self.counts.tokens;
@@ -137,6 +154,7 @@ impl StepWords {
         self.words[header::NUM_DECODE_ITEMS] = self.counts.decode_items;
         self.words[header::NUM_PREFILL_ITEMS] = self.counts.prefill_items;
         self.words[header::NUM_REDUCE_ITEMS] = self.counts.reduce_items;
+        self.words[header::NUM_FED_TOKENS] = self.counts.fed_tokens;
         self.words[header::NUM_DRAWS] = self.counts.draws;
     }
 

@@ -10,7 +10,7 @@
 //! | kernel | tolerance | because |
 //! |---|---|---|
 //! | copies, argmax, row selection | 0 | nothing is computed |
-//! | embed | 1e-6 | `d * q + m` may be one fused operation or two |
+//! | embed, feed_tokens | 1e-6 | `d * q + m` may be one fused operation or two |
 //! | likeliest tokens | 0, their log probabilities 1e-5 | f32 sums of the vocabulary, `exp` and `log` |
 //! | draw | 1e-4 between the uniform number and those that give the token | f32 sums of the vocabulary, rounded at borders |
 //! | rms_norm, silu_mul, rope | 1e-5 | f32 sums of a few thousand terms, `exp` and `inverseSqrt` to a few ulp |
@@ -35,6 +35,7 @@ mod attention;
 mod cache;
 mod dense;
 mod draw;
+mod feed;
 mod fused;
 mod matmul;
 mod rng;
@@ -129,6 +130,7 @@ pub fn all_cases() -> Vec<KernelCase> {
     [
         dense::cases(),
         draw::cases(),
+        feed::cases(),
         matmul::cases(),
         fused::cases(),
         cache::cases(),

@@ -1,7 +1,7 @@
 //! A step's metadata for a test case: an owner for [`StepInput`]'s arrays, and sequences scattered over a KV pool.
 
 use super::SplitMix64;
-use crate::backend::{KvLayout, LogitAdjustment, StepInput, StepLimits, TokenDraw};
+use crate::backend::{FedToken, KvLayout, LogitAdjustment, StepInput, StepLimits, TokenDraw};
 
 /// Tokens in a block, in every case.
 pub const BLOCK_SIZE: u32 = 16;
@@ -11,6 +11,8 @@ pub const BLOCK_SIZE: u32 = 16;
 pub struct StepData {
     /// `[T]`
     pub token_ids: Vec<u32>,
+    /// Those of them that come from the step before.
+    pub fed_tokens: Vec<FedToken>,
     /// `[T]`
     pub positions: Vec<u32>,
     /// `[T]`
@@ -93,6 +95,7 @@ impl StepData {
     pub fn input(&self) -> StepInput<'_> {
         StepInput {
             token_ids: &self.token_ids,
+            fed_tokens: &self.fed_tokens,
             positions: &self.positions,
             slot_mapping: &self.slot_mapping,
             query_start_loc: &self.query_start_loc,

@@ -212,10 +212,10 @@ impl GpuDevice {
         Pipeline { pipeline, layout, kernel: kernel.name }
     }
 
-    /// Waits until everything submitted so far is done.
-    pub(super) fn wait(&self) -> Result<(), BackendError> {
+    /// Waits until a submission, and all before it, are done.
+    pub(super) fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
         self.device
-            .poll(wgpu::PollType::wait_indefinitely())
+            .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
             .map_err(|error| BackendError::Device(format!("waiting for the device: {error}")))?;
         self.check()
     }
@@ -226,9 +226,9 @@ impl GpuDevice {
         let mut read_back = ReadBack::default();
         read_back.begin(self, ranges.iter().map(|&(_, _, bytes)| bytes).sum());
         ranges.iter().for_each(|&(buffer, at, bytes)| read_back.copy(&mut encoder, buffer, at, bytes));
-        self.queue.submit([encoder.finish()]);
+        let submission = self.queue.submit([encoder.finish()]);
         let mut read = Vec::new();
-        read_back.finish(self, |bytes| read.extend_from_slice(bytes))?;
+        read_back.finish(self, submission, |bytes| read.extend_from_slice(bytes))?;
         Ok(read)
     }
 }

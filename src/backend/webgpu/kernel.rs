@@ -72,12 +72,17 @@ impl Kernel {
     fn new(name: &'static str, file: &'static str, bindings: &[Binding], params_bytes: usize) -> Self {
         let mut all = vec![read(0)];
         all.extend_from_slice(bindings);
+        Self::over_step(name, &[wgsl!("include/step_read.wgsl"), wgsl!("include/step.wgsl"), file], all, params_bytes)
+    }
+
+    /// A kernel with its own idea of the step's metadata, at binding 0.
+    fn over_step(name: &'static str, files: &[&'static str], bindings: Vec<Binding>, params_bytes: usize) -> Self {
         Self {
             name,
             enables: Vec::new(),
             prelude: String::new(),
-            files: vec![wgsl!("include/step.wgsl"), file],
-            bindings: all,
+            files: files.to_vec(),
+            bindings,
             params_bytes: params_bytes as u32,
         }
         .constant("BLOCK_SIZE", 16)
@@ -160,6 +165,12 @@ pub(super) struct EmbedParams {
 
 pub(super) fn embed(format: DeviceFormat, variant: Variant) -> Kernel {
     Kernel::new("embed", wgsl!("embed.wgsl"), &[write(3)], size_of::<EmbedParams>()).weight(format, variant)
+}
+
+/// Writes into the step's metadata.
+pub(super) fn feed_tokens() -> Kernel {
+    let files = [wgsl!("include/step.wgsl"), wgsl!("feed_tokens.wgsl")];
+    Kernel::over_step("feed_tokens", &files, vec![write(0), read(1), read(2)], 0)
 }
 
 /// Parameters of `rms_norm`.

@@ -40,6 +40,7 @@ use pace::Pace;
 use plan::{Plan, Planner};
 use profile::Profiler;
 use read_back::ReadBack;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 use step_words::{AttentionTiling, StepCounts, StepWords};
@@ -53,7 +54,10 @@ pub struct WebGpuBackend {
     weights: Vec<GpuWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
-    read_back: ReadBack,
+    /// Steps submitted and not collected, in order.
+    in_flight: VecDeque<InFlight>,
+    /// For the next ones.
+    read_backs: Vec<ReadBack>,
     pace: Pace,
     /// `None` unless times are wanted.
     profiler: Option<Profiler>,
@@ -67,6 +71,17 @@ struct Prepared {
     tiling: AttentionTiling,
     buffers: Buffers<wgpu::Buffer>,
     plan: Plan,
+}
+
+/// A step that the device has been given.
+struct InFlight {
+    submission: wgpu::SubmissionIndex,
+    read_back: ReadBack,
+    wanted: WantedBytes,
+    /// In multiply-adds.
+    work: u64,
+    /// When the host began with it.
+    began: Instant,
 }
 
 impl Prepared {
@@ -114,7 +129,8 @@ impl WebGpuBackend {
             weights: Vec::new(),
             prepared: None,
             words: StepWords::default(),
-            read_back: ReadBack::default(),
+            in_flight: VecDeque::with_capacity(2),
+            read_backs: Vec::with_capacity(2),
             pace,
             profiler: None,
             allocated_bytes: 0,
@@ -206,15 +222,14 @@ impl Backend for WebGpuBackend {
         self.gpu.check()
     }
 
-    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
-        output.clear();
-        let prepared = self.prepared.as_ref().expect("prepare() comes before forward()");
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
+        let prepared = self.prepared.as_ref().expect("prepare() comes before submit()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
         let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
         if rope_rows > 0 {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
-        let start = Instant::now();
+        let began = Instant::now();
         self.words.build(input, prepared.kv.block_size, &prepared.tiling);
         let gpu = &self.gpu;
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
@@ -223,15 +238,30 @@ impl Backend for WebGpuBackend {
             None => prepared.encode(gpu, &self.words.counts, self.pace.budget()),
         };
         let wanted = WantedBytes::of(input, &prepared.program);
-        self.read_back.begin(gpu, wanted.total());
-        prepared.copy_wanted(input, &wanted, &mut self.read_back, &mut encoder);
-        gpu.queue.submit([encoder.finish()]);
-        output.waited = self.read_back.finish(gpu, |bytes| wanted.split(bytes, output))?;
-        self.pace.measured(prepared.plan.work(&self.words.counts), start.elapsed());
+        let mut read_back = self.read_backs.pop().unwrap_or_default();
+        read_back.begin(gpu, wanted.total());
+        prepared.copy_wanted(input, &wanted, &mut read_back, &mut encoder);
+        let submission = gpu.queue.submit([encoder.finish()]);
+        let work = prepared.plan.work(&self.words.counts);
+        self.in_flight.push_back(InFlight { submission, read_back, wanted, work, began });
+        Ok(())
+    }
+
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
+        output.clear();
+        let InFlight { submission, read_back, wanted, work, began } =
+            self.in_flight.pop_front().expect("submit() comes before collect()");
+        output.waited = read_back.finish(&self.gpu, submission.clone(), |bytes| wanted.split(bytes, output))?;
+        self.read_backs.push(read_back);
+        self.pace.measured(work, began);
         if let Some(profiler) = &mut self.profiler {
-            profiler.finish(gpu)?;
+            profiler.finish(&self.gpu, submission)?;
         }
         Ok(())
+    }
+
+    fn runs_beside_the_host(&self) -> bool {
+        !self.gpu.summary().is_software
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {

@@ -5,7 +5,7 @@
 //! the step's token budget bounds it. Nobody watches a software adapter, where a second submit would only make the host wait
 //! for the first.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a submit should take at most, in seconds.
 const SUBMIT_S: f64 = 0.25;
@@ -20,6 +20,8 @@ const NEWEST: f64 = 0.25;
 #[derive(Debug)]
 pub(super) struct Pace {
     work_per_second: Option<f64>,
+    /// When the last step was done.
+    free_since: Option<Instant>,
     /// The budget, whatever is measured.
     fixed: Option<u64>,
 }
@@ -27,7 +29,7 @@ pub(super) struct Pace {
 impl Pace {
     /// Of a device that has not run a step.
     pub(super) fn new(is_software: bool) -> Self {
-        Self { work_per_second: None, fixed: is_software.then_some(u64::MAX) }
+        Self { work_per_second: None, free_since: None, fixed: is_software.then_some(u64::MAX) }
     }
 
     /// Work of one submit, at most.
@@ -41,8 +43,14 @@ impl Pace {
         self.fixed = Some(budget);
     }
 
-    /// A step of so much work took so long.
-    pub(super) fn measured(&mut self, work: u64, took: Duration) {
+    /// A step of so much work, with which the host began then, is done; it may have waited for the one before it.
+    pub(super) fn measured(&mut self, work: u64, began: Instant) {
+        let now = Instant::now();
+        let since = self.free_since.replace(now).map_or(began, |free| free.max(began));
+        self.took(work, now.saturating_duration_since(since));
+    }
+
+    fn took(&mut self, work: u64, took: Duration) {
         if work > 0 && !took.is_zero() {
             let newest = work as f64 / took.as_secs_f64();
             self.work_per_second = Some(self.work_per_second.map_or(newest, |speed| speed + NEWEST * (newest - speed)));
@@ -59,14 +67,14 @@ mod tests {
         assert_eq!(Pace::new(true).budget(), u64::MAX);
         let mut pace = Pace::new(false);
         assert_eq!(pace.budget(), LEAST_WORK);
-        pace.measured(8_000_000_000, Duration::from_secs(1));
+        pace.took(8_000_000_000, Duration::from_secs(1));
         assert_eq!(pace.budget(), 2_000_000_000);
-        pace.measured(16_000_000_000, Duration::from_secs(1));
+        pace.took(16_000_000_000, Duration::from_secs(1));
         assert_eq!(pace.budget(), 2_500_000_000);
-        pace.measured(0, Duration::from_secs(1));
-        pace.measured(5, Duration::ZERO);
+        pace.took(0, Duration::from_secs(1));
+        pace.took(5, Duration::ZERO);
         assert_eq!(pace.budget(), 2_500_000_000);
-        (0..100).for_each(|_| pace.measured(1, Duration::from_secs(1)));
+        (0..100).for_each(|_| pace.took(1, Duration::from_secs(1)));
         assert_eq!(pace.budget(), LEAST_WORK);
         pace.fix(7);
         assert_eq!(pace.budget(), 7);

@@ -155,8 +155,10 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Turns every op into dispatches, block copies before them, and argmax, likeliest tokens and draws after them.
+    /// Turns every op into dispatches, tokens of the step before and block copies before them, and argmax, likeliest tokens
+    /// and draws after them.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
+        self.feed_tokens()?;
         for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
             self.copy_blocks(layers)?;
         }
@@ -292,6 +294,11 @@ impl<'a> Planner<'a> {
             layout: &pipeline.layout,
             entries: &entries,
         })
+    }
+
+    fn feed_tokens(&mut self) -> Result<(), BackendError> {
+        let buffers = [&self.buffers.ids, &self.buffers.draws.drawn];
+        self.single(&kernel::feed_tokens(), Rows::Tokens, Grid::FedTokens { each: 32 }, &[], &buffers)
     }
 
     fn embed(&mut self, table: WeightId, out: ActId) -> Result<(), BackendError> {

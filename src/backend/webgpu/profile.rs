@@ -112,12 +112,12 @@ impl Profiler {
         encoder
     }
 
-    /// Reads the times of the oldest step that was recorded; the device is done with it.
-    pub(super) fn finish(&mut self, gpu: &GpuDevice) -> Result<(), BackendError> {
+    /// Reads the times of the oldest step that was recorded, which is that submission; the device is done with it.
+    pub(super) fn finish(&mut self, gpu: &GpuDevice, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
         let Some(Pending { kernels, timestamps }) = self.pending.pop_front() else { return Ok(()) };
         let mut ticks: Vec<u64> = vec![0; 2 * kernels.len()];
         if let Some(timestamps) = timestamps {
-            timestamps.finish(gpu, |bytes| ticks = bytemuck::pod_collect_to_vec(bytes))?;
+            timestamps.finish(gpu, submission, |bytes| ticks = bytemuck::pod_collect_to_vec(bytes))?;
         }
         let nanoseconds = |ticks: u64| (ticks as f64 * self.period_ns) as u64;
         let times = kernels.into_iter().zip(ticks.chunks_exact(2));

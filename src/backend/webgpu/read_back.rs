@@ -38,17 +38,22 @@ impl ReadBack {
         }
     }
 
-    /// Waits for the submitted copies and lends `read` their bytes. Returns how long it waited.
-    pub(super) fn finish(&self, gpu: &GpuDevice, read: impl FnOnce(&[u8])) -> Result<Duration, BackendError> {
+    /// Waits for the copies, which are part of `submission`, and lends `read` their bytes. Returns how long it waited.
+    pub(super) fn finish(
+        &self,
+        gpu: &GpuDevice,
+        submission: wgpu::SubmissionIndex,
+        read: impl FnOnce(&[u8]),
+    ) -> Result<Duration, BackendError> {
         let start = Instant::now();
         let Some(staging) = self.staging.as_ref().filter(|_| self.len > 0) else {
-            gpu.wait()?;
+            gpu.wait_for(submission)?;
             read(&[]);
             return Ok(start.elapsed());
         };
         let slice = staging.slice(..self.len);
         slice.map_async(wgpu::MapMode::Read, |_| {});
-        gpu.wait()?;
+        gpu.wait_for(submission)?;
         let waited = start.elapsed();
         let view = slice.get_mapped_range().map_err(|error| BackendError::Device(format!("reading back: {error}")))?;
         read(&view);

@@ -3,7 +3,9 @@
 use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
 use super::kernel::{self, Binding, Folded, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
 use super::repack::DeviceFormat;
-use super::step_words::{ADJUSTMENT_WORDS, DRAW_WORDS, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header};
+use super::step_words::{
+    ADJUSTMENT_WORDS, DRAW_WORDS, DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header,
+};
 use super::uniformity::barriers_in_divergent_flow;
 use super::{Tuning, Variant, tuning_candidates};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -59,6 +61,7 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
     let quads = || fields!(QuadsParams: quads);
     let mut all = vec![
         (label.clone(), kernel::rms_norm(variant, subgroup_size), fields!(RmsNormParams: quads, eps)),
+        (label.clone(), kernel::feed_tokens(), Vec::new()),
         (label.clone(), kernel::fma_peak(), fields!(FmaPeakParams: rounds, factor)),
         (label.clone(), kernel::select_logits_rows(), quads()),
         (label.clone(), kernel::silu_mul(), quads()),
@@ -291,6 +294,8 @@ fn step_metadata_is_that_of_the_host() {
         ("DRAWS_AT", header::DRAWS_AT),
         ("ADJUSTMENTS_AT", header::ADJUSTMENTS_AT),
         ("QUERIES_AT", header::QUERIES_AT),
+        ("NUM_FED_TOKENS", header::NUM_FED_TOKENS),
+        ("FED_TOKENS_AT", header::FED_TOKENS_AT),
         ("NUM_DRAWS", header::NUM_DRAWS),
     ];
     assert_eq!(header.len(), header::WORDS);
@@ -299,6 +304,7 @@ fn step_metadata_is_that_of_the_host() {
         ("ROWS_LOGITS", header::NUM_LOGITS_ROWS),
         ("ITEM_WORDS", ITEM_WORDS),
         ("NO_PARTIAL", NO_PARTIAL as usize),
+        ("DRAWN", DRAWN as usize),
     ];
     let module = naga::front::wgsl::parse_str(&kernel::attention_reduce(&shapes()[0]).source()).expect("it is valid");
     let draws = naga::front::wgsl::parse_str(&kernel::draw_blocks().source()).expect("it is valid");

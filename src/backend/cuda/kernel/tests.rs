@@ -86,6 +86,8 @@ fn step_metadata_is_that_of_the_host() {
         ("DRAWS_AT", header::DRAWS_AT),
         ("ADJUSTMENTS_AT", header::ADJUSTMENTS_AT),
         ("QUERIES_AT", header::QUERIES_AT),
+        ("NUM_FED_TOKENS", header::NUM_FED_TOKENS),
+        ("FED_TOKENS_AT", header::FED_TOKENS_AT),
         ("NUM_DRAWS", header::NUM_DRAWS),
         ("ROWS_TOKENS", header::NUM_TOKENS),
         ("ROWS_LOGITS", header::NUM_LOGITS_ROWS),
