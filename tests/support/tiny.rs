@@ -26,7 +26,10 @@ pub fn tiny(name: &str) -> PathBuf {
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": VOCAB,
         "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false,
     });
-    std::fs::write(folder.join("config.json"), config.to_string()).expect("a temporary file");
+    // Other tests may be reading it: the file gets its name when it is whole.
+    let partial = folder.join(format!("{:?}.partial", std::thread::current().id()));
+    std::fs::write(&partial, config.to_string()).expect("a temporary file");
+    std::fs::rename(&partial, folder.join("config.json")).expect("a file that is there");
     folder
 }
 
