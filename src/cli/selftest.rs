@@ -89,11 +89,13 @@ fn run_cases(cases: &[KernelCase], device: &OpenDevice) -> Vec<KernelResult> {
     let mut results: Vec<KernelResult> = Vec::new();
     for case in cases {
         progress.set_message(case.name.clone());
-        if results.last().is_none_or(|result| result.kernel != case.kernel) {
+        let known = results.iter().position(|result| result.kernel == case.kernel);
+        let index = known.unwrap_or_else(|| {
             results.push(KernelResult::new(case.kernel));
-        }
+            results.len() - 1
+        });
         let report = run_case(case, &mut || Ok(device.backend()));
-        results.last_mut().expect("just pushed").add(case, report.map_err(|error| error.to_string()));
+        results[index].add(case, report.map_err(|error| error.to_string()));
         progress.inc(1);
     }
     progress.finish_and_clear();

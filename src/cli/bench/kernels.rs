@@ -106,7 +106,7 @@ struct Row {
 /// Runs the command.
 pub(super) fn run(args: &KernelsArgs) -> Result<ExitCode> {
     let mut file = JsonFile::create(args.output_json.as_deref())?;
-    let target = |variant| Target { backend: args.backend, device: args.device.clone(), variant };
+    let target = |variant| Target { backend: args.backend, device: args.device.clone(), variant, ..Target::default() };
     let first = target(args.variant.first().copied()).open()?;
     let mut plan = args.plan(&first)?;
     let peaks = first.device.measure_peaks()?;

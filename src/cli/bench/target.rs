@@ -1,6 +1,8 @@
 //! What a benchmark runs on: a backend, one of its devices, a kernel variant.
 
 use anyhow::Result;
+#[cfg(feature = "cuda")]
+use bindery::backend::cuda::{CudaBackend, DecodeKernel};
 use bindery::backend::webgpu::Variant;
 use bindery::backend::{Backend, BackendError, BackendKind, DeviceChoice, OpenDevice};
 use std::str::FromStr;
@@ -10,7 +12,11 @@ use std::str::FromStr;
 pub(super) struct Target {
     pub(super) backend: BackendKind,
     pub(super) device: Option<String>,
+    /// Of the WebGPU backend.
     pub(super) variant: Option<Variant>,
+    /// Of the CUDA backend: which kernel does the attention of decodes.
+    #[cfg(feature = "cuda")]
+    pub(super) decode: DecodeKernel,
 }
 
 impl FromStr for Target {
@@ -20,11 +26,18 @@ impl FromStr for Target {
         let (backend, device) = text.split_once(':').map_or((text, None), |(backend, device)| (backend, Some(device)));
         let backend = backend.parse().map_err(|error| format!("backend {backend:?}: {error}"))?;
         let (device, variant) = match device.and_then(|device| device.rsplit_once('/')) {
-            Some((device, variant)) => (Some(device), Some(variant.parse()?)),
+            Some((device, variant)) => (Some(device), Some(variant)),
             None => (device, None),
         };
         let device = device.filter(|device| !device.is_empty()).map(str::to_owned);
-        Ok(Self { backend, device, variant })
+        let mut target = Self { backend, device, ..Self::default() };
+        match (backend, variant) {
+            (_, None) => {}
+            #[cfg(feature = "cuda")]
+            (BackendKind::Cuda, Some(variant)) => target.decode = variant.parse()?,
+            (_, Some(variant)) => target.variant = Some(variant.parse()?),
+        }
+        Ok(target)
     }
 }
 
@@ -39,6 +52,8 @@ pub(super) struct OpenTarget {
     pub(super) variants: Vec<Variant>,
     /// Whether the device is the processor.
     pub(super) is_software: bool,
+    #[cfg(feature = "cuda")]
+    decode: DecodeKernel,
 }
 
 impl Target {
@@ -56,14 +71,28 @@ impl Target {
         };
         let example = device.backend();
         let (description, is_software) = (example.description(), example.memory().is_software);
-        Ok(OpenTarget { device, description, kernels, variants, is_software })
+        #[cfg(feature = "cuda")]
+        let decode = self.decode;
+        Ok(OpenTarget {
+            device,
+            description,
+            kernels,
+            variants,
+            is_software,
+            #[cfg(feature = "cuda")]
+            decode,
+        })
     }
 }
 
 impl OpenTarget {
     /// A backend with nothing on it.
     pub(super) fn backend(&self) -> Box<dyn Backend> {
-        self.device.backend()
+        match &self.device {
+            #[cfg(feature = "cuda")]
+            OpenDevice::Cuda(device) => Box::new(CudaBackend::new(device.clone()).with_decode_kernel(self.decode)),
+            device => device.backend(),
+        }
     }
 }
 
@@ -73,17 +102,28 @@ mod tests {
 
     #[test]
     fn targets_have_up_to_three_parts() {
-        let target = |device: Option<&str>, variant| Target {
-            backend: BackendKind::WebGpu,
+        let target = |backend, device: Option<&str>, variant| Target {
+            backend,
             device: device.map(str::to_owned),
             variant,
+            ..Target::default()
         };
-        assert_eq!("webgpu".parse(), Ok(target(None, None)));
-        assert_eq!("webgpu:llvmpipe".parse(), Ok(target(Some("llvmpipe"), None)));
-        assert_eq!("webgpu:1/plain".parse(), Ok(target(Some("1"), Some(Variant::Plain))));
-        assert_eq!("webgpu:/cpu".parse(), Ok(target(None, Some(Variant::Cpu))));
-        assert_eq!("cuda:0".parse(), Ok(Target { backend: BackendKind::Cuda, ..target(Some("0"), None) }));
+        let webgpu = |device, variant| target(BackendKind::WebGpu, device, variant);
+        assert_eq!("webgpu".parse(), Ok(webgpu(None, None)));
+        assert_eq!("webgpu:llvmpipe".parse(), Ok(webgpu(Some("llvmpipe"), None)));
+        assert_eq!("webgpu:1/plain".parse(), Ok(webgpu(Some("1"), Some(Variant::Plain))));
+        assert_eq!("webgpu:/cpu".parse(), Ok(webgpu(None, Some(Variant::Cpu))));
+        assert_eq!("cuda:0".parse(), Ok(target(BackendKind::Cuda, Some("0"), None)));
         assert!("llvmpipe".parse::<Target>().unwrap_err().contains("webgpu"));
         assert!("webgpu:x/fast".parse::<Target>().unwrap_err().contains("fast"));
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_variants_of_cuda_are_its_decode_kernels() {
+        for decode in [DecodeKernel::Teams, DecodeKernel::Blocks] {
+            assert_eq!(format!("cuda:/{decode}").parse::<Target>().map(|target| target.decode), Ok(decode));
+        }
+        assert!("cuda:0/plain".parse::<Target>().unwrap_err().contains("teams, blocks"));
     }
 }

@@ -3,6 +3,8 @@
 use super::super::super::{AttentionShape, KvDtype, KvLayout};
 use super::super::step_words::AttentionTiling;
 use super::{Kernel, TENSOR_CAPABILITY, WORKGROUP_BYTES, cuda, params};
+use std::fmt;
+use std::str::FromStr;
 
 params! {
     /// Parameters of `attention_decode` and `attention_prefill`.
@@ -17,6 +19,27 @@ pub enum DecodeKernel {
     Teams,
     /// `attention_decode_block`: a subgroup with all keys of a block.
     Blocks,
+}
+
+impl FromStr for DecodeKernel {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "teams" => Ok(Self::Teams),
+            "blocks" => Ok(Self::Blocks),
+            _ => Err(format!("{name:?} is none of CUDA's decode kernels: teams, blocks")),
+        }
+    }
+}
+
+impl fmt::Display for DecodeKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Teams => "teams",
+            Self::Blocks => "blocks",
+        })
+    }
 }
 
 /// Invocations of a workgroup of the decode kernels.
