@@ -106,6 +106,7 @@ pub struct Seen {
     pub preemptions: u64,
     pub swaps: u64,
     pub prefix_hit_tokens: u64,
+    pub steps_ahead: u64,
 }
 
 /// Holds each backend in every shape against the reference with each request alone.
@@ -132,6 +133,7 @@ pub fn agree_with_the_reference(format: WeightFormat, makers: &[MakeBackend], sh
             seen.preemptions += stats.preemptions;
             seen.swaps += stats.swaps;
             seen.prefix_hit_tokens += stats.prefix_hit_tokens;
+            seen.steps_ahead += stats.steps_ahead;
         }
     }
     ties.report(&format!("tiny model in {format:?}"));

@@ -38,6 +38,12 @@ __device__ __forceinline__ u32 position(Step step, u32 token) { return step[step
 __device__ __forceinline__ u32 slot(Step step, u32 token) { return step[step[SLOT_MAPPING_AT] + token]; }
 __device__ __forceinline__ u32 logits_index(Step step, u32 row) { return step[step[LOGITS_INDICES_AT] + row]; }
 __device__ __forceinline__ u32 top_k_row(Step step, u32 i) { return step[step[TOP_K_ROWS_AT] + i]; }
+// A token of the step before: where it goes among the token ids, and its row there, or its draw with DRAWN.
+constexpr u32 DRAWN = 0x80000000u;
+__device__ __forceinline__ uint2 fed_token(Step step, u32 i) {
+    const u32 at = step[FED_TOKENS_AT] + 2u * i;
+    return make_uint2(step[at], step[at + 1u]);
+}
 __device__ __forceinline__ uint2 block_copy(Step step, u32 i) {
     const u32 at = step[BLOCK_COPIES_AT] + 2u * i;
     return make_uint2(step[at], step[at + 1u]);

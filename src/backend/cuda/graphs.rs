@@ -23,6 +23,8 @@ struct Size {
     prefill_items: u32,
     reduce_items: u32,
     draws: u32,
+    /// Whether it takes tokens from the step before.
+    is_fed: bool,
 }
 
 /// Graphs by the size of step that they are for.
@@ -112,12 +114,14 @@ impl Size {
             prefill_items: rounded_up(counts.prefill_items),
             reduce_items: rounded_up(counts.reduce_items),
             draws: rounded_up(counts.draws).min(limits.max_draws),
+            is_fed: counts.fed_tokens > 0,
         })
     }
 
     fn counts(self) -> StepCounts {
-        let Self { rows, decode_items, prefill_items, reduce_items, draws } = self;
-        let counts = StepCounts { tokens: rows, logits_rows: rows, draws, ..StepCounts::default() };
+        let Self { rows, decode_items, prefill_items, reduce_items, draws, is_fed } = self;
+        let fed_tokens = if is_fed { rows } else { 0 };
+        let counts = StepCounts { tokens: rows, logits_rows: rows, draws, fed_tokens, ..StepCounts::default() };
         StepCounts { decode_items, prefill_items, reduce_items, ..counts }
     }
 }

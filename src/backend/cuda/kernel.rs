@@ -210,6 +210,11 @@ pub(super) fn embed(format: DeviceFormat) -> Kernel {
     Kernel::new::<EmbedParams>("embed", cuda!("embed.cu"), MAP_THREADS, 1).weight(format)
 }
 
+/// Writes into the step's metadata. Grid: (tokens of the step before / threads, 1).
+pub(super) fn feed_tokens() -> Kernel {
+    Kernel::without_params("feed_tokens", cuda!("feed_tokens.cu"), MAP_THREADS, 2)
+}
+
 params! {
     /// Parameters of `rms_norm`.
     RmsNormParams { quads: u32, eps: f32 }

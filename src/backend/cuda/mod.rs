@@ -15,6 +15,7 @@ mod emulate;
 mod events;
 mod graphs;
 mod kernel;
+mod landing;
 mod library;
 pub mod nvrtc;
 mod plan;
@@ -22,7 +23,7 @@ mod staging;
 mod weights;
 
 pub use device::CudaDevice;
-pub use driver::{DeviceTraits, Driver, GraphId, KernelId, Launch};
+pub use driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId};
 pub use emulate::EmulatedDevice;
 pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
@@ -50,16 +51,18 @@ pub struct CudaBackend {
     weights: Vec<CudaWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
-    /// Of the last step, those fed by the one before in place.
-    token_ids: Vec<u32>,
-    /// Of the last step.
-    last: StepOutput,
-    /// Steps that have not been collected.
-    done: VecDeque<StepOutput>,
+    /// Steps submitted and not collected, in order.
+    in_flight: VecDeque<InFlight>,
     allocated_bytes: u64,
     decode: DecodeKernel,
     /// The times of the last step, if they are wanted.
     profile: Option<ForwardProfile>,
+}
+
+/// A step that the device has been given.
+struct InFlight {
+    read: ReadId,
+    wanted: WantedBytes,
 }
 
 struct Prepared {
@@ -80,9 +83,7 @@ impl CudaBackend {
             weights: Vec::new(),
             prepared: None,
             words: StepWords::default(),
-            token_ids: Vec::new(),
-            last: StepOutput::default(),
-            done: VecDeque::new(),
+            in_flight: VecDeque::with_capacity(2),
             allocated_bytes: 0,
             decode: DecodeKernel::default(),
             profile: None,
@@ -128,28 +129,15 @@ impl Prepared {
         Ok(names.into_iter().zip(times).map(dispatch).collect())
     }
 
-    /// What comes back of a step: token ids, the likeliest tokens, drawn tokens, whole rows of logits.
-    fn read_back(
-        &self,
-        driver: &dyn Driver,
-        input: &StepInput<'_>,
-        output: &mut StepOutput,
-    ) -> Result<(), BackendError> {
-        let start = Instant::now();
-        let wanted = WantedBytes::of(input, &self.program);
-        let mut ranges = Vec::new();
-        if let Some(logits) = self.program.logits {
-            let Buffers { activations, ids, draws, top_k, .. } = &self.buffers;
-            let firsts = [(ids, wanted.argmax), (&draws.drawn, wanted.drawn), (&top_k.scores, wanted.top_k)];
-            ranges.extend(firsts.map(|(buffer, bytes)| buffer.range(0, bytes)));
-            let row = |&row: &u32| (u64::from(row) * wanted.logits_row, wanted.logits_row);
-            let rows = input.read_logits_rows.iter().map(row);
-            ranges.extend(rows.map(|(at, bytes)| activations[logits.0 as usize].range(at, bytes)));
-        }
-        let bytes = driver.read(&ranges)?;
-        output.waited = start.elapsed();
-        wanted.split(&bytes, output);
-        Ok(())
+    /// Where the bytes that come back of a step stand, in the order of [`WantedBytes`].
+    fn wanted_ranges(&self, input: &StepInput<'_>, wanted: &WantedBytes) -> Vec<(u64, u64)> {
+        let Some(logits) = self.program.logits else { return Vec::new() };
+        let Buffers { activations, ids, draws, top_k, .. } = &self.buffers;
+        let firsts = [(ids, wanted.argmax), (&draws.drawn, wanted.drawn), (&top_k.scores, wanted.top_k)];
+        let logits = &activations[logits.0 as usize];
+        let row = |&row: &u32| logits.range(u64::from(row) * wanted.logits_row, wanted.logits_row);
+        let firsts = firsts.map(|(buffer, bytes)| buffer.range(0, bytes)).into_iter();
+        firsts.chain(input.read_logits_rows.iter().map(row)).collect()
     }
 }
 
@@ -203,10 +191,7 @@ impl Backend for CudaBackend {
         self.driver.synchronize()
     }
 
-    /// Waits for the step at once.
     fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
-        self.last.feed(input, &mut self.token_ids);
-        let input = &StepInput { token_ids: &self.token_ids, ..*input };
         let prepared = self.prepared.as_mut().expect("prepare() comes before submit()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
         let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
@@ -219,15 +204,24 @@ impl Backend for CudaBackend {
             None => prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?,
             Some(profile) => profile.dispatches = prepared.run_timed(&*self.driver, &self.words.counts)?,
         }
-        self.last.clear();
-        prepared.read_back(&*self.driver, input, &mut self.last)?;
-        self.done.push_back(self.last.clone());
+        let wanted = WantedBytes::of(input, &prepared.program);
+        let read = self.driver.begin_read(&prepared.wanted_ranges(input, &wanted))?;
+        self.in_flight.push_back(InFlight { read, wanted });
         Ok(())
     }
 
     fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
-        *output = self.done.pop_front().expect("submit() comes before collect()");
+        output.clear();
+        let InFlight { read, wanted } = self.in_flight.pop_front().expect("submit() comes before collect()");
+        let start = Instant::now();
+        let bytes = self.driver.finish_read(read)?;
+        output.waited = start.elapsed();
+        wanted.split(&bytes, output);
         Ok(())
+    }
+
+    fn runs_beside_the_host(&self) -> bool {
+        !self.driver.memory().is_software
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {

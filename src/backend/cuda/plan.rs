@@ -76,8 +76,10 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Turns every op into launches, block copies before them and the argmax and the likeliest tokens after them.
+    /// Turns every op into launches, tokens of the step before and block copies before them, and argmax, likeliest tokens
+    /// and draws after them.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
+        self.feed_tokens()?;
         for layer in 0..self.kv.num_layers as usize {
             self.copy_blocks(layer)?;
         }
@@ -183,6 +185,12 @@ impl<'a> Planner<'a> {
         let choice = self.choice(kernel, u32::MAX, grid, params)?;
         self.node(rows, vec![choice], buffers);
         Ok(())
+    }
+
+    fn feed_tokens(&mut self) -> Result<(), BackendError> {
+        let kernel = kernel::feed_tokens();
+        let buffers = [&self.buffers.ids, &self.buffers.draws.drawn].map(Buffer::address);
+        self.single(&kernel, Rows::Tokens, Grid::FedTokens { each: kernel.threads }, &[0_u8; 0], &buffers)
     }
 
     fn copy_blocks(&mut self, layer: usize) -> Result<(), BackendError> {

@@ -4,8 +4,8 @@ use super::super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
 use super::super::repack::DeviceFormat;
 use super::{
     DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
-    attention_reduce, attention_tiling, copy_blocks, draw_blocks, draw_rows, embed, rms_norm, rope_and_cache,
-    select_logits_rows, silu_mul, top_k_chunks, top_k_rows,
+    attention_reduce, attention_tiling, copy_blocks, draw_blocks, draw_rows, embed, feed_tokens, rms_norm,
+    rope_and_cache, select_logits_rows, silu_mul, top_k_chunks, top_k_rows,
 };
 
 /// Query heads, key heads, elements of a head.
@@ -15,6 +15,7 @@ const SHAPES: [(u32, u32, u32); 7] =
 /// Every kernel in every variant, weight format and dtype of the KV pool, over a range of head shapes, and what to call it.
 pub fn kernel_variants() -> Vec<(String, Kernel)> {
     let plain = [
+        feed_tokens(),
         rms_norm(),
         select_logits_rows(),
         silu_mul(),
