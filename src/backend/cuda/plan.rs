@@ -2,13 +2,15 @@
 //! sets the grids.
 
 use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
-use super::buffers::{Buffers, DRAW_BLOCK, LOGITS_CHUNK};
+use super::buffers::Buffers;
 use super::driver::{Buffer, Driver, KernelId, Launch};
 use super::grid::Grid;
 use super::kernel::{self, DecodeKernel, Kernel, MatMulKernel};
 use super::step_words::{AttentionTiling, StepCounts, header};
 use super::weights::CudaWeight;
 use std::sync::Arc;
+
+mod logits;
 
 /// One way to run a node.
 struct Choice {
@@ -287,44 +289,5 @@ impl<'a> Planner<'a> {
         let kernel = kernel::attention_reduce(&shape, self.kv);
         let grid = Grid::ReduceItems { y: shape.num_heads };
         self.single(&kernel, Rows::Tokens, grid, &[0_u8; 0], &[partials[0], partials[1], out])
-    }
-
-    fn argmax(&mut self, logits: ActId) -> Result<(), BackendError> {
-        let vocab = self.cols(logits);
-        let chunks = vocab.div_ceil(LOGITS_CHUNK);
-        let params = kernel::ArgmaxChunksParams { vocab, chunks };
-        let [chunk_max, ids] = [&self.buffers.chunk_max, &self.buffers.ids].map(Buffer::address);
-        let grid = Grid::Columns { x: chunks, rows: Rows::Logits, each: 1 };
-        let buffers = [self.activation(logits), chunk_max];
-        self.single(&kernel::argmax_chunks(), Rows::Logits, grid, &params, &buffers)?;
-        let kernel = kernel::argmax_rows();
-        let grid = Grid::RowGroups { rows: Rows::Logits, each: kernel.threads };
-        self.single(&kernel, Rows::Logits, grid, &kernel::ArgmaxRowsParams { chunks }, &[chunk_max, ids])
-    }
-
-    fn top_k(&mut self, logits: ActId) -> Result<(), BackendError> {
-        let vocab = self.cols(logits);
-        let chunks = vocab.div_ceil(LOGITS_CHUNK);
-        let params = kernel::TopKChunksParams { vocab, chunks };
-        let b = &self.buffers.top_k;
-        let [sums, top, scores] = [&b.chunk_sums, &b.chunk_top, &b.scores].map(Buffer::address);
-        let grid = Grid::TopKColumns { x: chunks };
-        let buffers = [self.activation(logits), sums, top];
-        self.single(&kernel::top_k_chunks(), Rows::Logits, grid, &params, &buffers)?;
-        let params = kernel::TopKRowsParams { chunks };
-        self.single(&kernel::top_k_rows(), Rows::Logits, Grid::TopKRows, &params, &[sums, top, scores])
-    }
-
-    fn draws(&mut self, logits: ActId) -> Result<(), BackendError> {
-        let vocab = self.cols(logits);
-        let blocks = vocab.div_ceil(DRAW_BLOCK);
-        let b = &self.buffers.draws;
-        let [keys, stats, drawn] = [&b.keys, &b.stats, &b.drawn].map(Buffer::address);
-        let kernel = kernel::draw_blocks();
-        let grid = Grid::DrawColumns { x: vocab.div_ceil(kernel.threads) };
-        let params = kernel::DrawBlocksParams { vocab, blocks };
-        self.single(&kernel, Rows::Logits, grid, &params, &[self.activation(logits), keys, stats])?;
-        let params = kernel::DrawRowsParams { blocks };
-        self.single(&kernel::draw_rows(), Rows::Logits, Grid::Draws, &params, &[keys, stats, drawn])
     }
 }
