@@ -31,7 +31,7 @@ pub use dequant::{dequantize_row, quantize_row};
 pub use kv_layout::{KvDtype, KvLayout};
 pub use noise::fill_with_noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
-pub use open::{BackendKind, DeviceChoice, OpenDevice};
+pub use open::{BackendKind, DeviceChoice, KernelVariant, OpenDevice};
 pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
 pub use program::{ActId, Activation, AttentionShape, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{

@@ -6,7 +6,7 @@ use super::table::table;
 use anyhow::Result;
 use bindery::backend::kernel_cases::{CaseReport, KernelCase, all_cases, run_case};
 use bindery::backend::webgpu::Variant;
-use bindery::backend::{BackendKind, DeviceChoice, OpenDevice};
+use bindery::backend::{BackendKind, DeviceChoice, KernelVariant, OpenDevice};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -58,7 +58,8 @@ struct KernelResult {
 
 /// Runs the command.
 pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
-    let choice = DeviceChoice { backend: args.backend, device: args.device.as_deref(), variant: args.variant };
+    let variant = args.variant.map(KernelVariant::WebGpu);
+    let choice = DeviceChoice { backend: args.backend, device: args.device.as_deref(), variant };
     let device = OpenDevice::open(choice)?;
     let wanted = |case: &KernelCase| (args.all || (case.quick && !case.large)) && case.name.contains(&args.kernel);
     let cases: Vec<KernelCase> = all_cases().into_iter().filter(wanted).collect();

@@ -1,10 +1,8 @@
 //! What a benchmark runs on: a backend, one of its devices, a kernel variant.
 
 use anyhow::Result;
-#[cfg(feature = "cuda")]
-use bindery::backend::cuda::{CudaBackend, DecodeKernel};
 use bindery::backend::webgpu::Variant;
-use bindery::backend::{Backend, BackendError, BackendKind, DeviceChoice, OpenDevice};
+use bindery::backend::{Backend, BackendError, BackendKind, DeviceChoice, KernelVariant, OpenDevice};
 use std::str::FromStr;
 
 /// A device as the command line names it: `BACKEND[:DEVICE[/VARIANT]]`.
@@ -12,11 +10,7 @@ use std::str::FromStr;
 pub(super) struct Target {
     pub(super) backend: BackendKind,
     pub(super) device: Option<String>,
-    /// Of the WebGPU backend.
-    pub(super) variant: Option<Variant>,
-    /// Of the CUDA backend: which kernel does the attention of decodes.
-    #[cfg(feature = "cuda")]
-    pub(super) decode: DecodeKernel,
+    pub(super) variant: Option<KernelVariant>,
 }
 
 impl FromStr for Target {
@@ -30,14 +24,13 @@ impl FromStr for Target {
             None => (device, None),
         };
         let device = device.filter(|device| !device.is_empty()).map(str::to_owned);
-        let mut target = Self { backend, device, ..Self::default() };
-        match (backend, variant) {
-            (_, None) => {}
+        let variant = match (backend, variant) {
+            (_, None) => None,
             #[cfg(feature = "cuda")]
-            (BackendKind::Cuda, Some(variant)) => target.decode = variant.parse()?,
-            (_, Some(variant)) => target.variant = Some(variant.parse()?),
-        }
-        Ok(target)
+            (BackendKind::Cuda, Some(name)) => Some(KernelVariant::Cuda(name.parse()?)),
+            (_, Some(name)) => Some(KernelVariant::WebGpu(name.parse()?)),
+        };
+        Ok(Self { backend, device, variant })
     }
 }
 
@@ -52,8 +45,6 @@ pub(super) struct OpenTarget {
     pub(super) variants: Vec<Variant>,
     /// Whether the device is the processor.
     pub(super) is_software: bool,
-    #[cfg(feature = "cuda")]
-    decode: DecodeKernel,
 }
 
 impl Target {
@@ -67,32 +58,18 @@ impl Target {
         let (kernels, variants) = match &device {
             OpenDevice::WebGpu(gpu) => (gpu.variant().to_string(), gpu.summary().variants.clone()),
             #[cfg(feature = "cuda")]
-            OpenDevice::Cuda(_) => ("cuda".to_owned(), Vec::new()),
+            OpenDevice::Cuda(..) => ("cuda".to_owned(), Vec::new()),
         };
         let example = device.backend();
         let (description, is_software) = (example.description(), example.memory().is_software);
-        #[cfg(feature = "cuda")]
-        let decode = self.decode;
-        Ok(OpenTarget {
-            device,
-            description,
-            kernels,
-            variants,
-            is_software,
-            #[cfg(feature = "cuda")]
-            decode,
-        })
+        Ok(OpenTarget { device, description, kernels, variants, is_software })
     }
 }
 
 impl OpenTarget {
     /// A backend with nothing on it.
     pub(super) fn backend(&self) -> Box<dyn Backend> {
-        match &self.device {
-            #[cfg(feature = "cuda")]
-            OpenDevice::Cuda(device) => Box::new(CudaBackend::new(device.clone()).with_decode_kernel(self.decode)),
-            device => device.backend(),
-        }
+        self.device.backend()
     }
 }
 
@@ -102,13 +79,10 @@ mod tests {
 
     #[test]
     fn targets_have_up_to_three_parts() {
-        let target = |backend, device: Option<&str>, variant| Target {
-            backend,
-            device: device.map(str::to_owned),
-            variant,
-            ..Target::default()
-        };
-        let webgpu = |device, variant| target(BackendKind::WebGpu, device, variant);
+        let target =
+            |backend, device: Option<&str>, variant| Target { backend, device: device.map(str::to_owned), variant };
+        let webgpu =
+            |device, variant: Option<Variant>| target(BackendKind::WebGpu, device, variant.map(KernelVariant::WebGpu));
         assert_eq!("webgpu".parse(), Ok(webgpu(None, None)));
         assert_eq!("webgpu:llvmpipe".parse(), Ok(webgpu(Some("llvmpipe"), None)));
         assert_eq!("webgpu:1/plain".parse(), Ok(webgpu(Some("1"), Some(Variant::Plain))));
@@ -121,8 +95,10 @@ mod tests {
     #[cfg(feature = "cuda")]
     #[test]
     fn the_variants_of_cuda_are_its_decode_kernels() {
+        use bindery::backend::cuda::DecodeKernel;
         for decode in [DecodeKernel::Teams, DecodeKernel::Blocks] {
-            assert_eq!(format!("cuda:/{decode}").parse::<Target>().map(|target| target.decode), Ok(decode));
+            let target: Target = format!("cuda:/{decode}").parse().expect("it is one of them");
+            assert_eq!(target.variant, Some(KernelVariant::Cuda(decode)));
         }
         assert!("cuda:0/plain".parse::<Target>().unwrap_err().contains("teams, blocks"));
     }
