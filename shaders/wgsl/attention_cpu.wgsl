@@ -7,7 +7,7 @@ struct Params {
     items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
 }
 var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<f32>;                         // [T][HEADS][D]
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;                   // [T][HEADS][D / 4]
 @group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS] pages
 @group(0) @binding(3) var<storage, read> v_pool: array<KvOctet>;                // the same shape
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;           // [T][HEADS][D / 4]
@@ -16,8 +16,7 @@ var<immediate> params: Params;
 
 const ROWS = TOKENS * HEADS_PER_GROUP;
 const KEYS = BLOCK_SIZE / SUBGROUP_SIZE;       // keys of a block in each lane
-const Q_REGISTERS = HEAD_DIM / SUBGROUP_SIZE;
-const O_REGISTERS = (ROW_OCTETS + SUBGROUP_SIZE - 1u) / SUBGROUP_SIZE;
+const REGISTERS = (ROW_OCTETS + SUBGROUP_SIZE - 1u) / SUBGROUP_SIZE; // register i of lane l: octet i * SUBGROUP_SIZE + l
 const LOWEST = -3.0e38;
 
 fn max_of_lanes(v: f32) -> f32 {
@@ -31,24 +30,36 @@ fn sum_of_lanes(v: f32) -> f32 {
     return sum;
 }
 
+// Each row's next octets of q first: a loop that is not unrolled must not index an array, which would go to memory.
+fn rotate(q_row: ptr<function, array<Vec8, ROWS * REGISTERS>>) {
+    for (var r = 0u; r < ROWS; r++) {
+        let first = (*q_row)[r * REGISTERS];
+        for (var i = 1u; i < REGISTERS; i++) { (*q_row)[r * REGISTERS + i - 1u] = (*q_row)[r * REGISTERS + i]; }
+        (*q_row)[r * REGISTERS + REGISTERS - 1u] = first;
+    }
+}
+
 @compute @workgroup_size(SUBGROUP_SIZE)
 fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let item = work_item(params.items_at, wg.x);
     let kv_head = wg.y / (GROUP / HEADS_PER_GROUP);
     let first_head = wg.y * HEADS_PER_GROUP;
-    var q_row: array<f32, ROWS * Q_REGISTERS>; // register i of lane l: element i * SUBGROUP_SIZE + l
-    var acc: array<Vec8, ROWS * O_REGISTERS>;  // register i of lane l: octet i * SUBGROUP_SIZE + l
+    var q_row: array<Vec8, ROWS * REGISTERS>;
+    var acc: array<Vec8, ROWS * REGISTERS>;
     var row_max: array<f32, ROWS>;
-    var row_sum: array<f32, ROWS>;             // of the keys in this lane
+    var row_sum: array<f32, ROWS>; // of the keys in this lane
     var last_key: array<u32, ROWS>;
     for (var r = 0u; r < ROWS; r++) {
         let token = query(item, r / HEADS_PER_GROUP).token;
         last_key[r] = position(token);
         row_max[r] = LOWEST;
         row_sum[r] = 0.0;
-        let at = (token * HEADS + first_head + r % HEADS_PER_GROUP) * HEAD_DIM + lane;
-        for (var i = 0u; i < Q_REGISTERS; i++) { q_row[r * Q_REGISTERS + i] = q[at + i * SUBGROUP_SIZE] * params.scale; }
-        for (var i = 0u; i < O_REGISTERS; i++) { acc[r * O_REGISTERS + i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0)); }
+        let row_at = (token * HEADS + first_head + r % HEADS_PER_GROUP) * ROW_QUADS;
+        for (var i = 0u; i < REGISTERS; i++) {
+            let at = row_at + 2u * min(i * SUBGROUP_SIZE + lane, ROW_OCTETS - 1u);
+            q_row[r * REGISTERS + i] = Vec8(q[at] * params.scale, q[at + 1u] * params.scale);
+            acc[r * REGISTERS + i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
+        }
     }
     for (var first_key = item.key_begin; first_key < item.key_end; first_key += BLOCK_SIZE) {
         let page = page_of(block_of(item.block_table, first_key), kv_head);
@@ -56,18 +67,21 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
         let last = min(BLOCK_SIZE, item.key_end - first_key) - 1u;
         var p: array<f32, ROWS * KEYS>;
         for (var i = 0u; i < ROWS * KEYS; i++) { p[i] = 0.0; }
-        for (var octet = 0u; octet < ROW_OCTETS; octet++) {
-            var k: array<Vec8, KEYS>;
-            for (var c = 0u; c < KEYS; c++) {
-                k[c] = unpack_octet(k_pool[octet_at(page, min(c * SUBGROUP_SIZE + lane, last)) + octet]);
-            }
-            for (var e = 0u; e < 8u; e++) {
-                let d = octet * 8u + e;
-                for (var r = 0u; r < ROWS; r++) {
-                    let qd = subgroupShuffle(q_row[r * Q_REGISTERS + d / SUBGROUP_SIZE], d % SUBGROUP_SIZE);
-                    for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] = fma(element(k[c], e), qd, p[r * KEYS + c]); }
+        for (var first_octet = 0u; first_octet < ROW_OCTETS; first_octet += SUBGROUP_SIZE) {
+            for (var l = 0u; l < min(SUBGROUP_SIZE, ROW_OCTETS); l++) {
+                var k: array<Vec8, KEYS>;
+                for (var c = 0u; c < KEYS; c++) {
+                    let row_at = octet_at(page, min(c * SUBGROUP_SIZE + lane, last));
+                    k[c] = unpack_octet(k_pool[row_at + first_octet + l]);
+                }
+                for (var e = 0u; e < 8u; e++) {
+                    for (var r = 0u; r < ROWS; r++) {
+                        let qe = subgroupShuffle(element(q_row[r * REGISTERS], e), l);
+                        for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] = fma(element(k[c], e), qe, p[r * KEYS + c]); }
+                    }
                 }
             }
+            rotate(&q_row);
         }
         for (var c = 0u; c < KEYS; c++) {
             let scale = k_scale(page, min(c * SUBGROUP_SIZE + lane, last));
@@ -90,9 +104,9 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
                 row_sum[r] += weight;
                 p[r * KEYS + c] = weight;
             }
-            for (var i = 0u; i < O_REGISTERS; i++) {
-                acc[r * O_REGISTERS + i].lo *= rescale;
-                acc[r * O_REGISTERS + i].hi *= rescale;
+            for (var i = 0u; i < REGISTERS; i++) {
+                acc[r * REGISTERS + i].lo *= rescale;
+                acc[r * REGISTERS + i].hi *= rescale;
             }
         }
         for (var c = 0u; c < KEYS; c++) {
@@ -103,11 +117,11 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
         for (var j = 0u; j < SUBGROUP_SIZE; j++) {
             for (var c = 0u; c < KEYS; c++) {
                 let v_at = octet_at(page, min(c * SUBGROUP_SIZE + j, last));
-                for (var i = 0u; i < O_REGISTERS; i++) {
+                for (var i = 0u; i < REGISTERS; i++) {
                     let v = unpack_octet(v_pool[v_at + min(i * SUBGROUP_SIZE + lane, ROW_OCTETS - 1u)]);
                     for (var r = 0u; r < ROWS; r++) {
                         let weight = vec4<f32>(subgroupShuffle(p[r * KEYS + c], j));
-                        let at = r * O_REGISTERS + i;
+                        let at = r * REGISTERS + i;
                         acc[at].lo = fma(weight, v.lo, acc[at].lo);
                         acc[at].hi = fma(weight, v.hi, acc[at].hi);
                     }
@@ -121,9 +135,9 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
             let head = first_head + r % HEADS_PER_GROUP;
             let its = query(item, r / HEADS_PER_GROUP);
             let partial = its.partials + item.split;
-            for (var i = 0u; i < O_REGISTERS; i++) {
+            for (var i = 0u; i < REGISTERS; i++) {
                 let octet = i * SUBGROUP_SIZE + lane;
-                let value = acc[r * O_REGISTERS + i];
+                let value = acc[r * REGISTERS + i];
                 if (octet < ROW_OCTETS) {
                     if (its.partials == NO_PARTIAL) {
                         let at = (its.token * HEADS + head) * ROW_QUADS + 2u * octet;
