@@ -74,11 +74,10 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
                     let row_at = octet_at(page, min(c * SUBGROUP_SIZE + lane, last));
                     k[c] = unpack_octet(k_pool[row_at + first_octet + l]);
                 }
-                for (var e = 0u; e < 8u; e++) {
-                    for (var r = 0u; r < ROWS; r++) {
-                        let qe = subgroupShuffle(element(q_row[r * REGISTERS], e), l);
-                        for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] = fma(element(k[c], e), qe, p[r * KEYS + c]); }
-                    }
+                for (var r = 0u; r < ROWS; r++) {
+                    let q_octet = q_row[r * REGISTERS];
+                    let its = Vec8(subgroupShuffle(q_octet.lo, l), subgroupShuffle(q_octet.hi, l));
+                    for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] += dot8(its, k[c]); }
                 }
             }
             rotate(&q_row);
