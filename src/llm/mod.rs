@@ -128,7 +128,7 @@ impl Llm {
         let max_model_len = options.max_model_len(&config)?;
 
         let loaded = Llama::load(checkpoint, &mut *backend, max_model_len, progress)?;
-        let limits = options.step_limits(max_model_len, backend.memory().is_software);
+        let limits = options.step_limits(max_model_len);
         let layout = memory::plan(&config, &*backend, options, max_model_len, &loaded.program, &limits)?;
         let kv_memory = KvMemory::new(&layout, max_model_len);
         backend.prepare(loaded.program, layout, limits)?;
@@ -391,7 +391,7 @@ fn eos_token_ids(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Vec<Tok
 }
 
 impl LlmOptions {
-    fn step_limits(&self, max_model_len: u32, is_software: bool) -> StepLimits {
+    fn step_limits(&self, max_model_len: u32) -> StepLimits {
         StepLimits {
             max_tokens: self.max_num_batched_tokens,
             max_seqs: self.max_num_seqs,
@@ -403,8 +403,7 @@ impl LlmOptions {
             max_draws: self.max_num_seqs,
             max_adjustments: self.max_num_seqs.saturating_mul(MOST_ADJUSTMENTS_PER_SEQ).min(MOST_ADJUSTMENTS),
             batch_invariant: self.batch_invariant,
-            // A processor computes as much either way, and saves no reads that its caches would not: measured, it was slower.
-            cascade_attention: !self.disable_cascade_attn && !is_software,
+            cascade_attention: !self.disable_cascade_attn,
         }
     }
 }

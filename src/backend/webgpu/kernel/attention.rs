@@ -50,7 +50,7 @@ pub(in super::super) fn attention_tiling(
         // keys are unrolled.
         Variant::Cpu => {
             let heads_per_group = divisor((256 / shape.head_dim).max(1));
-            let rows = (384 / shape.head_dim).max(1);
+            let rows = (768 / shape.head_dim).max(1);
             let split = if batch_invariant { u32::MAX } else { tuning.attention_split };
             let prefill_tokens = (rows / heads_per_group).max(1);
             AttentionTiling {
