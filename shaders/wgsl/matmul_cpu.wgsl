@@ -15,8 +15,8 @@ fn matmul_cpu(
     let rows = num_rows(params.rows);
     let first_col = wg.x * (WG * OUT_COLS) + li;
     let first_row = wg.y * TILE;
-    var acc: array<f32, TILE * COLS>;
-    for (var i = 0u; i < TILE * COLS; i++) { acc[i] = 0.0; }
+    var acc: array<Cols, TILE>;
+    for (var j = 0u; j < TILE; j++) { acc[j] = Cols(0.0); }
     var squares: array<f32, TILE>;
     for (var j = 0u; j < TILE; j++) { squares[j] = 0.0; }
     for (var block = 0u; block < params.blocks; block++) {
@@ -40,14 +40,16 @@ fn matmul_cpu(
             }
         }
         for (var octet = 0u; octet < 4u; octet++) {
+            var w: array<Cols, 8>;
             for (var e = 0u; e < 8u; e++) {
-                var w: array<f32, COLS>;
-                for (var i = 0u; i < COLS; i++) { w[i] = raw_weight(raw[i], e, scale[i]); }
-                let quad = 2u * octet + e / 4u;
-                let half = min(quad / SUBGROUP_SIZE, X_REGISTERS - 1u); // constant where there is one register
-                for (var j = 0u; j < TILE; j++) {
+                for (var i = 0u; i < COLS; i++) { w[e][i] = raw_weight(raw[i], e, scale[i]); }
+            }
+            for (var j = 0u; j < TILE; j++) {
+                for (var e = 0u; e < 8u; e++) {
+                    let quad = 2u * octet + e / 4u;
+                    let half = min(quad / SUBGROUP_SIZE, X_REGISTERS - 1u); // constant where there is one register
                     let xe = subgroupShuffle(xs[half * TILE + j][e % 4u], quad % SUBGROUP_SIZE);
-                    for (var i = 0u; i < COLS; i++) { acc[j * COLS + i] = fma(w[i], xe, acc[j * COLS + i]); }
+                    acc[j] = fma(w[e], Cols(xe), acc[j]);
                 }
             }
             for (var i = 0u; i < COLS; i++) { raw[i] = next_octet(raw[i]); }
@@ -60,8 +62,8 @@ fn matmul_cpu(
             let row = first_row + j;
             let col = first_col + i * WG;
             if (row < rows && col < params.cols) {
-                let first = acc[j * COLS + i] * factor;
-                let last = acc[j * COLS + COLS - OUT_COLS + i] * factor;
+                let first = acc[j][i] * factor;
+                let last = acc[j][COLS - OUT_COLS + i] * factor;
                 write_out(row, col, combined(first, last));
             }
         }

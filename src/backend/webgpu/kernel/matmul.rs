@@ -72,9 +72,9 @@ const CPU_WG: u32 = 16;
 /// Rows of the weight of a lane of `matmul_cpu`: as many as pay before the registers spill.
 fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
     match format {
-        DeviceFormat::Q8 => 4,
-        DeviceFormat::Q4 if tile < 8 => 4,
-        _ => 2,
+        DeviceFormat::Q8 | DeviceFormat::Q4 => 4,
+        _ if tile < 8 => 2,
+        _ => 4,
     }
 }
 
@@ -146,7 +146,10 @@ impl MatMulKernel {
                 .constant("X_REGISTERS", 8 / subgroup_size)
                 .constant("TILE", tile)
                 .constant("WG", CPU_WG)
-                .constant("COLS", cpu_cols(tile, format)),
+                .include(match cpu_cols(tile, format) {
+                    2 => wgsl!("include/cols_2.wgsl"),
+                    _ => wgsl!("include/cols_4.wgsl"),
+                }),
             Self::Vector { tile, cols } => new("matvec", wgsl!("matvec.wgsl"))
                 .constant("TILE", tile)
                 .constant("COLS", cols.max(folded.parts()))
