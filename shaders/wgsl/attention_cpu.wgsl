@@ -68,16 +68,16 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
         var p: array<f32, ROWS * KEYS>;
         for (var i = 0u; i < ROWS * KEYS; i++) { p[i] = 0.0; }
         for (var first_octet = 0u; first_octet < ROW_OCTETS; first_octet += SUBGROUP_SIZE) {
-            for (var l = 0u; l < min(SUBGROUP_SIZE, ROW_OCTETS); l++) {
+            for (var l = 0u; l < min(SUBGROUP_SIZE, ROW_OCTETS - first_octet); l++) {
                 var k: array<Vec8, KEYS>;
                 for (var c = 0u; c < KEYS; c++) {
                     let row_at = octet_at(page, min(c * SUBGROUP_SIZE + lane, last));
                     k[c] = unpack_octet(k_pool[row_at + first_octet + l]);
                 }
                 for (var r = 0u; r < ROWS; r++) {
-                    let q_octet = q_row[r * REGISTERS];
-                    let its = Vec8(subgroupShuffle(q_octet.lo, l), subgroupShuffle(q_octet.hi, l));
-                    for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] += dot8(its, k[c]); }
+                    let mine = q_row[r * REGISTERS];
+                    let q_octet = Vec8(subgroupShuffle(mine.lo, l), subgroupShuffle(mine.hi, l));
+                    for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] += dot8(q_octet, k[c]); }
                 }
             }
             rotate(&q_row);
