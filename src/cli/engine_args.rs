@@ -104,8 +104,7 @@ pub(super) struct EngineArgs {
     #[arg(long)]
     batch_invariant: bool,
 
-    /// Read the blocks that several sequences begin with once for each of them (by default once for all, but on a
-    /// software adapter)
+    /// Read the blocks that several sequences begin with once for each of them (by default once for all)
     #[arg(long)]
     disable_cascade_attn: bool,
 

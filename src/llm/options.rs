@@ -59,8 +59,7 @@ pub struct LlmOptions {
     /// Whether a request's logits are the same to the bit alone and in any batch, in any chunks, after any preemption or
     /// prefix hit; slower.
     pub batch_invariant: bool,
-    /// Whether the attention reads blocks that several sequences begin with once for each of them, instead of together;
-    /// on a software adapter it always does.
+    /// Whether the attention reads blocks that several sequences begin with once for each of them, instead of together.
     pub disable_cascade_attn: bool,
     /// Whether a step is scheduled and submitted before the tokens of the one before it are known, where no request needs
     /// the host in between; `None` for on devices that compute beside the host. The tokens are the same.
