@@ -41,6 +41,7 @@ fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
         max_block_table_entries: 1,
         max_block_copies: 0,
         batch_invariant: false,
+        quantize_activations: false,
     };
     backend.prepare(model.program, checkpoint.config().kv_layout(1, 16, KvDtype::F32), limits).unwrap();
     let rows: Vec<u32> = (0..TOKENS.len() as u32).collect();

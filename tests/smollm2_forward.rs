@@ -47,6 +47,7 @@ fn runner(path: &Path) -> ModelRunner {
         max_block_table_entries: 4,
         max_block_copies: 1,
         batch_invariant: false,
+        quantize_activations: false,
     };
     backend.prepare(model.program, kv, limits).unwrap();
     ModelRunner::new(Box::new(backend), checkpoint.config().clone(), checkpoint.identity())

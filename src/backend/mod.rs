@@ -67,6 +67,8 @@ pub enum ProductInputs {
     F32,
     /// To f16, both of them.
     F16,
+    /// Activations to int8, with a step for each 32 of a row, where weights are quantised; as [`F16`](Self::F16) elsewhere.
+    Int8,
 }
 
 /// What is known about a device's memory.

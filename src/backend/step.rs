@@ -16,6 +16,9 @@ pub struct StepLimits {
     /// Whether what a token comes to must be the same to the bit whatever else is in its step, and wherever its
     /// sequence is cut into steps. Backends then use one kernel where the number of rows would choose.
     pub batch_invariant: bool,
+    /// Whether products of quantised weights may round activations to int8 ([`ProductInputs::Int8`](super::ProductInputs)),
+    /// which is faster on many devices. Backends without such products ignore it.
+    pub quantize_activations: bool,
 }
 
 /// One step's metadata, as flat arrays: the device's view of [`crate::engine::Batch`], where each is documented.

@@ -104,6 +104,10 @@ pub(super) struct EngineArgs {
     #[arg(long)]
     batch_invariant: bool,
 
+    /// Let products of quantised weights round activations to int8: integer arithmetic, a little less exact
+    #[arg(long)]
+    quantize_activations: bool,
+
     /// Element type of the KV pool; auto is f16
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     kv_cache_dtype: KvCacheDtype,
@@ -209,6 +213,7 @@ impl EngineArgs {
             swap_space_bytes: self.swap_space,
             preemption_mode: self.preemption_mode,
             batch_invariant: self.batch_invariant,
+            quantize_activations: self.quantize_activations,
             enable_prefix_caching: self.enable_prefix_caching || !self.no_enable_prefix_caching,
             policy: match self.scheduling_policy {
                 SchedulingPolicy::Fcfs => Policy::Fcfs,

@@ -41,6 +41,10 @@ pub(super) struct SelftestArgs {
     #[arg(long)]
     all: bool,
 
+    /// Let products of quantised weights round activations to int8
+    #[arg(long)]
+    quantize_activations: bool,
+
     /// Only cases with this in their name
     #[arg(long, value_name = "TEXT", default_value = "")]
     kernel: String,
@@ -61,7 +65,8 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
     let choice = DeviceChoice { backend: args.backend, device: args.device.as_deref(), variant: args.variant };
     let device = OpenDevice::open(choice)?;
     let wanted = |case: &KernelCase| (args.all || (case.quick && !case.large)) && case.name.contains(&args.kernel);
-    let cases: Vec<KernelCase> = all_cases().into_iter().filter(wanted).collect();
+    let mut cases: Vec<KernelCase> = all_cases().into_iter().filter(wanted).collect();
+    cases.iter_mut().for_each(|case| case.quantize_activations = args.quantize_activations);
     if cases.is_empty() {
         anyhow::bail!("--kernel {:?}: no case has this in its name", args.kernel);
     }

@@ -374,6 +374,7 @@ impl LlmOptions {
                 .saturating_mul(max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE)),
             max_block_copies: self.max_num_seqs,
             batch_invariant: self.batch_invariant,
+            quantize_activations: self.quantize_activations,
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct LlmOptions {
     /// Whether a request's logits are the same to the bit alone and in any batch, in any chunks, after any preemption or
     /// prefix hit; slower.
     pub batch_invariant: bool,
+    /// Whether products of quantised weights may round activations to int8: faster on many devices, a little less exact.
+    pub quantize_activations: bool,
     /// Whether full blocks are shared among requests with the same prefix.
     pub enable_prefix_caching: bool,
     /// In which order requests are served.
@@ -98,6 +100,7 @@ impl LlmOptions {
             swap_space_bytes: 4 << 30,
             preemption_mode: PreemptionMode::Auto,
             batch_invariant: false,
+            quantize_activations: false,
             enable_prefix_caching: true,
             policy: Policy::Fcfs,
             max_logprobs: 20,

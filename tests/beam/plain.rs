@@ -43,6 +43,7 @@ impl PlainModel {
             max_block_table_entries: num_blocks,
             max_block_copies: 0,
             batch_invariant: false,
+            quantize_activations: false,
         };
         let kv = checkpoint.config().kv_layout(num_blocks, 16, KvDtype::F32);
         backend.prepare(model.program, kv, limits).expect("it fits");

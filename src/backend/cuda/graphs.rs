@@ -139,6 +139,7 @@ mod tests {
         max_block_table_entries: 1000,
         max_block_copies: 90,
         batch_invariant: false,
+        quantize_activations: false,
     };
 
     #[test]

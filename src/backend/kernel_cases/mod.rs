@@ -23,7 +23,8 @@
 //!
 //! Where a backend's products round their inputs to f16 ([`ProductInputs`]), cases with products have a second tolerance:
 //! 4e-3 for matmul (conversions may truncate, so up to 2^-10 of each factor, in sums of order 2), and as many times that as
-//! in the table for the others; 2e-2 for the tiny model.
+//! in the table for the others; 2e-2 for the tiny model. Where they round activations to int8
+//! ([`KernelCase::quantize_activations`]) it is five times that: up to 1/254 of a block's largest element each.
 //!
 //! Plain sequential f32 sums reach at most half of these bounds in every case of matmul, rms_norm, silu_mul and
 //! paged_attention, so a kernel that fails has a bug, or computes in less than f32.
@@ -62,6 +63,8 @@ pub struct KernelCase {
     pub kv_tolerance: f64,
     /// Both of them where products round their inputs to f16; `None` where there is no product.
     pub f16_tolerance: Option<f64>,
+    /// Lets the backend round activations to int8; no case does by itself.
+    pub quantize_activations: bool,
     /// In the quick subset: a few small cases per kernel.
     pub quick: bool,
     /// Needs some hundred MiB on host and device.
@@ -84,7 +87,9 @@ impl KernelCase {
     ) -> Self {
         let name = format!("{kernel}/{name}");
         let (kv_tolerance, build) = (tolerance, Box::new(build));
-        Self { name, kernel, tolerance, kv_tolerance, f16_tolerance: None, quick: false, large: false, build }
+        let quantize_activations = false;
+        let (quick, large) = (false, false);
+        Self { name, kernel, tolerance, kv_tolerance, f16_tolerance: None, quantize_activations, quick, large, build }
     }
 
     /// A case with products.
@@ -97,6 +102,7 @@ impl KernelCase {
         let at_least = match inputs {
             ProductInputs::F32 => 0.0,
             ProductInputs::F16 => self.f16_tolerance.unwrap_or(0.0),
+            ProductInputs::Int8 => 5.0 * self.f16_tolerance.unwrap_or(0.0),
         };
         (self.tolerance.max(at_least), self.kv_tolerance.max(at_least))
     }

@@ -115,6 +115,7 @@ pub fn limits_of<'a>(steps: impl Iterator<Item = &'a StepData> + Clone) -> StepL
         max_block_table_entries: most(|step| step.block_tables.len()),
         max_block_copies: most(|step| step.block_copies.len()),
         batch_invariant: false,
+        quantize_activations: false,
     }
 }
 

@@ -30,8 +30,8 @@ pub use tune::{
 pub use tuning::Tuning;
 
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvDtype, KvLayout, Laps, ProfileClock,
-    Program, Rows, StepInput, StepLimits,
+    ActId, Activation, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvDtype, KvLayout, Laps, Op,
+    ProfileClock, Program, Rows, StepInput, StepLimits,
 };
 use super::{MAX_TOP_K, ProductInputs, StepOutput, WeightId};
 use half::f16;
@@ -100,10 +100,7 @@ impl WebGpuBackend {
         };
         let mut activations = Vec::new();
         for activation in &program.activations {
-            let rows = match activation.rows {
-                Rows::Tokens => limits.max_tokens,
-                Rows::Logits => limits.max_logits_rows,
-            };
+            let rows = rows_of(*activation, limits);
             activations.push(buffer(activation.name, 4 * u64::from(rows) * u64::from(activation.cols))?);
         }
         let (mut k_pool, mut v_pool) = (Vec::new(), Vec::new());
@@ -116,6 +113,7 @@ impl WebGpuBackend {
         let words = step_words::max_words(limits, kv.block_size, tiling);
         let chunks = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols.div_ceil(LOGITS_CHUNK));
         let rows = u64::from(limits.max_logits_rows.max(1));
+        let int8_blocks = if limits.quantize_activations { most_blocks(program, limits) } else { 0 };
         Ok(Buffers {
             step: buffer("step", 4 * words as u64)?,
             activations,
@@ -131,6 +129,8 @@ impl WebGpuBackend {
                 chunk_top: buffer("likeliest tokens", 8 * rows * u64::from(chunks * MAX_TOP_K))?,
                 scores: buffer("likeliest tokens", 8 * rows * u64::from(MAX_TOP_K))?,
             },
+            quants: buffer("int8 activations", 32 * int8_blocks)?,
+            steps: buffer("int8 activations", 8 * int8_blocks)?,
             unused: buffer("unused", 16)?,
         })
     }
@@ -172,6 +172,26 @@ impl WebGpuBackend {
     }
 }
 
+/// Blocks of 32 in the largest input of a product.
+fn most_blocks(program: &Program, limits: &StepLimits) -> u64 {
+    let blocks = |op: &Op| match *op {
+        Op::MatMul { x, .. } => {
+            let x = program.activations[x.0 as usize];
+            u64::from(rows_of(x, limits)) * u64::from(x.cols / 32)
+        }
+        _ => 0,
+    };
+    program.ops.iter().map(blocks).max().unwrap_or(0)
+}
+
+/// Most rows of an activation.
+fn rows_of(activation: Activation, limits: &StepLimits) -> u32 {
+    match activation.rows {
+        Rows::Tokens => limits.max_tokens,
+        Rows::Logits => limits.max_logits_rows,
+    }
+}
+
 impl Backend for WebGpuBackend {
     fn description(&self) -> String {
         let summary = self.gpu.summary();
@@ -204,7 +224,7 @@ impl Backend for WebGpuBackend {
             kv: &kv,
             tiling,
             tuning: &tuning,
-            batch_invariant: limits.batch_invariant,
+            limits: &limits,
             weights: &self.weights,
             buffers: &buffers,
             nodes: Vec::new(),
@@ -306,8 +326,10 @@ impl Backend for WebGpuBackend {
     }
 
     fn product_inputs(&self) -> ProductInputs {
+        let limits = &self.prepared().limits;
         match self.gpu.matrices() {
-            Some(_) if !self.prepared().limits.batch_invariant => ProductInputs::F16,
+            _ if limits.quantize_activations => ProductInputs::Int8,
+            Some(_) if !limits.batch_invariant => ProductInputs::F16,
             _ => ProductInputs::F32,
         }
     }

@@ -1,7 +1,7 @@
 //! A program as prebuilt dispatches: pipelines, bind groups and parameters are fixed at start-up, a step only chooses among
 //! them and sets the grid.
 
-use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
+use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, StepLimits, WeightId};
 use super::device::{GpuDevice, Pipeline};
 use super::kernel::{self, AttentionTiling, Kernel};
 use super::step_words::StepCounts;
@@ -115,6 +115,9 @@ pub(super) struct Buffers {
     pub(super) chunk_max: wgpu::Buffer,
     pub(super) ids: wgpu::Buffer,
     pub(super) top_k: TopKBuffers,
+    /// A product's input as int8, and the steps of its blocks.
+    pub(super) quants: wgpu::Buffer,
+    pub(super) steps: wgpu::Buffer,
     /// Bound where a kernel has an input that this op does not use.
     pub(super) unused: wgpu::Buffer,
 }
@@ -184,8 +187,7 @@ pub(super) struct Planner<'a> {
     pub(super) kv: &'a KvLayout,
     pub(super) tiling: AttentionTiling,
     pub(super) tuning: &'a Tuning,
-    /// See [`super::super::StepLimits::batch_invariant`].
-    pub(super) batch_invariant: bool,
+    pub(super) limits: &'a StepLimits,
     pub(super) weights: &'a [GpuWeight],
     pub(super) buffers: &'a Buffers,
     pub(super) nodes: Vec<Node>,

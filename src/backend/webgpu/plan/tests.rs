@@ -67,30 +67,40 @@ fn program(backend: &mut WebGpuBackend, layers: u32, gate_up: [WeightFormat; 2])
     }
 }
 
-/// Dispatches of one layer in a step, whatever comes before and after the layers.
-fn dispatches_per_layer(variant: Variant, gate_up: [WeightFormat; 2], step: &StepData) -> usize {
+/// The kernels of a step of a model of so many layers, in order.
+fn kernels(
+    variant: Variant,
+    layers: u32,
+    gate_up: [WeightFormat; 2],
+    int8: bool,
+    step: &StepData,
+) -> Vec<&'static str> {
     let gpu = GpuDevice::open(Some("llvmpipe"), Some(variant)).unwrap_or_else(|error| {
         panic!("{error}; `cargo xtask test` installs the adapter: mesa-vulkan-drivers (llvmpipe)")
     });
-    let [two, five] = [2, 5].map(|layers| {
-        let mut backend = WebGpuBackend::new(gpu.clone());
-        let program = program(&mut backend, layers, gate_up);
-        let (num_kv_heads, head_dim) = (HEADS.num_kv_heads, HEADS.head_dim);
-        let dtype = KvDtype::F16;
-        let kv = KvLayout { num_layers: layers, num_blocks: 64, block_size: 16, num_kv_heads, head_dim, dtype };
-        let limits = StepLimits {
-            max_tokens: 64,
-            max_seqs: 8,
-            max_logits_rows: 8,
-            max_block_table_entries: 64,
-            max_block_copies: 8,
-            batch_invariant: false,
-        };
-        backend.prepare(program, kv, limits).expect("the kernels compile");
-        let mut words = StepWords::default();
-        words.build(&step.input(), &backend.prepared().tiling);
-        backend.prepared().plan.dispatches(&words.counts).count()
-    });
+    let mut backend = WebGpuBackend::new(gpu);
+    let program = program(&mut backend, layers, gate_up);
+    let (num_kv_heads, head_dim) = (HEADS.num_kv_heads, HEADS.head_dim);
+    let dtype = KvDtype::F16;
+    let kv = KvLayout { num_layers: layers, num_blocks: 64, block_size: 16, num_kv_heads, head_dim, dtype };
+    let limits = StepLimits {
+        max_tokens: 64,
+        max_seqs: 8,
+        max_logits_rows: 8,
+        max_block_table_entries: 64,
+        max_block_copies: 8,
+        batch_invariant: false,
+        quantize_activations: int8,
+    };
+    backend.prepare(program, kv, limits).expect("the kernels compile");
+    let mut words = StepWords::default();
+    words.build(&step.input(), &backend.prepared().tiling);
+    backend.prepared().plan.dispatches(&words.counts).map(|dispatch| dispatch.kernel()).collect()
+}
+
+/// Dispatches of one layer in a step, whatever comes before and after the layers.
+fn dispatches_per_layer(variant: Variant, gate_up: [WeightFormat; 2], step: &StepData) -> usize {
+    let [two, five] = [2, 5].map(|layers| kernels(variant, layers, gate_up, false, step).len());
     (five - two) / 3
 }
 
@@ -118,5 +128,20 @@ fn gate_and_up_of_different_formats_take_two_more() {
     let different = [WeightFormat::Q4_1, WeightFormat::F16];
     for variant in EACH_VARIANT {
         assert_eq!(dispatches_per_layer(variant, different, &decode(100, 1)), 8, "{variant}");
+    }
+}
+
+#[test]
+fn activations_are_rounded_to_int8_where_that_is_allowed_and_the_weight_is_quantised() {
+    let gate_up = [WeightFormat::Q4_1, WeightFormat::F16];
+    let decode = decode(100, 1);
+    for (variant, product, other) in
+        [(Variant::Cpu, "matmul_cpu_int8", "matmul_cpu"), (Variant::Subgroup, "matvec_int8", "matvec")]
+    {
+        let names = kernels(variant, 1, gate_up, true, &decode);
+        let count = |name| names.iter().filter(|&&kernel| kernel == name).count();
+        // All but gate and up, which have a part that is not quantised.
+        assert_eq!((count("quantize_rows"), count(product), count(other)), (3, 3, 2), "{names:?}");
+        assert!(!kernels(variant, 1, gate_up, false, &decode).contains(&"quantize_rows"), "{variant}");
     }
 }
