@@ -95,6 +95,7 @@ fn draw(rng: &mut Rng, options: &mut LlmOptions, fewest_blocks: u32) {
     options.enable_prefix_caching = rng.below(3) > 0;
     options.preemption_mode = [PreemptionMode::Recompute, PreemptionMode::Swap][rng.below(2) as usize];
     options.swap_space_bytes = 1 << 30;
+    options.async_scheduling = Some(Rng(rng.0).below(2) > 0);
 }
 
 /// Runs one schedule of some of the requests, and compares each that ends.
@@ -141,6 +142,7 @@ struct Seen {
     swaps: u64,
     prefix_hit_tokens: u64,
     cow_copies: u64,
+    steps_ahead: u64,
 }
 
 impl Seen {
@@ -149,13 +151,14 @@ impl Seen {
         self.swaps += stats.swaps;
         self.prefix_hit_tokens += stats.prefix_hit_tokens + stats.resumed_hit_tokens;
         self.cow_copies += stats.cow_copies;
+        self.steps_ahead += stats.steps_ahead;
     }
 
     fn assert_enough(&self, schedules: u64) {
         println!("{schedules} schedules: {self:?}");
         let recomputed = self.preemptions - self.swaps;
         assert!(recomputed * 4 >= schedules && self.swaps * 8 >= schedules, "too few of either preemption: {self:?}");
-        assert!(self.prefix_hit_tokens > 0 && self.cow_copies > 0, "{self:?}");
+        assert!(self.prefix_hit_tokens > 0 && self.cow_copies > 0 && self.steps_ahead > 0, "{self:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use bindery::backend::cpu::CpuBackend;
-use bindery::backend::{Backend, KvDtype, RopePairing, StepInput, StepLimits, WeightFormat};
+use bindery::backend::{Backend, KvDtype, RopePairing, StepInput, StepLimits, StepOutput, WeightFormat};
 use bindery::model::gguf::GgufFile;
 use bindery::model::safetensors::SafetensorsFiles;
 use bindery::model::{Checkpoint, DummyWeights, Llama, LoadError, LoadFormat, ModelConfig};
@@ -40,13 +40,17 @@ fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
         max_logits_rows: 8,
         max_block_table_entries: 1,
         max_block_copies: 0,
+        max_draws: 0,
+        max_adjustments: 0,
         batch_invariant: false,
         quantize_activations: false,
+        cascade_attention: true,
     };
     backend.prepare(model.program, checkpoint.config().kv_layout(1, 16, KvDtype::F32), limits).unwrap();
     let rows: Vec<u32> = (0..TOKENS.len() as u32).collect();
-    let output = backend.forward(&StepInput {
+    let input = StepInput {
         token_ids: &TOKENS,
+        fed_tokens: &[],
         positions: &rows,
         slot_mapping: &rows,
         query_start_loc: &[0, 7],
@@ -58,8 +62,12 @@ fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
         read_logits_rows: &rows,
         top_k_rows: &[],
         top_k: 0,
-    });
-    output.unwrap().logits
+        draws: &[],
+        adjustments: &[],
+    };
+    let mut output = StepOutput::default();
+    backend.forward(&input, &mut output).unwrap();
+    output.logits
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {

@@ -426,8 +426,8 @@ fn a_profile_accounts_for_every_dispatch() {
     assert!(kernels.iter().all(|kernel| kernel["seconds"].as_f64().is_some_and(|s| s > 0.0)), "{profile}");
     assert!(device_s < whole_s && (sum("seconds") - device_s.expect("a number")).abs() < 1e-9, "{profile}");
     let of = |name: &str| kernels.iter().find(|kernel| kernel["kernel"] == name).map(|kernel| &kernel["dispatches"]);
-    // Two norms in each of two layers and one at the end, in three steps.
-    assert_eq!(of("rms_norm"), Some(&json!(15)));
+    // Once in each of two layers, in three steps; norms are folded into the products.
+    assert_eq!((of("rope_and_cache"), of("rms_norm")), (Some(&json!(6)), None));
 }
 
 #[test]
@@ -515,7 +515,8 @@ fn what_was_measured_is_kept_and_what_is_broken_is_not_used() {
     let devices = list(&devices);
     let tuned = devices.as_array().expect("a list").iter().find(|d| d["tunings"] != json!([])).expect("llvmpipe");
     assert_eq!(tuned["tunings"][0]["variant"], "plain");
-    assert!(tuned["tunings"][0]["trials"].as_array().is_some_and(|trials| trials.len() > 4), "{tuned}");
+    // How many more candidates there is time for depends on the machine.
+    assert_eq!(tuned["tunings"][0]["trials"][0]["knob"], "variant");
     let (text, _) = bindery_with_cache(&["devices"]);
     assert!(text.contains("heads 4/2x16"), "{text}");
 

@@ -38,7 +38,7 @@ fn together(llm: &mut Llm) -> Vec<RequestOutput> {
 }
 
 #[test]
-fn smollm2_generates_the_same_alone_in_a_batch_in_chunks_preempted_and_from_the_prefix_cache() {
+fn smollm2_generates_the_same_alone_in_a_batch_in_chunks_ahead_preempted_and_from_the_prefix_cache() {
     let model = models::smollm2_gguf();
     let without_cache = |options: &mut LlmOptions| options.enable_prefix_caching = false;
     let mut llm = smollm2(&model, without_cache);
@@ -72,6 +72,14 @@ fn smollm2_generates_the_same_alone_in_a_batch_in_chunks_preempted_and_from_the_
     let stats = llm.stats();
     assert!(stats.preemptions > 0, "16 blocks were enough: {stats:?}");
     assert_eq!((stats.used_blocks, stats.prefix_hit_tokens), (0, 0));
+
+    let mut llm = smollm2(&model, |options| {
+        without_cache(options);
+        options.async_scheduling = Some(true);
+    });
+    check("a step ahead", together(&mut llm));
+    let stats = llm.stats();
+    assert!(stats.steps_ahead > u64::from(TOKENS) / 2 && stats.used_blocks == 0, "{stats:?}");
 
     let mut llm = smollm2(&model, |_| {});
     check("cold prefix cache", together(&mut llm));

@@ -266,6 +266,6 @@ fn aborted_refused_and_failed_requests_leave_the_others_alone() {
     }
     assert_eq!(tokens, expected);
     assert_eq!(finishes.keys().copied().collect::<Vec<_>>(), [survivor, failed]);
-    assert!(matches!(finishes[&failed][..], [FinishCause::Error(_), FinishCause::Error(_)]), "{finishes:?}");
+    assert!(matches!(finishes[&failed][..], [FinishCause::Refused(_), FinishCause::Refused(_)]), "{finishes:?}");
     assert_eq!(llm.stats().used_blocks, 0);
 }

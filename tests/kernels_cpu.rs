@@ -9,7 +9,7 @@ use bindery::backend::cpu::CpuBackend;
 use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
 use bindery::backend::{
     ActId, Backend, BackendError, DeviceMemory, HostWeight, KvLayout, ProductInputs, Program, StepInput, StepLimits,
-    StepOutput, WeightId,
+    StepOutput, TokenDraw, WeightId,
 };
 
 /// What a [`Faulty`] backend does wrong.
@@ -49,6 +49,12 @@ enum Fault {
     TopKSwapped,
     /// The likeliest tokens are those of the neighbouring rows.
     TopKRow,
+    /// Tokens are drawn from the neighbouring rows.
+    DrawRow,
+    /// Tokens are drawn by the opposite number.
+    DrawUniform,
+    /// Tokens are drawn with every parameter at its default.
+    DrawDefaults,
 }
 
 /// The reference with a fault.
@@ -73,6 +79,17 @@ impl Faulty {
             row.iter().rposition(|&logit| logit == max).expect("a row has a largest value") as u32
         };
         Ok(logits.chunks_exact(vocab).map(last_of_ties).collect())
+    }
+
+    fn faulty_draw(&self, draw: TokenDraw) -> TokenDraw {
+        match self.fault {
+            Fault::DrawRow => TokenDraw { row: draw.row.saturating_sub(1), ..draw },
+            Fault::DrawUniform => TokenDraw { uniform: 1.0 - draw.uniform, ..draw },
+            Fault::DrawDefaults => {
+                TokenDraw { top_k: 0, top_p: 1.0, min_p: 0.0, temperature: 1.0, num_adjustments: 0, ..draw }
+            }
+            _ => draw,
+        }
     }
 }
 
@@ -112,7 +129,7 @@ impl Backend for Faulty {
         self.inner.prepare(program, kv, limits)
     }
 
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
         let kv = self.kv.expect("prepare() comes first");
         let next = |values: &[u32], n: u32| values.iter().map(|value| (value + 1) % n).collect::<Vec<u32>>();
         let tokens: Vec<u32> = input.token_ids.iter().map(|&id| if id == 0 { 1 } else { id - 1 }).collect();
@@ -121,7 +138,8 @@ impl Backend for Faulty {
         let blocks = next(input.block_tables, kv.num_blocks);
         let top_k_rows: Vec<u32> = input.top_k_rows.iter().map(|row| row.saturating_sub(1)).collect();
         let positions: Vec<u32> = input.positions.iter().map(|position| position.saturating_sub(1)).collect();
-        let mut input = *input;
+        let draws: Vec<TokenDraw> = input.draws.iter().map(|draw| self.faulty_draw(*draw)).collect();
+        let mut input = StepInput { draws: &draws, ..*input };
         match self.fault {
             Fault::Token => input.token_ids = &tokens,
             Fault::LogitsIndex => input.logits_indices = &logits_indices,
@@ -132,7 +150,11 @@ impl Backend for Faulty {
             Fault::TopKRow => input.top_k_rows = &top_k_rows,
             _ => {}
         }
-        let mut output = self.inner.forward(&input)?;
+        self.inner.submit(&input)
+    }
+
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
+        self.inner.collect(output)?;
         match self.fault {
             Fault::LastOfTies => output.argmax = self.last_of_ties(output.argmax.len())?,
             Fault::Logits(error) => nudge_last_finite(&mut output.logits, error),
@@ -147,7 +169,7 @@ impl Backend for Faulty {
             }
             _ => {}
         }
-        Ok(output)
+        Ok(())
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {
@@ -334,4 +356,9 @@ fn names_are_unique_and_every_kernel_has_quick_cases() {
         assert!(!(case.quick && case.large), "{}", case.name);
         assert!(cases.iter().any(|other| other.quick && other.kernel == case.kernel), "no quick case: {}", case.kernel);
     }
+}
+
+#[test]
+fn draw_cases_notice_faults() {
+    assert_notices("draw", |_| vec![Fault::DrawRow, Fault::DrawUniform, Fault::DrawDefaults]);
 }

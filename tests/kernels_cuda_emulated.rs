@@ -3,39 +3,50 @@
 
 #![cfg(feature = "cuda")]
 
-use bindery::backend::cuda::{CudaBackend, EmulatedDevice};
+use bindery::backend::KvDtype;
+use bindery::backend::cuda::{CudaBackend, DecodeKernel, EmulatedDevice};
 use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
 use std::path::Path;
 use std::sync::Arc;
 
-fn device() -> Arc<EmulatedDevice> {
-    EmulatedDevice::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-emulation"))
+/// A device of this compute capability, times ten.
+fn device(compute_capability: u32) -> Arc<EmulatedDevice> {
+    EmulatedDevice::open_as(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-emulation"), compute_capability)
         .unwrap_or_else(|error| panic!("{error}; `cargo xtask test` installs what is missing"))
 }
 
-fn run(keep: impl Fn(&KernelCase) -> bool) {
-    let device = device();
+fn run(device: Arc<EmulatedDevice>, decode: DecodeKernel, keep: impl Fn(&KernelCase) -> bool) {
     let only = std::env::var("BINDERY_KERNEL_CASE").unwrap_or_default();
     let mut failures = Vec::new();
-    for case in all_cases().iter().filter(|case| keep(case) && case.name.contains(&only)) {
-        let start = std::time::Instant::now();
-        match run_case(case, &mut || Ok(Box::new(CudaBackend::new(device.clone())))) {
+    // The CUDA backend refuses an int8 pool.
+    let keep = |case: &&KernelCase| keep(case) && !case.large && case.kv_dtype != KvDtype::Int8;
+    for case in all_cases().iter().filter(keep).filter(|case| case.name.contains(&only)) {
+        match run_case(case, &mut || Ok(Box::new(CudaBackend::new(device.clone()).with_decode_kernel(decode)))) {
             Ok(report) if report.passed => {}
             Ok(report) => failures.push(format!("{}: {}", case.name, report.worst)),
             Err(error) => failures.push(format!("{}: {error}", case.name)),
         }
-        println!("{} {:.2}", case.name, start.elapsed().as_secs_f64());
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-// Two tests, for two processors.
 #[test]
-fn dense_kernels() {
-    run(|case| case.kernel != "paged_attention" && !case.large);
+fn every_kernel_but_attention() {
+    run(device(80), DecodeKernel::Teams, |case| case.kernel != "paged_attention");
 }
 
 #[test]
-fn attention_kernels() {
-    run(|case| case.kernel == "paged_attention");
+fn attention() {
+    run(device(80), DecodeKernel::Teams, |case| case.kernel == "paged_attention");
+}
+
+#[test]
+fn attention_by_blocks() {
+    run(device(80), DecodeKernel::Blocks, |case| case.name.starts_with("paged_attention/decode"));
+}
+
+#[test]
+fn products_and_attention_without_tensor_cores() {
+    let replaced = |case: &KernelCase| ["matmul", "paged_attention"].contains(&case.kernel);
+    run(device(75), DecodeKernel::Teams, |case| replaced(case) && case.quick);
 }

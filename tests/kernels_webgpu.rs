@@ -14,11 +14,11 @@ fn open(name: &str, variant: Variant) -> Arc<GpuDevice> {
 }
 
 fn run(name: &str, variant: Variant, keep: impl Fn(&KernelCase) -> bool) {
-    run_tuned(name, variant, Tuning::default(), keep);
+    run_on(&open(name, variant), Tuning::default(), keep);
 }
 
-fn run_tuned(name: &str, variant: Variant, tuning: Tuning, keep: impl Fn(&KernelCase) -> bool) {
-    let gpu = open(name, variant).with_kernels(variant, tuning);
+fn run_on(gpu: &Arc<GpuDevice>, tuning: Tuning, keep: impl Fn(&KernelCase) -> bool) {
+    let gpu = gpu.with_kernels(gpu.variant(), tuning);
     let only = std::env::var("BINDERY_KERNEL_CASE").unwrap_or_default();
     let cases = all_cases().into_iter().filter(|case| keep(case) && case.name.contains(&only));
     assert_pass(&gpu, &tuning.to_string(), &cases.collect::<Vec<_>>());
@@ -71,13 +71,39 @@ fn swiftshader_plain_kernels() {
     run("SwiftShader", Variant::Plain, |case| case.quick);
 }
 
-/// Whatever numbers a timing may choose, the results are right.
+/// A step in as many submits as it has matrix products is the same step.
+#[test]
+fn lavapipe_submits_in_parts() {
+    let gpu = open("llvmpipe", Variant::Cpu);
+    for case in all_cases().iter().filter(|case| case.kernel == "tiny_model") {
+        let run = |budget: u64| {
+            run_case(case, &mut || {
+                let mut backend = WebGpuBackend::new(gpu.clone());
+                backend.set_submit_budget(budget);
+                Ok(Box::new(backend))
+            })
+            .unwrap_or_else(|error| panic!("{}: {error}", case.name))
+        };
+        // Equal down to the largest error against the reference.
+        assert_eq!(run(1), run(u64::MAX), "{}", case.name);
+    }
+}
+
+/// Whatever numbers a timing may choose, the results are right: each kernel with those that change it.
 #[test]
 fn lavapipe_tuned_kernels() {
+    let changed = |tuning: Tuning| {
+        let Tuning { matvec_rows, matvec_cols, .. } = Tuning::default();
+        let of_products = (tuning.matvec_rows, tuning.matvec_cols) != (matvec_rows, matvec_cols);
+        if of_products { "matmul" } else { "paged_attention" }
+    };
     for variant in [Variant::Subgroup, Variant::Plain, Variant::Cpu] {
-        for tuning in tuning_candidates() {
-            let tuned = |case: &KernelCase| case.quick && ["matmul", "paged_attention"].contains(&case.kernel);
-            run_tuned("llvmpipe", variant, tuning, tuned);
+        let gpu = open("llvmpipe", variant);
+        for tuning in tuning_candidates().into_iter().filter(|&tuning| tuning != Tuning::default()) {
+            let kernel = changed(tuning);
+            if kernel == "paged_attention" || variant != Variant::Cpu {
+                run_on(&gpu, tuning, |case| case.quick && case.kernel == kernel);
+            }
         }
     }
 }

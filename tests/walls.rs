@@ -90,6 +90,14 @@ fn wgpu_stays_in_its_folder() {
 }
 
 #[test]
+fn cuda_stays_in_its_folder() {
+    for (path, code) in sources("src") {
+        let at_home = path.components().any(|part| part.as_os_str() == "cuda");
+        assert!(at_home || !code.contains("cudarc"), "{} calls CUDA", path.display());
+    }
+}
+
+#[test]
 fn anyhow_is_for_the_command_line() {
     for (path, code) in sources("src") {
         let at_home = path.ends_with("src/main.rs") || path.components().any(|part| part.as_os_str() == "cli");

@@ -4,7 +4,6 @@
 // needs no barrier; the teams merge at the end, in a fixed order.
 constexpr u32 REGISTERS = (OCTETS + LANES - 1u) / LANES;
 constexpr u32 TEAMS = WG / LANES;
-constexpr u32 SUBGROUPS = WG / SUBGROUP;
 
 struct Softmax {
     float top[HEADS_PER_GROUP]; // largest score so far
@@ -66,10 +65,10 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
     float2* __restrict__ partial_stats, // [partial][HEADS] (max, sum)
     Params params
 ) {
-    __shared__ __align__(16) float subgroup_acc[SUBGROUPS][HEADS_PER_GROUP][HEAD_DIM];
-    __shared__ float2 subgroup_stats[SUBGROUPS][HEADS_PER_GROUP];
+    __shared__ Results results;
     if (blockIdx.x >= step[NUM_DECODE_ITEMS]) return;
     const WorkItem item = work_item(step, params.items_at, blockIdx.x);
+    const Query its = query(step, item, 0u);
     const u32 kv_head = blockIdx.y / (GROUP / HEADS_PER_GROUP);
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     const u32 lane = threadIdx.x % LANES;
@@ -83,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
 #pragma unroll
         for (u32 i = 0u; i < REGISTERS; i++) {
             const u32 octet = i * LANES + lane;
-            const float4* at = q + (item.first_token * HEADS + first_head + g) * (HEAD_DIM / 4u) + 2u * least(octet, OCTETS - 1u);
+            const float4* at = q + (its.token * HEADS + first_head + g) * (HEAD_DIM / 4u) + 2u * least(octet, OCTETS - 1u);
             q_row[g][i] = vec8(at[0], at[1]);
             const float scale = octet < OCTETS ? params.scale : 0.0f;
 #pragma unroll
@@ -148,47 +147,22 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
         }
     }
     merge_teams(state);
-    const u32 subgroup = threadIdx.x / SUBGROUP;
+    // Every team of a subgroup holds the same: its first one shows it.
     if (threadIdx.x % SUBGROUP < LANES) {
+        const u32 subgroup = threadIdx.x / SUBGROUP;
 #pragma unroll
         for (u32 g = 0u; g < HEADS_PER_GROUP; g++) {
-            if (lane == 0u) subgroup_stats[subgroup][g] = make_float2(state.top[g], state.sum[g]);
+            if (lane == 0u) results.stats[subgroup][g] = make_float2(state.top[g], state.sum[g]);
 #pragma unroll
             for (u32 i = 0u; i < REGISTERS; i++) {
                 const u32 octet = i * LANES + lane;
                 if (octet < OCTETS) {
 #pragma unroll
-                    for (u32 e = 0u; e < 8u; e++) subgroup_acc[subgroup][g][octet * 8u + e] = state.acc[g][i].e[e];
+                    for (u32 e = 0u; e < 8u; e++) results.acc[subgroup][g][octet * 8u + e] = state.acc[g][i].e[e];
                 }
             }
         }
     }
     __syncthreads();
-    // Merge the subgroups in their order: an invocation for each head and quad of elements.
-    for (u32 i = threadIdx.x; i < HEADS_PER_GROUP * (HEAD_DIM / 4u); i += WG) {
-        const u32 g = i / (HEAD_DIM / 4u);
-        const u32 quad = i % (HEAD_DIM / 4u);
-        float top = LOWEST;
-        for (u32 t = 0u; t < SUBGROUPS; t++) top = fmaxf(top, subgroup_stats[t][g].x);
-        float sum = 0.0f;
-        float4 value = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        for (u32 t = 0u; t < SUBGROUPS; t++) {
-            const float2 stats = subgroup_stats[t][g];
-            const float weight = __expf(stats.x - top);
-            const float4 part = *(const float4*)&subgroup_acc[t][g][quad * 4u];
-            sum = fmaf(weight, stats.y, sum);
-            value.x = fmaf(weight, part.x, value.x);
-            value.y = fmaf(weight, part.y, value.y);
-            value.z = fmaf(weight, part.z, value.z);
-            value.w = fmaf(weight, part.w, value.w);
-        }
-        value = make_float4(value.x / sum, value.y / sum, value.z / sum, value.w / sum);
-        const u32 head = first_head + g;
-        if (item.partial == NO_PARTIAL) {
-            out[(item.first_token * HEADS + head) * (HEAD_DIM / 4u) + quad] = value;
-        } else {
-            partial_out[(item.partial * HEADS + head) * (HEAD_DIM / 4u) + quad] = value;
-            if (quad == 0u) partial_stats[item.partial * HEADS + head] = make_float2(top, sum);
-        }
-    }
+    merge_subgroups(results, item, its, first_head, out, partial_out, partial_stats);
 }

@@ -41,14 +41,14 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill(
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     for (u32 i = threadIdx.x; i < ROWS * QUADS; i += WG) {
         const u32 r = i / QUADS;
-        const u32 token = item.first_token + least(r / HEADS_PER_GROUP, item.num_tokens - 1u);
+        const u32 token = query(step, item, r / HEADS_PER_GROUP).token;
         const float4 v = q[(token * HEADS + first_head + r % HEADS_PER_GROUP) * QUADS + i % QUADS];
         q_rows[r][i % QUADS] =
             make_float4(v.x * params.scale, v.y * params.scale, v.z * params.scale, v.w * params.scale);
     }
     const u32 first_row = threadIdx.x / LANES * TEAM_ROWS;
     const u32 lane = threadIdx.x % LANES;
-    const u32 first_position = position(step, item.first_token);
+    const u32 first_position = position(step, query(step, item, 0u).token);
     float4 acc[TEAM_ROWS][REGISTERS];
     float row_max[TEAM_ROWS];
     float row_sum[TEAM_ROWS];
@@ -132,8 +132,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill(
     for (u32 j = 0u; j < TEAM_ROWS; j++) {
         const float sum = team_sum(row_sum[j]);
         const u32 row = first_row + j;
-        if (row / HEADS_PER_GROUP >= item.num_tokens) continue;
-        const u32 token = item.first_token + row / HEADS_PER_GROUP;
+        if (row / HEADS_PER_GROUP >= item.num_queries) continue;
+        const u32 token = query(step, item, row / HEADS_PER_GROUP).token;
 #pragma unroll
         for (u32 i = 0u; i < REGISTERS; i++) {
             const u32 quad = i * LANES + lane;

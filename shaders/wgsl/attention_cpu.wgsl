@@ -1,22 +1,35 @@
 // Paged attention (Kwon et al. 2023) for software adapters, decode and prefill: a workgroup is one subgroup and takes
-// TOKENS query tokens times HEADS_PER_GROUP query heads of one KV head. Scores have a key in each lane; the weighted sum
-// of V has two of the head's elements in each lane. Values cross lanes by shuffles only (see matmul_cpu.wgsl).
+// TOKENS query tokens times HEADS_PER_GROUP query heads of one KV head, and walks the keys block by block. Scores have a key
+// of the block in each lane, or several; the weighted sum of V has octets of the head in each lane. Values cross lanes by
+// shuffles only (see matmul_cpu.wgsl): subgroupMax and subgroupAdd are loops over the lanes there.
 struct Params {
     scale: f32,
     items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
 }
 var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec2<f32>>;                   // [T][HEADS][D / 2]
-@group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS][BLOCK_SIZE][D / 8]
-@group(0) @binding(3) var<storage, read> v_pool: array<KvPair>; // the same elements
-@group(0) @binding(4) var<storage, read_write> out: array<vec2<f32>>;           // [T][HEADS][D / 2]
-@group(0) @binding(5) var<storage, read_write> partial_out: array<vec2<f32>>;   // [partial][HEADS][D / 2], normalised
+@group(0) @binding(1) var<storage, read> q: array<f32>;                         // [T][HEADS][D]
+@group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS] pages
+@group(0) @binding(3) var<storage, read> v_pool: array<KvOctet>;                // the same shape
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;           // [T][HEADS][D / 4]
+@group(0) @binding(5) var<storage, read_write> partial_out: array<vec4<f32>>;   // [partial][HEADS][D / 4], normalised
 @group(0) @binding(6) var<storage, read_write> partial_stats: array<vec2<f32>>; // [partial][HEADS] (max, sum)
 
 const ROWS = TOKENS * HEADS_PER_GROUP;
+const KEYS = BLOCK_SIZE / SUBGROUP_SIZE;       // keys of a block in each lane
 const Q_REGISTERS = HEAD_DIM / SUBGROUP_SIZE;
-const O_REGISTERS = HEAD_DIM / 2u / SUBGROUP_SIZE;
+const O_REGISTERS = (ROW_OCTETS + SUBGROUP_SIZE - 1u) / SUBGROUP_SIZE;
 const LOWEST = -3.0e38;
+
+fn max_of_lanes(v: f32) -> f32 {
+    var top = v;
+    for (var mask = 1u; mask < SUBGROUP_SIZE; mask *= 2u) { top = max(top, subgroupShuffleXor(top, mask)); }
+    return top;
+}
+fn sum_of_lanes(v: f32) -> f32 {
+    var sum = v;
+    for (var mask = 1u; mask < SUBGROUP_SIZE; mask *= 2u) { sum += subgroupShuffleXor(sum, mask); }
+    return sum;
+}
 
 @compute @workgroup_size(SUBGROUP_SIZE)
 fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
@@ -24,75 +37,107 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
     let kv_head = wg.y / (GROUP / HEADS_PER_GROUP);
     let first_head = wg.y * HEADS_PER_GROUP;
     var q_row: array<f32, ROWS * Q_REGISTERS>; // register i of lane l: element i * SUBGROUP_SIZE + l
-    var acc: array<vec2<f32>, ROWS * O_REGISTERS>;
+    var acc: array<Vec8, ROWS * O_REGISTERS>;  // register i of lane l: octet i * SUBGROUP_SIZE + l
     var row_max: array<f32, ROWS>;
-    var row_sum: array<f32, ROWS>;
+    var row_sum: array<f32, ROWS>;             // of the keys in this lane
     var last_key: array<u32, ROWS>;
     for (var r = 0u; r < ROWS; r++) {
-        let token = item.first_token + min(r / HEADS_PER_GROUP, item.num_tokens - 1u);
+        let token = query(item, r / HEADS_PER_GROUP).token;
         last_key[r] = position(token);
         row_max[r] = LOWEST;
         row_sum[r] = 0.0;
-        let at = (token * HEADS + first_head + r % HEADS_PER_GROUP) * HEAD_DIM;
-        for (var i = 0u; i < Q_REGISTERS; i++) {
-            let d = at + i * SUBGROUP_SIZE + lane;
-            let pair = q[d / 2u];
-            q_row[r * Q_REGISTERS + i] = select(pair.x, pair.y, (d & 1u) == 1u) * params.scale;
-        }
-        for (var i = 0u; i < O_REGISTERS; i++) { acc[r * O_REGISTERS + i] = vec2<f32>(0.0); }
+        let at = (token * HEADS + first_head + r % HEADS_PER_GROUP) * HEAD_DIM + lane;
+        for (var i = 0u; i < Q_REGISTERS; i++) { q_row[r * Q_REGISTERS + i] = q[at + i * SUBGROUP_SIZE] * params.scale; }
+        for (var i = 0u; i < O_REGISTERS; i++) { acc[r * O_REGISTERS + i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0)); }
     }
-    for (var first_key = item.key_begin; first_key < item.key_end; first_key += SUBGROUP_SIZE) {
-        let key = min(first_key + lane, item.key_end - 1u);
-        let k_at = ((block_of(item.block_table, key) * KV_HEADS + kv_head) * BLOCK_SIZE + key % BLOCK_SIZE) * (HEAD_DIM / 8u);
-        var p: array<f32, ROWS>;
-        for (var r = 0u; r < ROWS; r++) { p[r] = 0.0; }
-        for (var octet = 0u; octet < HEAD_DIM / 8u; octet++) {
-            let k = unpack_octet(k_pool[k_at + octet]);
+    for (var first_key = item.key_begin; first_key < item.key_end; first_key += BLOCK_SIZE) {
+        let page = page_of(block_of(item.block_table, first_key), kv_head);
+        // Past the last key p is 0, but what lies there may be NaN: read a valid slot instead.
+        let last = min(BLOCK_SIZE, item.key_end - first_key) - 1u;
+        var p: array<f32, ROWS * KEYS>;
+        for (var i = 0u; i < ROWS * KEYS; i++) { p[i] = 0.0; }
+        for (var octet = 0u; octet < ROW_OCTETS; octet++) {
+            var k: array<Vec8, KEYS>;
+            for (var c = 0u; c < KEYS; c++) {
+                k[c] = unpack_octet(k_pool[octet_at(page, min(c * SUBGROUP_SIZE + lane, last)) + octet]);
+            }
             for (var e = 0u; e < 8u; e++) {
                 let d = octet * 8u + e;
                 for (var r = 0u; r < ROWS; r++) {
                     let qd = subgroupShuffle(q_row[r * Q_REGISTERS + d / SUBGROUP_SIZE], d % SUBGROUP_SIZE);
-                    p[r] = fma(element(k, e), qd, p[r]);
+                    for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] = fma(element(k[c], e), qd, p[r * KEYS + c]); }
                 }
             }
         }
-        for (var r = 0u; r < ROWS; r++) {
-            let valid = first_key + lane < item.key_end && key <= last_key[r];
-            let score = select(LOWEST, p[r], valid);
-            let new_max = max(row_max[r], subgroupMax(score));
-            let rescale = exp(row_max[r] - new_max);
-            p[r] = select(0.0, exp(score - new_max), valid);
-            row_sum[r] = fma(row_sum[r], rescale, subgroupAdd(p[r]));
-            row_max[r] = new_max;
-            for (var i = 0u; i < O_REGISTERS; i++) { acc[r * O_REGISTERS + i] *= rescale; }
+        for (var c = 0u; c < KEYS; c++) {
+            let scale = k_scale(page, min(c * SUBGROUP_SIZE + lane, last));
+            for (var r = 0u; r < ROWS; r++) {
+                let offset = c * SUBGROUP_SIZE + lane;
+                let valid = offset <= last && first_key + offset <= last_key[r];
+                p[r * KEYS + c] = select(LOWEST, p[r * KEYS + c] * scale, valid);
+            }
         }
-        for (var j = 0u; j < SUBGROUP_SIZE; j++) {
-            // Past the end p is 0, but what lies there may be NaN: read a valid slot instead.
-            let vkey = min(first_key + j, item.key_end - 1u);
-            let v_at = ((block_of(item.block_table, vkey) * KV_HEADS + kv_head) * BLOCK_SIZE + vkey % BLOCK_SIZE) * (HEAD_DIM / 2u);
+        for (var r = 0u; r < ROWS; r++) {
+            var top = p[r * KEYS];
+            for (var c = 1u; c < KEYS; c++) { top = max(top, p[r * KEYS + c]); }
+            let new_max = max(row_max[r], max_of_lanes(top));
+            let rescale = exp(row_max[r] - new_max);
+            row_max[r] = new_max;
+            row_sum[r] *= rescale;
+            for (var c = 0u; c < KEYS; c++) {
+                let score = p[r * KEYS + c];
+                let weight = select(0.0, exp(score - new_max), score > LOWEST);
+                row_sum[r] += weight;
+                p[r * KEYS + c] = weight;
+            }
             for (var i = 0u; i < O_REGISTERS; i++) {
-                let v = unpack_pair(v_pool[v_at + i * SUBGROUP_SIZE + lane]);
-                for (var r = 0u; r < ROWS; r++) {
-                    acc[r * O_REGISTERS + i] = fma(vec2<f32>(subgroupShuffle(p[r], j)), v, acc[r * O_REGISTERS + i]);
+                acc[r * O_REGISTERS + i].lo *= rescale;
+                acc[r * O_REGISTERS + i].hi *= rescale;
+            }
+        }
+        for (var c = 0u; c < KEYS; c++) {
+            let scale = v_scale(page, min(c * SUBGROUP_SIZE + lane, last));
+            for (var r = 0u; r < ROWS; r++) { p[r * KEYS + c] *= scale; }
+        }
+        // The keys of a lane inside: a loop that is not unrolled must not index an array, which would go to memory.
+        for (var j = 0u; j < SUBGROUP_SIZE; j++) {
+            for (var c = 0u; c < KEYS; c++) {
+                let v_at = octet_at(page, min(c * SUBGROUP_SIZE + j, last));
+                for (var i = 0u; i < O_REGISTERS; i++) {
+                    let v = unpack_octet(v_pool[v_at + min(i * SUBGROUP_SIZE + lane, ROW_OCTETS - 1u)]);
+                    for (var r = 0u; r < ROWS; r++) {
+                        let weight = vec4<f32>(subgroupShuffle(p[r * KEYS + c], j));
+                        let at = r * O_REGISTERS + i;
+                        acc[at].lo = fma(weight, v.lo, acc[at].lo);
+                        acc[at].hi = fma(weight, v.hi, acc[at].hi);
+                    }
                 }
             }
         }
     }
     for (var r = 0u; r < ROWS; r++) {
-        if (r / HEADS_PER_GROUP < item.num_tokens) {
+        let sum = sum_of_lanes(row_sum[r]);
+        if (r / HEADS_PER_GROUP < item.num_queries) {
             let head = first_head + r % HEADS_PER_GROUP;
-            let token = item.first_token + r / HEADS_PER_GROUP;
+            let its = query(item, r / HEADS_PER_GROUP);
+            let partial = its.partials + item.split;
             for (var i = 0u; i < O_REGISTERS; i++) {
-                let value = acc[r * O_REGISTERS + i] / row_sum[r];
-                let d = i * SUBGROUP_SIZE + lane;
-                if (item.partial == NO_PARTIAL) {
-                    out[(token * HEADS + head) * (HEAD_DIM / 2u) + d] = value;
-                } else {
-                    partial_out[(item.partial * HEADS + head) * (HEAD_DIM / 2u) + d] = value;
+                let octet = i * SUBGROUP_SIZE + lane;
+                let value = acc[r * O_REGISTERS + i];
+                if (octet < ROW_OCTETS) {
+                    if (its.partials == NO_PARTIAL) {
+                        let at = (its.token * HEADS + head) * ROW_QUADS + 2u * octet;
+                        out[at] = value.lo / sum;
+                        out[at + 1u] = value.hi / sum;
+                    } else {
+                        let at = (partial * HEADS + head) * ROW_QUADS + 2u * octet;
+                        partial_out[at] = value.lo / sum;
+                        partial_out[at + 1u] = value.hi / sum;
+                    }
                 }
             }
-            if (item.partial != NO_PARTIAL && lane == 0u) {
-                partial_stats[item.partial * HEADS + head] = vec2<f32>(row_max[r], row_sum[r]);
+            if (its.partials != NO_PARTIAL && lane == 0u) {
+                partial_stats[partial * HEADS + head] = vec2<f32>(row_max[r], sum);
             }
         }
     }

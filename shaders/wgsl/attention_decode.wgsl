@@ -7,19 +7,18 @@ struct Params {
     items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
 }
 var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec2<f32>>;                   // [T][HEADS][D / 2]
-@group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS][BLOCK_SIZE][D / 8]
-@group(0) @binding(3) var<storage, read> v_pool: array<KvOctet>; // the same elements
-@group(0) @binding(4) var<storage, read_write> out: array<vec2<f32>>;           // [T][HEADS][D / 2]
-@group(0) @binding(5) var<storage, read_write> partial_out: array<vec2<f32>>;   // [partial][HEADS][D / 2], normalised
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;                   // [T][HEADS][D / 4]
+@group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS] pages
+@group(0) @binding(3) var<storage, read> v_pool: array<KvOctet>;                // the same shape
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;           // [T][HEADS][D / 4]
+@group(0) @binding(5) var<storage, read_write> partial_out: array<vec4<f32>>;   // [partial][HEADS][D / 4], normalised
 @group(0) @binding(6) var<storage, read_write> partial_stats: array<vec2<f32>>; // [partial][HEADS] (max, sum)
 
 const LANES = 8u;                 // lanes that share a key
 const TEAMS = WG / LANES;         // keys in flight
-const OCTETS = HEAD_DIM / 8u;
-const REGISTERS = (OCTETS + LANES - 1u) / LANES;
+const REGISTERS = (ROW_OCTETS + LANES - 1u) / LANES;
 const LOWEST = -3.0e38;
-var<workgroup> team_acc: array<vec4<f32>, TEAMS * HEADS_PER_GROUP * (HEAD_DIM / 4u)>;
+var<workgroup> team_acc: array<vec4<f32>, TEAMS * HEADS_PER_GROUP * ROW_QUADS>;
 var<workgroup> team_stats: array<vec2<f32>, TEAMS * HEADS_PER_GROUP>;
 
 @compute @workgroup_size(WG)
@@ -32,6 +31,8 @@ fn attention_decode(
     // Not local_invocation_index: a team must lie within one subgroup.
     let li = subgroup * subgroup_size + subgroup_lane;
     let item = work_item(params.items_at, wg.x);
+    let its = query(item, 0u);
+    let partial = its.partials + item.split;
     let kv_head = wg.y / (GROUP / HEADS_PER_GROUP);
     let first_head = wg.y * HEADS_PER_GROUP;
     let lane = li % LANES;
@@ -45,9 +46,9 @@ fn attention_decode(
         row_sum[g] = 0.0;
         for (var i = 0u; i < REGISTERS; i++) {
             let octet = i * LANES + lane;
-            let at = (item.first_token * HEADS + first_head + g) * (HEAD_DIM / 2u) + 4u * min(octet, OCTETS - 1u);
-            let s = select(0.0, params.scale, octet < OCTETS);
-            q_row[g * REGISTERS + i] = Vec8(vec4<f32>(q[at], q[at + 1u]) * s, vec4<f32>(q[at + 2u], q[at + 3u]) * s);
+            let at = (its.token * HEADS + first_head + g) * ROW_QUADS + 2u * min(octet, ROW_OCTETS - 1u);
+            let s = select(0.0, params.scale, octet < ROW_OCTETS);
+            q_row[g * REGISTERS + i] = Vec8(q[at] * s, q[at + 1u] * s);
             acc[g * REGISTERS + i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
         }
     }
@@ -56,11 +57,14 @@ fn attention_decode(
         let wanted = item.key_begin + round * TEAMS + team;
         let valid = wanted < item.key_end;
         let key = min(wanted, item.key_end - 1u);
-        let row_at = ((block_of(item.block_table, key) * KV_HEADS + kv_head) * BLOCK_SIZE + key % BLOCK_SIZE) * OCTETS;
+        let page = page_of(block_of(item.block_table, key), kv_head);
+        let row_at = octet_at(page, key % BLOCK_SIZE);
+        let k_factor = k_scale(page, key % BLOCK_SIZE);
+        let v_factor = v_scale(page, key % BLOCK_SIZE);
         var s: array<f32, HEADS_PER_GROUP>;
         for (var g = 0u; g < HEADS_PER_GROUP; g++) { s[g] = 0.0; }
         for (var i = 0u; i < REGISTERS; i++) {
-            let k = unpack_octet(k_pool[row_at + min(i * LANES + lane, OCTETS - 1u)]);
+            let k = unpack_octet(k_pool[row_at + min(i * LANES + lane, ROW_OCTETS - 1u)]);
             for (var g = 0u; g < HEADS_PER_GROUP; g++) { s[g] += dot8(q_row[g * REGISTERS + i], k); }
         }
         for (var g = 0u; g < HEADS_PER_GROUP; g++) {
@@ -68,20 +72,20 @@ fn attention_decode(
             score += subgroupShuffleXor(score, 1u);
             score += subgroupShuffleXor(score, 2u);
             score += subgroupShuffleXor(score, 4u);
-            score = select(LOWEST, score, valid);
+            score = select(LOWEST, score * k_factor, valid);
             let new_max = max(row_max[g], score);
             let rescale = exp(row_max[g] - new_max);
             let p = select(0.0, exp(score - new_max), valid);
             row_max[g] = new_max;
             row_sum[g] = row_sum[g] * rescale + p;
-            s[g] = p;
+            s[g] = p * v_factor;
             for (var i = 0u; i < REGISTERS; i++) {
                 acc[g * REGISTERS + i].lo *= rescale;
                 acc[g * REGISTERS + i].hi *= rescale;
             }
         }
         for (var i = 0u; i < REGISTERS; i++) {
-            let v = unpack_octet(v_pool[row_at + min(i * LANES + lane, OCTETS - 1u)]);
+            let v = unpack_octet(v_pool[row_at + min(i * LANES + lane, ROW_OCTETS - 1u)]);
             for (var g = 0u; g < HEADS_PER_GROUP; g++) {
                 acc[g * REGISTERS + i].lo += s[g] * v.lo;
                 acc[g * REGISTERS + i].hi += s[g] * v.hi;
@@ -92,8 +96,8 @@ fn attention_decode(
         if (lane == 0u) { team_stats[team * HEADS_PER_GROUP + g] = vec2<f32>(row_max[g], row_sum[g]); }
         for (var i = 0u; i < REGISTERS; i++) {
             let octet = i * LANES + lane;
-            if (octet < OCTETS) {
-                let at = (team * HEADS_PER_GROUP + g) * (HEAD_DIM / 4u) + 2u * octet;
+            if (octet < ROW_OCTETS) {
+                let at = (team * HEADS_PER_GROUP + g) * ROW_QUADS + 2u * octet;
                 team_acc[at] = acc[g * REGISTERS + i].lo;
                 team_acc[at + 1u] = acc[g * REGISTERS + i].hi;
             }
@@ -101,9 +105,9 @@ fn attention_decode(
     }
     workgroupBarrier();
     // Merge the teams in a fixed order: an invocation for each head and quad of elements.
-    for (var i = li; i < HEADS_PER_GROUP * (HEAD_DIM / 4u); i += WG) {
-        let g = i / (HEAD_DIM / 4u);
-        let quad = i % (HEAD_DIM / 4u);
+    for (var i = li; i < HEADS_PER_GROUP * ROW_QUADS; i += WG) {
+        let g = i / ROW_QUADS;
+        let quad = i % ROW_QUADS;
         var top = LOWEST;
         for (var t = 0u; t < TEAMS; t++) { top = max(top, team_stats[t * HEADS_PER_GROUP + g].x); }
         var sum = 0.0;
@@ -112,19 +116,15 @@ fn attention_decode(
             let stats = team_stats[t * HEADS_PER_GROUP + g];
             let weight = exp(stats.x - top);
             sum += weight * stats.y;
-            value += weight * team_acc[(t * HEADS_PER_GROUP + g) * (HEAD_DIM / 4u) + quad];
+            value += weight * team_acc[(t * HEADS_PER_GROUP + g) * ROW_QUADS + quad];
         }
         value /= sum;
         let head = first_head + g;
-        if (item.partial == NO_PARTIAL) {
-            let at = (item.first_token * HEADS + head) * (HEAD_DIM / 2u) + 2u * quad;
-            out[at] = value.xy;
-            out[at + 1u] = value.zw;
+        if (its.partials == NO_PARTIAL) {
+            out[(its.token * HEADS + head) * ROW_QUADS + quad] = value;
         } else {
-            let at = (item.partial * HEADS + head) * (HEAD_DIM / 2u) + 2u * quad;
-            partial_out[at] = value.xy;
-            partial_out[at + 1u] = value.zw;
-            if (quad == 0u) { partial_stats[item.partial * HEADS + head] = vec2<f32>(top, sum); }
+            partial_out[(partial * HEADS + head) * ROW_QUADS + quad] = value;
+            if (quad == 0u) { partial_stats[partial * HEADS + head] = vec2<f32>(top, sum); }
         }
     }
 }

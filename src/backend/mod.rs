@@ -8,6 +8,7 @@
 //! yardstick on NVIDIA's devices.
 
 mod dequant;
+mod kv_layout;
 mod noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
 mod open;
@@ -28,12 +29,16 @@ pub mod webgpu;
 use webgpu::{repack, step_words};
 
 pub use dequant::{dequantize_row, quantize_row};
+pub use kv_layout::{KvDtype, KvLayout};
 pub use noise::fill_with_noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
 pub use open::{BackendKind, DeviceChoice, OpenDevice};
 pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
-pub use program::{ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopePairing, RopeTable, Rows};
-pub use step::{MAX_TOP_K, StepInput, StepLimits, StepOutput, TokenScore};
+pub use program::{ActId, Activation, AttentionShape, Op, Program, RopePairing, RopeTable, Rows};
+pub use step::{
+    DRAWN_BROKEN, DRAWN_NOTHING, FedToken, LogitAdjustment, MAX_TOP_K, SampledBy, StepInput, StepLimits, StepOutput,
+    TokenDraw, TokenScore,
+};
 pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};
 
 /// What the outside world did to a backend.
@@ -85,7 +90,9 @@ pub struct DeviceMemory {
 /// A device that runs a [`Program`] step after step.
 ///
 /// Calls in order: [`upload_weight`](Backend::upload_weight) for every weight, [`prepare`](Backend::prepare) once, then
-/// [`forward`](Backend::forward) per step. The `read_*` and `write_*` calls are for tests and for `bindery selftest`.
+/// [`submit`](Backend::submit) and [`collect`](Backend::collect) per step. At most two steps are submitted and not collected;
+/// they are computed, and collected, in order. The other `read_*` and `write_*` calls are for tests and for
+/// `bindery selftest`.
 pub trait Backend: Send {
     /// One line that names backend, adapter and driver.
     fn description(&self) -> String;
@@ -98,12 +105,33 @@ pub trait Backend: Send {
     /// The KV pool's contents are zero at first.
     fn prepare(&mut self, program: Program, kv: KvLayout, limits: StepLimits) -> Result<(), BackendError>;
 
-    /// Runs the program once: block copies, then every op in order, then the argmax of each logits row
-    /// and the likeliest tokens of those that ask for them.
+    /// Begins a step: to put tokens of the step before in their places, block copies, then every op in order, then the argmax
+    /// of each logits row, the likeliest tokens of those that ask for them, and the draws.
     ///
     /// # Panics
     /// If `input` is inconsistent (see [`StepInput::check`]): that is a bug of the caller, never of a client.
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError>;
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError>;
+
+    /// Waits for the earliest step that has been submitted and not collected. `output` is overwritten.
+    ///
+    /// # Panics
+    /// Without such a step.
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError>;
+
+    /// A step from begin to end: [`submit`](Backend::submit) and [`collect`](Backend::collect).
+    ///
+    /// # Errors
+    /// Theirs.
+    fn forward(&mut self, input: &StepInput<'_>, output: &mut StepOutput) -> Result<(), BackendError> {
+        self.submit(input)?;
+        self.collect(output)
+    }
+
+    /// Whether the device computes while the host does something else, so that it pays to submit a step before the one in
+    /// front of it is collected.
+    fn runs_beside_the_host(&self) -> bool {
+        false
+    }
 
     /// Writes the first `values.len()` elements of an activation (f32, row-major).
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError>;
@@ -119,7 +147,7 @@ pub trait Backend: Send {
     fn read_kv(&mut self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), BackendError>;
 
     /// Reads whole blocks: for each of `blocks`, in this order and for every layer, K and then V,
-    /// `[num_kv_heads][block_size][head_dim]` in the pool's dtype. That is [`KvLayout::block_bytes`] for each block.
+    /// `[num_kv_heads]` pages in the pool's dtype. That is [`KvLayout::block_bytes`] for each block.
     fn read_blocks(&mut self, blocks: &[u32]) -> Result<Vec<u8>, BackendError>;
 
     /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.
@@ -138,7 +166,7 @@ pub trait Backend: Send {
         Err(BackendError::Unsupported(format!("{}: takes no times", self.description())))
     }
 
-    /// The times of the last [`forward`](Backend::forward) since [`start_profiling`](Backend::start_profiling), once.
+    /// The times of the last step [collected](Backend::collect) since [`start_profiling`](Backend::start_profiling), once.
     fn take_profile(&mut self) -> Option<ForwardProfile> {
         None
     }

@@ -4,7 +4,7 @@
 use super::cuda::{CudaBackend, CudaDevice};
 #[cfg(feature = "webgpu")]
 use super::webgpu::{GpuDevice, WebGpuBackend};
-use super::{Backend, BackendError, DevicePeaks};
+use super::{Backend, BackendError, DevicePeaks, KvDtype};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -77,6 +77,15 @@ impl OpenDevice {
             BackendKind::WebGpu => open_webgpu(choice),
             BackendKind::Cuda => open_cuda(choice),
             BackendKind::Auto => open_cuda(choice).or_else(|_| open_webgpu(choice)),
+        }
+    }
+
+    /// Whether its kernels take a KV pool of this type.
+    pub fn has_kv_dtype(&self, dtype: KvDtype) -> bool {
+        match (self, dtype) {
+            #[cfg(feature = "cuda")]
+            (Self::Cuda(_), KvDtype::Int8) => false,
+            _ => true,
         }
     }
 

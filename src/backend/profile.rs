@@ -47,10 +47,6 @@ impl DispatchTime {
 pub struct ForwardProfile {
     /// Every dispatch, in order.
     pub dispatches: Vec<DispatchTime>,
-    /// Until the step was submitted: metadata, recording.
-    pub encode: Duration,
-    /// From then until the results were on the host.
-    pub wait: Duration,
 }
 
 /// What a device reaches when it does nothing else.

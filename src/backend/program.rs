@@ -122,7 +122,7 @@ pub enum Op {
     },
     /// `out[r][i] = silu(gate_up[r][i]) * gate_up[r][n + i]` for `i < n` (Shazeer 2020, arXiv:2002.05202).
     SiluMul {
-        /// `[R][2 n]`: gate, then up.
+        /// `[R][2 n]`: gate, then up; `n` is a multiple of 4.
         gate_up: ActId,
         /// `[R][n]`.
         out: ActId,
@@ -142,65 +142,4 @@ pub struct Program {
     pub rope: RopeTable,
     /// Where the logits stand after the last op: `[L][vocab]`. `None` in tests of single kernels.
     pub logits: Option<ActId>,
-}
-
-/// Element type of the KV pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KvDtype {
-    /// 32-bit float.
-    F32,
-    /// IEEE half, values beyond its range clamped to ±65504.
-    F16,
-}
-
-impl KvDtype {
-    /// Bytes of one element.
-    pub const fn bytes(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-}
-
-/// Shape of the KV pool: K and V, for each layer `[num_blocks][num_kv_heads][block_size][head_dim]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KvLayout {
-    /// Layers of the model.
-    pub num_layers: u32,
-    /// Blocks in the pool.
-    pub num_blocks: u32,
-    /// Tokens in a block.
-    pub block_size: u32,
-    /// Key and value heads.
-    pub num_kv_heads: u32,
-    /// Elements of one head.
-    pub head_dim: u32,
-    /// Element type.
-    pub dtype: KvDtype,
-}
-
-impl KvLayout {
-    /// Bytes of one layer's K (or V) pool.
-    pub const fn layer_bytes(&self) -> u64 {
-        self.num_blocks as u64
-            * self.block_size as u64
-            * self.num_kv_heads as u64
-            * self.head_dim as u64
-            * self.dtype.bytes()
-    }
-
-    /// Bytes of one block: K and V of every layer.
-    pub const fn block_bytes(&self) -> u64 {
-        2 * self.num_layers as u64
-            * self.block_size as u64
-            * self.num_kv_heads as u64
-            * self.head_dim as u64
-            * self.dtype.bytes()
-    }
-
-    /// Bytes of the whole pool.
-    pub const fn total_bytes(&self) -> u64 {
-        2 * self.num_layers as u64 * self.layer_bytes()
-    }
 }

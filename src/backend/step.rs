@@ -1,5 +1,7 @@
 //! What goes to the device for one step, and what comes back.
 
+use std::time::Duration;
+
 /// What a backend must hold to in every step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepLimits {
@@ -13,12 +15,37 @@ pub struct StepLimits {
     pub max_block_table_entries: u32,
     /// Most block copies in a step.
     pub max_block_copies: u32,
+    /// Most draws in a step.
+    pub max_draws: u32,
+    /// Most adjustments of all draws of a step together.
+    pub max_adjustments: u32,
     /// Whether what a token comes to must be the same to the bit whatever else is in its step, and wherever its
     /// sequence is cut into steps. Backends then use one kernel where the number of rows would choose.
     pub batch_invariant: bool,
     /// Whether products of quantised weights may round activations to int8 ([`ProductInputs::Int8`](super::ProductInputs)),
     /// which is faster on many devices. Backends without such products ignore it.
     pub quantize_activations: bool,
+    /// Whether blocks that several sequences of a step begin with may be read once for all of them. The results are the
+    /// same but for rounding, so a batch-invariant backend does not.
+    pub cascade_attention: bool,
+}
+
+/// A token of the step before, put among the token ids of this one by the device: the host does not know it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FedToken {
+    /// Index into [`StepInput::token_ids`]; what stands there does not matter.
+    pub token: u32,
+    /// Where it comes from.
+    pub from: SampledBy,
+}
+
+/// One of the tokens that a step samples, as an index into its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SampledBy {
+    /// Of [`StepOutput::argmax`].
+    Argmax(u32),
+    /// Of [`StepOutput::drawn`]. If nothing could be drawn, what the next step computes from it means nothing.
+    Draw(u32),
 }
 
 /// One step's metadata, as flat arrays: the device's view of [`crate::engine::Batch`], where each is documented.
@@ -26,6 +53,8 @@ pub struct StepLimits {
 pub struct StepInput<'a> {
     /// `[T]`
     pub token_ids: &'a [u32],
+    /// Those of them that come from the step before.
+    pub fed_tokens: &'a [FedToken],
     /// `[T]`
     pub positions: &'a [u32],
     /// `[T]`
@@ -48,7 +77,70 @@ pub struct StepInput<'a> {
     pub top_k_rows: &'a [u32],
     /// How many of them, at most [`MAX_TOP_K`] and the vocabulary; 0 without such rows.
     pub top_k: u32,
+    /// Tokens to draw, `[D]`.
+    pub draws: &'a [TokenDraw],
+    /// What the draws change in their rows before anything else.
+    pub adjustments: &'a [LogitAdjustment],
 }
+
+/// One token to be drawn from a logits row.
+///
+/// 1. Each of its [`LogitAdjustment`]s changes one logit, in f32.
+/// 2. A token's weight is `exp((logit - largest logit) / temperature)`.
+/// 3. Tokens are ranked by logit, the larger first (of the two zeros `+0`), equal ones by id, the lower first. Those with
+///    a weight below `min_p` go; of the others the first `top_k` stay; of these the fewest that have at least `top_p` of
+///    the weight of these.
+/// 4. Of the tokens that are left, in the order of their ids, the first is drawn whose weight and those before it are more
+///    than `uniform` of them all.
+///
+/// A logit of -inf is never drawn. There is no randomness here: the same numbers give the same token.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct TokenDraw {
+    /// The logits row, an index below `L`. Several draws may share a row.
+    pub row: u32,
+    /// Its adjustments are [`StepInput::adjustments`] from here.
+    pub first_adjustment: u32,
+    /// How many they are.
+    pub num_adjustments: u32,
+    /// Tokens that stay; 0 for all of them.
+    pub top_k: u32,
+    /// Share of the weight that stays, in (0, 1].
+    pub top_p: f32,
+    /// Least weight, in [0, 1]; the likeliest token has 1.
+    pub min_p: f32,
+    /// Above 0.
+    pub temperature: f32,
+    /// Divides positive logits of seen tokens and multiplies negative ones (Keskar et al., arXiv:1909.05858); 1 is off.
+    pub repetition_penalty: f32,
+    /// Subtracted from a logit once for each time that its token occurs in the output.
+    pub frequency_penalty: f32,
+    /// Subtracted from the logits of all tokens that occur in the output.
+    pub presence_penalty: f32,
+    /// In [0, 1].
+    pub uniform: f32,
+}
+
+/// What is known about one token before a draw. In this order: the bias, the repetition penalty if it has been seen, then
+/// frequency and presence penalty if it is in the output. A finite logit that overflows becomes the largest or lowest finite
+/// one.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct LogitAdjustment {
+    /// The token; a draw's are in ascending order, none twice.
+    pub token: u32,
+    /// 1 if it occurs in prompt or output, else 0.
+    pub seen: u32,
+    /// How often it occurs in the output.
+    pub count: u32,
+    /// Added to the logit; -inf excludes the token.
+    pub bias: f32,
+}
+
+/// [`StepOutput::drawn`] from a row that holds a NaN or +inf.
+pub const DRAWN_BROKEN: u32 = u32::MAX;
+/// [`StepOutput::drawn`] from a row of which every token is excluded.
+pub const DRAWN_NOTHING: u32 = u32::MAX - 1;
 
 /// Most tokens of one row in [`StepOutput::top_k`].
 pub const MAX_TOP_K: u32 = 64;
@@ -63,17 +155,47 @@ pub struct TokenScore {
     pub logprob: f32,
 }
 
-/// What one step gave.
+/// What one step gave. A caller keeps one and passes it to every step, so that its vectors are allocated once.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepOutput {
     /// For each logits row the token of the largest logit, ties to the lowest id: `[L]`.
     pub argmax: Vec<u32>,
+    /// For each draw its token, or [`DRAWN_BROKEN`] or [`DRAWN_NOTHING`]: `[D]`.
+    pub drawn: Vec<u32>,
     /// The rows asked for by `read_logits_rows`, `[rows][vocab]` f32.
     pub logits: Vec<f32>,
     /// The likeliest tokens of each row in `top_k_rows`, likeliest first, equals by the lower id: `[rows][top_k]`.
     /// Unspecified for a row that holds a logit which is not finite, apart from its log probabilities, which are not
     /// finite either.
     pub top_k: Vec<TokenScore>,
+    /// How long the host waited for the device; zero where the host is the device.
+    pub waited: Duration,
+}
+
+impl StepOutput {
+    /// The token ids of the step after this one, on a device that is done with this one: those that it feeds are in place.
+    pub(super) fn feed(&self, input: &StepInput<'_>, token_ids: &mut Vec<u32>) {
+        token_ids.clear();
+        token_ids.extend_from_slice(input.token_ids);
+        for fed in input.fed_tokens {
+            token_ids[fed.token as usize] = match fed.from {
+                SampledBy::Argmax(row) => self.argmax[row as usize],
+                SampledBy::Draw(draw) => match self.drawn[draw as usize] {
+                    DRAWN_BROKEN | DRAWN_NOTHING => 0,
+                    drawn => drawn,
+                },
+            };
+        }
+    }
+
+    /// Empties it, and keeps its allocations.
+    pub fn clear(&mut self) {
+        self.argmax.clear();
+        self.drawn.clear();
+        self.logits.clear();
+        self.top_k.clear();
+        self.waited = Duration::ZERO;
+    }
 }
 
 impl StepInput<'_> {
@@ -89,6 +211,14 @@ impl StepInput<'_> {
         assert!(self.logits_indices.len() <= limits.max_logits_rows as usize, "too many logits rows");
         assert!(self.block_tables.len() <= limits.max_block_table_entries as usize, "too many block table entries");
         assert!(self.block_copies.len() <= limits.max_block_copies as usize, "too many block copies");
+        assert!(self.fed_tokens.len() <= seqs, "{} tokens from the step before", self.fed_tokens.len());
+        for fed in self.fed_tokens {
+            let (index, most) = match fed.from {
+                SampledBy::Argmax(row) => (row, limits.max_logits_rows),
+                SampledBy::Draw(draw) => (draw, limits.max_draws),
+            };
+            assert!((fed.token as usize) < tokens && index < most, "{fed:?} beyond the step, or the one before");
+        }
         assert_eq!(self.positions.len(), tokens, "positions");
         assert_eq!(self.slot_mapping.len(), tokens, "slot_mapping");
         assert_eq!(self.query_start_loc.len(), seqs + 1, "query_start_loc");
@@ -115,5 +245,21 @@ impl StepInput<'_> {
         }
         assert!(self.top_k <= MAX_TOP_K, "{} tokens of each row", self.top_k);
         assert_eq!(self.top_k_rows.is_empty(), self.top_k == 0, "top_k without rows, or rows without top_k");
+        self.check_draws(limits);
+    }
+
+    fn check_draws(&self, limits: &StepLimits) {
+        assert!(self.draws.len() <= limits.max_draws as usize, "{} draws in a step", self.draws.len());
+        assert!(self.adjustments.len() <= limits.max_adjustments as usize, "too many adjustments");
+        for (i, draw) in self.draws.iter().enumerate() {
+            assert!((draw.row as usize) < self.logits_indices.len(), "draw {i}: row beyond the step");
+            let range = draw.first_adjustment as usize..draw.first_adjustment as usize + draw.num_adjustments as usize;
+            let adjustments = self.adjustments.get(range).expect("a draw's adjustments are in the step");
+            assert!(adjustments.is_sorted_by(|a, b| a.token < b.token), "draw {i}: adjustments not ascending");
+            assert!(draw.temperature > 0.0, "draw {i}: temperature {}", draw.temperature);
+            assert!(draw.top_p > 0.0 && draw.top_p <= 1.0, "draw {i}: top_p {}", draw.top_p);
+            assert!((0.0..=1.0).contains(&draw.min_p), "draw {i}: min_p {}", draw.min_p);
+            assert!((0.0..=1.0).contains(&draw.uniform), "draw {i}: uniform {}", draw.uniform);
+        }
     }
 }

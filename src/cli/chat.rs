@@ -268,7 +268,9 @@ impl Chat {
                         let mut stdout = std::io::stdout().lock();
                         stdout.write_all(update.text.as_bytes()).and_then(|()| stdout.flush())?;
                         text += &update.text;
-                        if let Some(FinishCause::Error(error)) = update.finish.map(|finish| finish.cause) {
+                        if let Some(FinishCause::Error(error) | FinishCause::Refused(error)) =
+                            update.finish.map(|finish| finish.cause)
+                        {
                             failure = Some(error);
                         }
                     }

@@ -108,7 +108,21 @@ pub(super) struct EngineArgs {
     #[arg(long)]
     quantize_activations: bool,
 
-    /// Element type of the KV pool; auto is f16
+    /// Read the blocks that several sequences begin with once for each of them (by default once for all, but on a
+    /// software adapter)
+    #[arg(long)]
+    disable_cascade_attn: bool,
+
+    /// Begin each step before the tokens of the one before it have come back, where the device can (by default on GPUs); the
+    /// tokens are the same
+    #[arg(long, overrides_with = "no_async_scheduling")]
+    async_scheduling: bool,
+
+    /// Begin a step when the one before it has ended
+    #[arg(long)]
+    no_async_scheduling: bool,
+
+    /// Element type of the KV pool; auto is f16, int8 has a scale for each token and head and takes about half of it
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     kv_cache_dtype: KvCacheDtype,
 
@@ -161,6 +175,8 @@ enum KvCacheDtype {
     F16,
     #[value(alias = "float32", alias = "float")]
     F32,
+    #[value(alias = "int8_per_token_head")]
+    Int8,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -202,6 +218,7 @@ impl EngineArgs {
             kv_cache_dtype: match self.kv_cache_dtype {
                 KvCacheDtype::Auto | KvCacheDtype::F16 => KvDtype::F16,
                 KvCacheDtype::F32 => KvDtype::F32,
+                KvCacheDtype::Int8 => KvDtype::Int8,
             },
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,
@@ -214,6 +231,8 @@ impl EngineArgs {
             preemption_mode: self.preemption_mode,
             batch_invariant: self.batch_invariant,
             quantize_activations: self.quantize_activations,
+            disable_cascade_attn: self.disable_cascade_attn,
+            async_scheduling: (self.async_scheduling || self.no_async_scheduling).then_some(self.async_scheduling),
             enable_prefix_caching: self.enable_prefix_caching || !self.no_enable_prefix_caching,
             policy: match self.scheduling_policy {
                 SchedulingPolicy::Fcfs => Policy::Fcfs,

@@ -166,7 +166,7 @@ impl Answer {
                     self.texts[index as usize].push_str(&text);
                 }
                 if let Some(finish) = finish {
-                    if let FinishCause::Error(error) = &finish.cause {
+                    if let FinishCause::Error(error) | FinishCause::Refused(error) = &finish.cause {
                         self.error = Some(error.clone());
                     }
                     self.causes.push(finish.cause);
@@ -222,6 +222,6 @@ fn cause(cause: &FinishCause) -> String {
         FinishCause::StopToken(token) => format!("stop token {token}"),
         FinishCause::StopString(text) => format!("{text:?}"),
         FinishCause::Length => "length".into(),
-        FinishCause::Error(error) => format!("error: {error}"),
+        FinishCause::Error(error) | FinishCause::Refused(error) => format!("error: {error}"),
     }
 }

@@ -64,7 +64,11 @@ struct KernelResult {
 pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
     let choice = DeviceChoice { backend: args.backend, device: args.device.as_deref(), variant: args.variant };
     let device = OpenDevice::open(choice)?;
-    let wanted = |case: &KernelCase| (args.all || (case.quick && !case.large)) && case.name.contains(&args.kernel);
+    let wanted = |case: &KernelCase| {
+        (args.all || (case.quick && !case.large))
+            && case.name.contains(&args.kernel)
+            && device.has_kv_dtype(case.kv_dtype)
+    };
     let mut cases: Vec<KernelCase> = all_cases().into_iter().filter(wanted).collect();
     cases.iter_mut().for_each(|case| case.quantize_activations = args.quantize_activations);
     if cases.is_empty() {

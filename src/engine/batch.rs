@@ -38,6 +38,18 @@ pub struct SampleRow {
     pub row: u32,
 }
 
+/// A token that is not known on the host yet: the device puts it in place, as it has just sampled it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FedToken {
+    /// Where it goes, an index into [`Batch::token_ids`].
+    pub token: u32,
+    /// Where it comes from, an index into [`Batch::sample_rows`] of the step before.
+    pub sample: u32,
+}
+
+/// What stands in [`Batch::token_ids`] where a [`FedToken`] goes.
+pub const UNKNOWN_TOKEN: TokenId = TokenId::MAX;
+
 /// One step's work: written by the scheduler, read by model and sampler.
 ///
 /// ```text
@@ -56,6 +68,8 @@ pub struct Batch {
     pub step: u64,
     /// Token ids, `[T]`, sequence after sequence.
     pub token_ids: Vec<TokenId>,
+    /// Those of them that the step before samples, when this one is scheduled [ahead](super::Scheduler::schedule_ahead).
+    pub fed_tokens: Vec<FedToken>,
     /// Position of each token in its sequence, `[T]`.
     pub positions: Vec<u32>,
     /// Slot that each token's key and value are written to, `[T]`.
@@ -91,6 +105,7 @@ impl Batch {
         let rows = config.max_num_logits_rows as usize;
         Batch {
             token_ids: Vec::with_capacity(tokens),
+            fed_tokens: Vec::with_capacity(seqs),
             positions: Vec::with_capacity(tokens),
             slot_mapping: Vec::with_capacity(tokens),
             seqs: Vec::with_capacity(seqs),
@@ -118,6 +133,7 @@ impl Batch {
     pub(super) fn mark(&self) -> BatchMark {
         BatchMark {
             tokens: self.token_ids.len(),
+            fed_tokens: self.fed_tokens.len(),
             seqs: self.seqs.len(),
             block_table_entries: self.block_tables.len(),
             logits_rows: self.logits_indices.len(),
@@ -129,6 +145,7 @@ impl Batch {
     /// Takes back everything written after `mark`; swaps stay.
     pub(super) fn truncate(&mut self, mark: BatchMark) {
         self.token_ids.truncate(mark.tokens);
+        self.fed_tokens.truncate(mark.fed_tokens);
         self.positions.truncate(mark.tokens);
         self.slot_mapping.truncate(mark.tokens);
         self.seqs.truncate(mark.seqs);
@@ -148,7 +165,8 @@ impl Batch {
     /// Appends one sequence's share of the step: the tokens `context_len..context_len + query_len` of `token_ids`, and
     /// the logits of the last `num_logits_rows` of them.
     pub(super) fn push_seq(&mut self, entry: SeqEntry) {
-        let SeqEntry { seq, token_ids, table, block_size, context_len, query_len, num_logits_rows, samples } = entry;
+        let SeqEntry { seq, token_ids, fed, table, block_size, context_len, query_len, num_logits_rows, samples } =
+            entry;
         let seq_len = context_len + query_len;
         let first_token = self.token_ids.len() as u32;
         let first_logits_row = self.logits_indices.len() as u32;
@@ -160,6 +178,10 @@ impl Batch {
             table.slot(position, block_size)
         }));
         let end = first_token + query_len;
+        if let Some(sample) = fed.filter(|_| seq_len as usize == token_ids.len()) {
+            let sample = if planted!(FedTokenOfNeighbour) { sample.saturating_sub(1) } else { sample };
+            self.fed_tokens.push(FedToken { token: end - 1, sample });
+        }
         self.logits_indices.extend(end - num_logits_rows..end);
         if samples {
             self.sample_rows.push(SampleRow { seq, row: self.logits_indices.len() as u32 - 1 });
@@ -176,6 +198,7 @@ impl Batch {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct BatchMark {
     tokens: usize,
+    fed_tokens: usize,
     pub seqs: usize,
     block_table_entries: usize,
     logits_rows: usize,
@@ -187,6 +210,8 @@ pub(super) struct BatchMark {
 pub(super) struct SeqEntry<'a> {
     pub seq: SeqId,
     pub token_ids: &'a [TokenId],
+    /// The sample of the step before that the last of them is, if it is not known.
+    pub fed: Option<u32>,
     pub table: &'a BlockTable,
     pub block_size: u32,
     pub context_len: u32,

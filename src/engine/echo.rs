@@ -1,6 +1,6 @@
 //! The echo device: a stand-in for model and GPU that turns every bookkeeping bug into an integer mismatch.
 
-use super::{Batch, BlockId, BlockSwap, SeqId, TokenId};
+use super::{Batch, BlockId, BlockSwap, FedToken, SeqId, TokenId};
 
 /// Its "KV cache" stores in each slot which token was written there, for which position. A step does what a device
 /// does (swaps, block copies, then writes through the slot mapping, then reads through the block tables) and asserts that
@@ -10,6 +10,8 @@ pub struct EchoDevice {
     block_size: u32,
     slots: Vec<EchoKv>,
     host_slots: Vec<EchoKv>,
+    /// Those of the step, with the ones that are fed.
+    token_ids: Vec<TokenId>,
 }
 
 /// What a slot holds in place of a key and a value.
@@ -26,8 +28,8 @@ const POISON: EchoKv = EchoKv { token: u32::MAX, position: u32::MAX, tag: u32::M
 /// What a sequence must find in its slots.
 #[derive(Debug, Clone, Copy)]
 pub struct EchoHistory<'a> {
-    /// Prompt and completion.
-    pub token_ids: &'a [TokenId],
+    /// Prompt and completion; `None` for a sequence that has ended, when nobody looks at what it reads.
+    pub token_ids: Option<&'a [TokenId]>,
     /// Stands for what else its keys and values depend on, or must not be shared across: adapter, salt.
     pub tag: u32,
 }
@@ -73,7 +75,8 @@ impl EchoDevice {
     /// The same with `num_host_blocks` blocks on the host for [`Batch::swap_outs`].
     pub fn with_host_pool(num_blocks: u32, block_size: u32, num_host_blocks: u32) -> Self {
         let poisoned = |num_blocks: u32| vec![POISON; (num_blocks * block_size) as usize];
-        EchoDevice { block_size, slots: poisoned(num_blocks), host_slots: poisoned(num_host_blocks) }
+        let (slots, host_slots) = (poisoned(num_blocks), poisoned(num_host_blocks));
+        EchoDevice { block_size, slots, host_slots, token_ids: Vec::new() }
     }
 
     /// Poisons a block that nobody may read any more.
@@ -85,11 +88,22 @@ impl EchoDevice {
         }
     }
 
-    /// Runs one step, and puts the hash of each logits row, `[L]`, into `rows`.
+    /// Runs one step, and puts the hash of each logits row, `[L]`, into `rows`. `fed` are the tokens of the step before, one
+    /// for each of its sample rows.
     ///
     /// # Panics
     /// When a sequence reads anything but its own history.
-    pub fn forward<'a>(&mut self, batch: &Batch, history: impl Fn(SeqId) -> EchoHistory<'a>, rows: &mut Vec<EchoHash>) {
+    pub fn forward<'a>(
+        &mut self,
+        batch: &Batch,
+        fed: &[TokenId],
+        history: impl Fn(SeqId) -> EchoHistory<'a>,
+        rows: &mut Vec<EchoHash>,
+    ) {
+        self.token_ids.clone_from(&batch.token_ids);
+        for &FedToken { token, sample } in &batch.fed_tokens {
+            self.token_ids[token as usize] = fed[sample as usize];
+        }
         for &BlockSwap { device, host } in &batch.swap_outs {
             let (device, host) = (self.slots_of(device), self.slots_of(host));
             self.host_slots[host].copy_from_slice(&self.slots[device]);
@@ -106,26 +120,30 @@ impl EchoDevice {
         for (i, scheduled) in batch.seqs.iter().enumerate() {
             let tag = history(scheduled.seq).tag;
             for t in batch.query_start_loc[i] as usize..batch.query_start_loc[i + 1] as usize {
-                let (token, position) = (batch.token_ids[t], batch.positions[t]);
+                let (token, position) = (self.token_ids[t], batch.positions[t]);
                 self.slots[batch.slot_mapping[t] as usize] = EchoKv { token, position, tag };
             }
         }
         rows.clear();
         for i in 0..batch.seqs.len() {
-            self.read_back(batch, i, history(batch.seqs[i].seq), rows);
+            let EchoHistory { token_ids, tag } = history(batch.seqs[i].seq);
+            match token_ids {
+                Some(token_ids) => self.read_back(batch, i, token_ids, tag, rows),
+                None => rows.extend((0..batch.seqs[i].num_logits_rows).map(|_| EchoHash::EMPTY)),
+            }
         }
         assert_eq!(rows.len(), batch.logits_indices.len(), "every logits row belongs to one sequence");
     }
 
     /// Reads the whole history of the batch's sequence `i` through its block table.
-    fn read_back(&self, batch: &Batch, i: usize, history: EchoHistory, rows: &mut Vec<EchoHash>) {
+    fn read_back(&self, batch: &Batch, i: usize, token_ids: &[TokenId], tag: u32, rows: &mut Vec<EchoHash>) {
         let scheduled = &batch.seqs[i];
         let seq_len = scheduled.context_len + scheduled.query_len;
         let first_row_position = seq_len - scheduled.num_logits_rows;
         let table = &batch.block_tables[batch.block_table_start[i] as usize..batch.block_table_start[i + 1] as usize];
         assert_eq!(batch.seq_lens[i], seq_len, "length of sequence {}", scheduled.seq);
         assert_eq!(scheduled.first_logits_row as usize, rows.len(), "first logits row of sequence {}", scheduled.seq);
-        assert!(seq_len as usize <= history.token_ids.len(), "sequence {} computes unknown tokens", scheduled.seq);
+        assert!(seq_len as usize <= token_ids.len(), "sequence {} computes unknown tokens", scheduled.seq);
         let mut hash = EchoHash::EMPTY;
         let mut position = 0;
         'table: for &block in table {
@@ -133,7 +151,7 @@ impl EchoDevice {
                 if position == seq_len {
                     break 'table;
                 }
-                let expected = EchoKv { token: history.token_ids[position as usize], position, tag: history.tag };
+                let expected = EchoKv { token: token_ids[position as usize], position, tag };
                 assert_eq!(*found, expected, "sequence {} reads a foreign slot in block {block}", scheduled.seq);
                 hash = hash.push(found.token);
                 if position >= first_row_position {

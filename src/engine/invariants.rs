@@ -1,7 +1,7 @@
 //! The scheduler's invariants, by name. Those of one operation are asserted where it happens (I4 and I10 in full, I6 by
 //! the type of the block table); these look at everything at once.
 
-use super::{Batch, Scheduler};
+use super::{Batch, Scheduler, UNKNOWN_TOKEN};
 
 impl Scheduler {
     /// Checks I1, I2, I3, I8 and I9, and I5 and I7 of the step in flight, in O(everything).
@@ -12,11 +12,11 @@ impl Scheduler {
         self.blocks.pool().check_invariants();
         self.check_tables();
         self.check_queues();
-        if self.in_flight {
-            check_batch(&self.batch);
-            for scheduled in &self.batch.seqs {
+        for batch in [&self.older, &self.batch].into_iter().rev().take(self.steps_in_flight as usize) {
+            check_batch(batch);
+            for scheduled in &batch.seqs {
                 let state = &self.requests[&scheduled.seq.request];
-                assert!(state.running, "request {} is in the batch, but does not run", scheduled.seq.request);
+                assert!(state.running, "request {} is in a batch, but does not run", scheduled.seq.request);
             }
         }
     }
@@ -45,8 +45,9 @@ impl Scheduler {
                     "running sequence {} is swapped out",
                     state.seq_id(at)
                 );
-                let in_step = seq.num_scheduled_tokens > 0;
-                assert!(self.in_flight || !in_step, "sequence {} is left in a step", state.seq_id(at));
+                assert!(self.is_in_flight() || !seq.is_scheduled(), "sequence {} is left in a step", state.seq_id(at));
+                let expects = self.steps_in_flight == 2 || seq.pending.is_none();
+                assert!(seq.ended || expects, "sequence {} expects a token of no step", state.seq_id(at));
             }
         }
         assert_eq!(references, self.blocks.pool().ref_counts(), "I2: reference counts and block tables disagree");
@@ -85,6 +86,9 @@ fn check_batch(batch: &Batch) {
     assert_eq!(batch.query_start_loc[seqs] as usize, tokens);
     assert_eq!(batch.block_table_start.len(), seqs + 1);
     assert_eq!(batch.block_table_start[seqs] as usize, batch.block_tables.len());
+    let unknown = batch.token_ids.iter().filter(|&&token| token == UNKNOWN_TOKEN).count();
+    assert_eq!(unknown, batch.fed_tokens.len(), "tokens that nobody knows");
+    assert!(batch.fed_tokens.iter().all(|fed| batch.token_ids[fed.token as usize] == UNKNOWN_TOKEN));
     assert!(batch.sample_rows.iter().all(|sample| (sample.row as usize) < batch.logits_indices.len()));
 
     let mut slots = batch.slot_mapping.clone();

@@ -4,14 +4,19 @@ use super::request_state::RequestState;
 use super::{EndedRequest, FinishReason, RequestId, Scheduler, SeqId, TokenId};
 
 impl RequestState {
-    /// Appends the token that the step has yielded for the sequence at `at`; says whether it was the last.
+    /// Appends the token that the step has yielded for the sequence at `at`, or puts it where a later step expects it; says
+    /// whether it was the last.
     pub(super) fn push_token(&mut self, at: usize, token: TokenId) -> Option<FinishReason> {
         let id = self.seq_id(at);
         let prompt_len = self.prompt_len();
         let seq = &mut self.seqs[at];
-        assert!(seq.samples, "sequence {id} got a token that it did not ask for");
-        seq.samples = false;
-        seq.token_ids.push(token);
+        if seq.pending.take().is_some() {
+            *seq.token_ids.last_mut().expect("one is pending") = token;
+        } else {
+            assert!(seq.samples, "sequence {id} got a token that it did not ask for");
+            seq.samples = false;
+            seq.token_ids.push(token);
+        }
         let completion_tokens = seq.num_tokens() - prompt_len;
         let params = &self.request.params;
         let finish = if completion_tokens >= params.min_tokens && params.stop_token_ids.contains(&token) {
@@ -77,20 +82,21 @@ impl Scheduler {
         child_id
     }
 
-    /// Releases what ended sequences hold, at the end of a step.
+    /// Releases what ended sequences hold, at the end of a step; those that a later one computes have to wait for its end.
     pub(super) fn release_ended(&mut self) {
         let mut any_gone = false;
         for (_, id) in &self.running {
             let state = self.requests.get_mut(id).expect("running requests are alive");
             let waits = state.is_beam_search() && state.seqs.iter().any(|seq| !seq.ended && !seq.samples);
             for seq in &mut state.seqs {
-                assert!(seq.ended || !seq.samples || waits, "sequence {id}.{} got no token", seq.index);
-                if seq.ended {
+                let is_answered = seq.pending.is_none() && (!seq.samples || seq.is_scheduled() || waits);
+                assert!(seq.ended || is_answered, "sequence {id}.{} got no token", seq.index);
+                if seq.ended && !seq.is_scheduled() {
                     state.accounting.unused_slots += seq.num_unused_slots(self.config.block_size);
                     self.blocks.free(&mut seq.table);
                 }
             }
-            state.seqs.retain(|seq| !seq.ended);
+            state.seqs.retain(|seq| !seq.ended || seq.is_scheduled());
             any_gone |= state.seqs.is_empty();
         }
         if !any_gone {
@@ -109,8 +115,9 @@ impl Scheduler {
 
     /// Releases what ended sequences of `id` hold, unless the device may still be writing to it.
     fn release_unless_in_flight(&mut self, id: RequestId) {
+        let in_flight = self.is_in_flight();
         let state = self.requests.get_mut(&id).expect("the caller has found it");
-        if state.running && self.in_flight {
+        if state.running && in_flight {
             return;
         }
         for seq in state.seqs.iter_mut().filter(|seq| seq.ended) {

@@ -11,9 +11,10 @@
 //! | `block_hash`, `prefix_cache`, `block_manager`, `block_event` | sharing: prefix hits, forks, copy-on-write |
 //! | `sequence`, `request_state`, `requests` | tokens computed chasing tokens known |
 //! | `host_pool`, `preempt` | how a request gives its blocks up, and gets them back |
-//! | `scheduler`, `placement`, `lifecycle`, `invariants` | the step, how it is filled, how sequences end, what must hold |
+//! | `scheduler`, `ahead`, `placement`, `lifecycle`, `invariants` | the step, the one after it, how they are filled, how sequences end, what must hold |
 //! | `echo`, `simulator` | a device that checks what it reads, and random traffic against it |
 
+mod ahead;
 mod batch;
 mod block_event;
 mod block_hash;
@@ -40,7 +41,7 @@ mod sequence;
 pub mod simulator;
 mod stats;
 
-pub use batch::{Batch, BlockCopy, SampleRow, ScheduledSeq};
+pub use batch::{Batch, BlockCopy, FedToken, SampleRow, ScheduledSeq, UNKNOWN_TOKEN};
 pub use block_event::{BlockEvent, FullBlock};
 pub use block_hash::{BlockHash, ExtraKeys};
 pub use block_manager::{BlockManager, Reserved};

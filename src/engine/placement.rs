@@ -122,8 +122,8 @@ impl Scheduler {
         let budget = self.budget(logits_rows_promised);
         let block_size = self.config.block_size;
         let state = self.requests.get_mut(&id).expect("scheduled requests are alive");
-        if state.seqs[at].samples {
-            // All is computed; its token comes with those of its siblings.
+        if state.seqs[at].samples || state.seqs[at].ended {
+            // All is computed: its token is its last, or comes with those of its siblings.
             return Placement::Scheduled;
         }
         let starts = state.seqs[at].table.is_empty();
@@ -164,6 +164,7 @@ impl Scheduler {
         self.batch.push_seq(SeqEntry {
             seq: SeqId { request: id, index: seq.index },
             token_ids: &seq.token_ids,
+            fed: seq.pending,
             table: &seq.table,
             block_size,
             context_len,
@@ -203,7 +204,8 @@ impl Scheduler {
         }
     }
 
-    /// Makes the blocks that this step fills findable, for requests of this very step already.
+    /// Makes the blocks that this step fills findable, for requests of this very step already. One whose last token is not
+    /// known has to wait for the next step.
     fn cache_full_blocks(&mut self, id: RequestId, at: usize) {
         if !self.config.enable_prefix_caching {
             return;
@@ -212,7 +214,7 @@ impl Scheduler {
         let state = self.requests.get_mut(&id).expect("scheduled requests are alive");
         let root = state.root;
         let seq = &mut state.seqs[at];
-        let num_full = seq.num_reserved_tokens() / block_size;
+        let num_full = seq.num_reserved_tokens().min(seq.num_known_tokens()) / block_size;
         seq.extend_hashes(num_full, &root, block_size);
         for i in seq.num_cached_blocks as usize..num_full as usize {
             let block = seq.table.blocks()[i];

@@ -28,6 +28,8 @@ pub(crate) enum PlantedBug {
     EvictedBlockKeepsHash,
     /// The last block of a request that is swapped out is not copied.
     SwapOutForgetsBlock,
+    /// A token that is not known yet is fed from the sample row before its own.
+    FedTokenOfNeighbour,
     /// The salt does not enter the block hash.
     SaltIgnored,
 }

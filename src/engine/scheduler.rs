@@ -15,7 +15,8 @@ use super::{
 ///
 /// [`Scheduler::schedule`] and [`Scheduler::update`] alternate; the step is *in flight* between them. Requests may be
 /// added, aborted, forked and finished at any time; blocks given up while a step is in flight are released by its
-/// `update`, as the device may still be writing to them.
+/// `update`, as the device may still be writing to them. While one step is in flight the next may be scheduled
+/// [ahead](Scheduler::schedule_ahead).
 ///
 /// Requests are served strictly in order (arrival, or priority and then arrival): nobody overtakes the first of the
 /// waiting, and the last of the running is the one that is preempted. So the first one always advances.
@@ -31,8 +32,12 @@ pub struct Scheduler {
     pub(super) running: Vec<(Order, RequestId)>,
     /// In order of service; preempted requests return to where they belong, which is the head.
     pub(super) waiting: BTreeMap<Order, RequestId>,
+    /// The step that was scheduled last.
     pub(super) batch: Batch,
-    pub(super) in_flight: bool,
+    /// The step before it, while both are in flight.
+    pub(super) older: Batch,
+    /// None, one, or one and the next.
+    pub(super) steps_in_flight: u32,
     pub(super) counters: Stats,
     pub(super) ended: Vec<EndedRequest>,
     /// Prefix hits of the sequence being scheduled.
@@ -58,7 +63,8 @@ impl Scheduler {
             running: Vec::new(),
             waiting: BTreeMap::new(),
             batch: Batch::with_room_for(&config),
-            in_flight: false,
+            older: Batch::with_room_for(&config),
+            steps_in_flight: 0,
             counters: Stats::default(),
             ended: Vec::new(),
             hits: Vec::new(),
@@ -98,7 +104,7 @@ impl Scheduler {
     /// # Panics
     /// When a step is in flight.
     pub fn schedule(&mut self) -> Option<&Batch> {
-        assert!(!self.in_flight, "schedule() while a step is in flight: update() first");
+        assert!(!self.is_in_flight(), "schedule() while a step is in flight: update() first");
         self.ended.clear();
         if self.is_idle() {
             return None;
@@ -109,17 +115,22 @@ impl Scheduler {
         if !preempted {
             self.schedule_waiting();
         }
+        self.launch();
+        Some(&self.batch)
+    }
+
+    /// The batch is complete: its step is in flight.
+    pub(super) fn launch(&mut self) {
         let batch = &self.batch;
         assert!(!batch.token_ids.is_empty(), "I10: there is work, but nothing was scheduled");
         assert!(batch.token_ids.len() <= self.config.max_num_batched_tokens as usize, "I8: token budget exceeded");
         assert!(batch.seqs.len() <= self.config.max_num_seqs as usize, "I8: too many sequences in a batch");
         assert!(batch.logits_indices.len() <= self.config.max_num_logits_rows as usize, "I8: too many logits rows");
         self.counters.scheduled_tokens += batch.token_ids.len() as u64;
-        self.in_flight = true;
-        Some(&self.batch)
+        self.steps_in_flight += 1;
     }
 
-    /// Ends the step in flight with the tokens drawn for [`Batch::sample_rows`], in any order, and appends to `events`
+    /// Ends the step in flight, the earlier one of two, with the tokens drawn for [`Batch::sample_rows`], in any order, and appends to `events`
     /// what came of them. Tokens of sequences that ended meanwhile are ignored. Sequences forked during the step need a
     /// token of their own.
     ///
@@ -131,16 +142,10 @@ impl Scheduler {
     /// # Panics
     /// When no step is in flight, or when a live sequence lacks its token or gets one that it did not ask for.
     pub fn update(&mut self, sampled: &[SampledToken], events: &mut Vec<TokenEvent>) {
-        assert!(self.in_flight, "update() without a step in flight");
-        self.in_flight = false;
-        for (_, id) in &self.running {
-            let state = self.requests.get_mut(id).expect("running requests are alive");
-            for seq in &mut state.seqs {
-                seq.num_computed_tokens += std::mem::take(&mut seq.num_scheduled_tokens);
-            }
-            if state.wants_prompt_logits() {
-                state.prompt_logits_done = state.seqs[0].num_computed_tokens.max(state.prompt_logits_done);
-            }
+        assert!(self.is_in_flight(), "update() without a step in flight");
+        self.steps_in_flight -= 1;
+        if self.steps_in_flight == 0 {
+            self.count_computed_tokens();
         }
         for &SampledToken { seq: id, token } in sampled {
             let Some(state) = self.requests.get_mut(&id.request) else { continue };
@@ -151,14 +156,37 @@ impl Scheduler {
         self.release_ended();
     }
 
-    /// The batch of the last [`Scheduler::schedule`].
+    /// The tokens of the step scheduled last are in the KV cache, for all that is scheduled after it.
+    pub(super) fn count_computed_tokens(&mut self) {
+        for (_, id) in &self.running {
+            let state = self.requests.get_mut(id).expect("running requests are alive");
+            for seq in &mut state.seqs {
+                seq.num_computed_tokens += std::mem::take(&mut seq.num_scheduled_tokens);
+            }
+            if state.wants_prompt_logits() {
+                state.prompt_logits_done = state.seqs[0].num_computed_tokens.max(state.prompt_logits_done);
+            }
+        }
+    }
+
+    /// The batch of the step that the next [`Scheduler::update`] ends; if there is none, of the last one.
     pub fn batch(&self) -> &Batch {
+        if self.steps_in_flight == 2 { &self.older } else { &self.batch }
+    }
+
+    /// The batch that was scheduled last.
+    pub fn newest_batch(&self) -> &Batch {
         &self.batch
+    }
+
+    /// The batch of the step that the last [`Scheduler::update`] has ended, until the next one is scheduled.
+    pub fn ended_batch(&self) -> &Batch {
+        if self.is_in_flight() { &self.older } else { &self.batch }
     }
 
     /// Whether a step has been scheduled and not yet updated.
     pub fn is_in_flight(&self) -> bool {
-        self.in_flight
+        self.steps_in_flight > 0
     }
 
     /// Whether no request is alive.
@@ -176,7 +204,8 @@ impl Scheduler {
         self.waiting.len()
     }
 
-    /// Prompt and completion tokens of a live sequence.
+    /// Prompt and completion tokens of a live sequence. The last one is [`super::UNKNOWN_TOKEN`] while a step is scheduled
+    /// that needs it, and the one that samples it is not over.
     pub fn tokens(&self, seq: SeqId) -> Option<&[TokenId]> {
         let state = self.requests.get(&seq.request)?;
         Some(&state.seqs[state.position(seq.index)?].token_ids)

@@ -12,11 +12,13 @@ pub struct Sequence {
     pub token_ids: Vec<TokenId>,
     /// Tokens whose keys and values are in the KV cache.
     pub num_computed_tokens: u32,
-    /// Tokens that the step in flight computes.
+    /// Tokens that the step in flight computes, the later one of two.
     pub num_scheduled_tokens: u32,
-    /// Whether the step in flight yields the next token, or an earlier one has, and [`super::Scheduler::update`] is yet to
+    /// Whether the step in flight (the later one of two) yields the next token, or an earlier one has, and [`super::Scheduler::update`] is yet to
     /// bring it: so for a beam whose siblings have not come as far.
     pub samples: bool,
+    /// While the last of the tokens is [`super::UNKNOWN_TOKEN`]: the sample row of the step in flight that it is.
+    pub pending: Option<u32>,
     /// Its blocks.
     pub table: BlockTable,
     /// Its blocks in the host pool, while it is swapped out.
@@ -38,6 +40,7 @@ impl Sequence {
             num_computed_tokens: 0,
             num_scheduled_tokens: 0,
             samples: false,
+            pending: None,
             table: BlockTable::default(),
             host_table: BlockTable::default(),
             hashes: Vec::new(),
@@ -61,14 +64,24 @@ impl Sequence {
         self.table.reserve(blocks);
     }
 
-    /// Prompt and completion tokens.
+    /// Prompt and completion tokens, with the one that is pending.
     pub fn num_tokens(&self) -> u32 {
         self.token_ids.len() as u32
+    }
+
+    /// Those of them that are known.
+    pub fn num_known_tokens(&self) -> u32 {
+        self.num_tokens() - u32::from(self.pending.is_some())
     }
 
     /// Tokens that its blocks are reserved for: computed, or about to be by the step in flight.
     pub fn num_reserved_tokens(&self) -> u32 {
         self.num_computed_tokens + self.num_scheduled_tokens
+    }
+
+    /// Whether the step in flight, the later one of two, computes any of its tokens.
+    pub fn is_scheduled(&self) -> bool {
+        self.num_scheduled_tokens > 0
     }
 
     /// Slots of its blocks that hold no token.

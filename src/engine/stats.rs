@@ -28,6 +28,8 @@ pub struct Stats {
 
     /// Steps scheduled.
     pub steps: u64,
+    /// Those of them that were scheduled before the step in front of them had ended.
+    pub steps_ahead: u64,
     /// Tokens scheduled to be computed.
     pub scheduled_tokens: u64,
     /// Requests preempted.

@@ -55,16 +55,18 @@ pub(super) fn check_candidates(params: &SamplingParams, stop_tokens: usize, voca
     }
 }
 
-/// The logits rows of beams that end with their last known token, ascending, and how many candidates of each are wanted.
-pub(super) fn candidate_rows(batch: &Batch, active: &BTreeMap<RequestId, ActiveRequest>) -> (Vec<u32>, u32) {
-    let (mut rows, mut top_k) = (Vec::new(), 0);
+/// Puts the logits rows of beams that end with their last known token into `rows`, ascending. Returns how many candidates
+/// of each are wanted.
+pub(super) fn candidate_rows(batch: &Batch, active: &BTreeMap<RequestId, ActiveRequest>, rows: &mut Vec<u32>) -> u32 {
+    rows.clear();
+    let mut top_k = 0;
     for sample in &batch.sample_rows {
         if let Some(beams) = active.get(&sample.seq.request).and_then(|request| request.beams.as_ref()) {
             rows.push(sample.row);
             top_k = top_k.max(beams.num_candidates);
         }
     }
-    (rows, top_k)
+    top_k
 }
 
 impl Beams {

@@ -16,6 +16,8 @@ pub enum FinishCause {
     Length,
     /// Its logits cannot be sampled from.
     Error(String),
+    /// What the request asks for leaves no token, or takes more work than a token may.
+    Refused(String),
 }
 
 /// The end of a sequence.
@@ -33,7 +35,7 @@ impl Finish {
         match self.cause {
             FinishCause::Eos | FinishCause::StopToken(_) | FinishCause::StopString(_) => "stop",
             FinishCause::Length => "length",
-            FinishCause::Error(_) => "error",
+            FinishCause::Error(_) | FinishCause::Refused(_) => "error",
         }
     }
 }

@@ -132,10 +132,14 @@ fn check_activations(program: &Program, limits: &StepLimits, max_buffer_bytes: u
     Ok(())
 }
 
+/// Bytes of the activations, and of a copy of the logits for each draw.
 fn activation_bytes(program: &Program, limits: &StepLimits) -> u64 {
     let rows = |rows| match rows {
         Rows::Tokens => u64::from(limits.max_tokens),
         Rows::Logits => u64::from(limits.max_logits_rows),
     };
-    program.activations.iter().map(|a| 4 * rows(a.rows) * u64::from(a.cols)).sum()
+    let draws = program
+        .logits
+        .map_or(0, |logits| 4 * u64::from(limits.max_draws) * u64::from(program.activations[logits.0 as usize].cols));
+    draws + program.activations.iter().map(|a| 4 * rows(a.rows) * u64::from(a.cols)).sum::<u64>()
 }

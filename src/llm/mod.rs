@@ -28,6 +28,7 @@ mod event;
 mod memory;
 mod options;
 mod output;
+mod perplexity;
 mod preemption;
 mod profile;
 mod request;
@@ -40,13 +41,14 @@ pub use event::{Event, Finish, FinishCause, TokenUpdate};
 pub use memory::KvMemory;
 pub use options::LlmOptions;
 pub use output::{Completion, RequestOutput};
+pub use perplexity::Perplexity;
 pub use preemption::PreemptionMode;
 pub use profile::{HostTimes, KernelTimes, Profile};
 
 use crate::backend::{Backend, StepLimits};
 use crate::engine::{BlockEvent, Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
 use crate::model::{Checkpoint, Llama, LoadFormat, LoadProgress, ModelConfig, ModelRunner};
-use crate::sampling::{ParamCaps, Sampler, SamplingParams};
+use crate::sampling::{DrawList, ParamCaps, Sampler, SamplingParams};
 use crate::structured::{Grammar, GrammarCompiler};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
 use beam::Beams;
@@ -54,6 +56,7 @@ use preemption::CostMeter;
 use request::ActiveRequest;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use step::StepMemory;
 
 /// A loaded model and everything that is being generated with it.
 pub struct Llm {
@@ -65,6 +68,11 @@ pub struct Llm {
     chat_template: Result<Arc<ChatTemplate>, TextError>,
     compiler: Arc<GrammarCompiler>,
     active: BTreeMap<RequestId, ActiveRequest>,
+    /// `None` during a step.
+    memory: Option<StepMemory>,
+    /// Whether a step is begun before the tokens of the one before it are known.
+    schedules_ahead: bool,
+    times: HostTimes,
     kv_memory: KvMemory,
     /// Measures what preemption costs, unless its mode is given.
     costs: Option<CostMeter>,
@@ -120,7 +128,7 @@ impl Llm {
         let max_model_len = options.max_model_len(&config)?;
 
         let loaded = Llama::load(checkpoint, &mut *backend, max_model_len, progress)?;
-        let limits = options.step_limits(max_model_len);
+        let limits = options.step_limits(max_model_len, backend.memory().is_software);
         let layout = memory::plan(&config, &*backend, options, max_model_len, &loaded.program, &limits)?;
         let kv_memory = KvMemory::new(&layout, max_model_len);
         backend.prepare(loaded.program, layout, limits)?;
@@ -143,6 +151,12 @@ impl Llm {
             policy: options.policy,
         };
         let eos_token_ids = eos_token_ids(&config, tokenizer.as_deref().ok());
+        let (vocab_size, most_adjustments) = (config.vocab_size, limits.max_adjustments / limits.max_draws);
+        let draws = || DrawList::new(eos_token_ids.clone(), vocab_size, most_adjustments);
+        let memory = Some(StepMemory::new(draws));
+        // Times are those of a step alone.
+        let schedules_ahead =
+            !options.profile && options.async_scheduling.unwrap_or_else(|| backend.runs_beside_the_host());
         let identity = checkpoint.identity();
         let mut runner = ModelRunner::new(backend, config, identity);
         runner.reserve_host_blocks(num_host_blocks);
@@ -154,6 +168,9 @@ impl Llm {
             tokenizer,
             chat_template,
             active: BTreeMap::new(),
+            memory,
+            schedules_ahead,
+            times: HostTimes::default(),
             kv_memory,
             costs: (options.preemption_mode == PreemptionMode::Auto && num_host_blocks > 0).then(CostMeter::default),
             profile,
@@ -208,6 +225,11 @@ impl Llm {
     /// Longest sequence, prompt and completion, in tokens.
     pub fn max_model_len(&self) -> u32 {
         self.scheduler.config().max_model_len
+    }
+
+    /// Where the host's time in the last [`Llm::step`] went.
+    pub fn step_times(&self) -> HostTimes {
+        self.times
     }
 
     /// The scheduler's counters.
@@ -355,6 +377,11 @@ impl Llm {
     }
 }
 
+/// Tokens that one sequence's draws may adjust, at most, as long as there are few sequences; more are sampled on the host.
+const MOST_ADJUSTMENTS_PER_SEQ: u32 = 4096;
+/// The same for all sequences of a step together (16 bytes each).
+const MOST_ADJUSTMENTS: u32 = 1 << 20;
+
 fn eos_token_ids(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Vec<TokenId> {
     let mut ids = config.eos_token_ids.clone();
     ids.extend(tokenizer.map_or(&[][..], Tokenizer::eos));
@@ -364,7 +391,7 @@ fn eos_token_ids(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Vec<Tok
 }
 
 impl LlmOptions {
-    fn step_limits(&self, max_model_len: u32) -> StepLimits {
+    fn step_limits(&self, max_model_len: u32, is_software: bool) -> StepLimits {
         StepLimits {
             max_tokens: self.max_num_batched_tokens,
             max_seqs: self.max_num_seqs,
@@ -373,8 +400,12 @@ impl LlmOptions {
                 .max_num_seqs
                 .saturating_mul(max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE)),
             max_block_copies: self.max_num_seqs,
+            max_draws: self.max_num_seqs,
+            max_adjustments: self.max_num_seqs.saturating_mul(MOST_ADJUSTMENTS_PER_SEQ).min(MOST_ADJUSTMENTS),
             batch_invariant: self.batch_invariant,
             quantize_activations: self.quantize_activations,
+            // A processor computes as much either way, and saves no reads that its caches would not: measured, it was slower.
+            cascade_attention: !self.disable_cascade_attn && !is_software,
         }
     }
 }

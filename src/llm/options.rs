@@ -61,6 +61,12 @@ pub struct LlmOptions {
     pub batch_invariant: bool,
     /// Whether products of quantised weights may round activations to int8: faster on many devices, a little less exact.
     pub quantize_activations: bool,
+    /// Whether the attention reads blocks that several sequences begin with once for each of them, instead of together;
+    /// on a software adapter it always does.
+    pub disable_cascade_attn: bool,
+    /// Whether a step is scheduled and submitted before the tokens of the one before it are known, where no request needs
+    /// the host in between; `None` for on devices that compute beside the host. The tokens are the same.
+    pub async_scheduling: Option<bool>,
     /// Whether full blocks are shared among requests with the same prefix.
     pub enable_prefix_caching: bool,
     /// In which order requests are served.
@@ -101,6 +107,8 @@ impl LlmOptions {
             preemption_mode: PreemptionMode::Auto,
             batch_invariant: false,
             quantize_activations: false,
+            disable_cascade_attn: false,
+            async_scheduling: None,
             enable_prefix_caching: true,
             policy: Policy::Fcfs,
             max_logprobs: 20,

@@ -39,7 +39,7 @@ pub struct HostTimes {
     pub schedule: Duration,
     /// Copying blocks to and from the host.
     pub swap: Duration,
-    /// Metadata, recording, submitting.
+    /// What the step needs back, metadata, recording, submitting.
     pub encode: Duration,
     /// From then until the results were there: the device's time is within.
     pub wait: Duration,
@@ -50,6 +50,11 @@ pub struct HostTimes {
 }
 
 impl HostTimes {
+    /// What the host does itself: all but waiting for the device.
+    pub fn busy(&self) -> Duration {
+        self.schedule + self.swap + self.encode + self.sample + self.update
+    }
+
     /// The parts and their names.
     pub fn parts(&self) -> [(&'static str, Duration); 6] {
         [
@@ -76,14 +81,14 @@ impl Profile {
         }
     }
 
-    /// Adds a step; `host` has no `encode` and `wait` yet. `has_more`: whether another step follows at once.
+    /// Adds a step. `has_more`: whether another step follows at once.
     pub(super) fn add(&mut self, forward: &ForwardProfile, host: HostTimes, has_more: bool) {
         self.steps += 1;
         let sum = &mut self.host;
         sum.schedule += host.schedule;
         sum.swap += host.swap;
-        sum.encode += forward.encode;
-        sum.wait += forward.wait;
+        sum.encode += host.encode;
+        sum.wait += host.wait;
         sum.sample += host.sample;
         sum.update += host.update;
         let mut end = self.last_end_ns;
@@ -127,7 +132,7 @@ mod tests {
 
     fn forward(times: &[(&'static str, u64, u64)]) -> ForwardProfile {
         let dispatches = times.iter().map(|&(kernel, begin_ns, end_ns)| DispatchTime { kernel, begin_ns, end_ns });
-        ForwardProfile { dispatches: dispatches.collect(), ..ForwardProfile::default() }
+        ForwardProfile { dispatches: dispatches.collect() }
     }
 
     #[test]

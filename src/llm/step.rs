@@ -1,15 +1,55 @@
-//! One step: schedule, forward, sample, update.
+//! One step: schedule, forward, sample, update; and the next one, begun before this one's tokens are known.
 
 use super::beam::candidate_rows;
 use super::request::ActiveRequest;
 use super::{Event, Finish, FinishCause, HostTimes, Llm, LlmError, TokenUpdate};
-use crate::backend::{Laps, StepOutput};
-use crate::engine::{Batch, RequestId, SampledToken, ScheduledSeq, SeqId};
+use crate::backend::{DRAWN_BROKEN, DRAWN_NOTHING, FedToken, Laps, SampledBy, StepOutput};
+use crate::engine::{Batch, RequestId, SampleRow, SampledToken, ScheduledSeq, Scheduler, SeqId, TokenEvent, TokenId};
 use crate::model::WantedRows;
-use crate::sampling::{Draw, History, SampleError, TokenLogprobs, token_logprobs};
+use crate::sampling::{Draw, DrawList, History, SampleError, TokenLogprobs, token_logprobs};
 use crate::structured::Grammar;
 use std::collections::BTreeMap;
-use std::time::Instant;
+
+/// What a step writes into, kept from step to step so that its memory is allocated once.
+pub(super) struct StepMemory {
+    /// Of the step that ends next.
+    wanted: Wanted,
+    /// Of the one after it, if that has begun.
+    ahead: Wanted,
+    output: StepOutput,
+    sampled: Sampled,
+    token_events: Vec<TokenEvent>,
+    /// A row that the host's sampler changes.
+    logits: Vec<f32>,
+}
+
+/// What goes to the device beside the batch, and what is to come back.
+struct Wanted {
+    /// Where the token of each of the batch's sample rows comes from.
+    sources: Vec<TokenSource>,
+    /// Where the tokens come from that the step before samples.
+    fed_tokens: Vec<FedToken>,
+    draws: DrawList,
+    /// Rows whose logits the host needs, ascending.
+    whole: Vec<u32>,
+    top_k_rows: Vec<u32>,
+    top_k: u32,
+    /// Whether the next step can be told the device without knowing any of this one's tokens.
+    is_left_to_device: bool,
+}
+
+/// Who finds the next token of a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TokenSource {
+    /// The device, by the largest logit of this row.
+    Argmax(u32),
+    /// The device, by the draw of this index.
+    Draw(u32),
+    /// The host's sampler.
+    Host,
+    /// A beam search, or nobody: the request is gone.
+    Elsewhere,
+}
 
 /// What sampling a batch gave.
 #[derive(Default)]
@@ -30,49 +70,215 @@ impl Sampled {
     pub(super) fn has_failed(&self, request: RequestId) -> bool {
         self.failed.iter().any(|(failed, _)| *failed == request)
     }
+
+    fn clear(&mut self) {
+        self.tokens.clear();
+        self.logprobs.clear();
+        self.failed.clear();
+    }
+}
+
+impl StepMemory {
+    /// `draws` makes an empty list of them.
+    pub(super) fn new(draws: impl Fn() -> DrawList) -> Self {
+        Self {
+            wanted: Wanted::new(draws()),
+            ahead: Wanted::new(draws()),
+            output: StepOutput::default(),
+            sampled: Sampled::default(),
+            token_events: Vec::new(),
+            logits: Vec::new(),
+        }
+    }
 }
 
 impl Llm {
-    /// Runs one step and appends what came of it to `events`. `false` when there was nothing to do.
+    /// Ends one step and appends what came of it to `events`. `false` when there was nothing to do. Where the device runs
+    /// beside the host, the next step has begun by then, unless it depends on what the host samples.
     ///
     /// # Errors
     /// [`LlmError::Backend`] when the device fails: the engine is not usable any more. What concerns one request alone is
     /// an event of that request.
     pub fn step(&mut self, events: &mut Vec<Event>) -> Result<bool, LlmError> {
-        let mut laps = Laps::start(self.profile.is_some());
-        let Some(batch) = self.scheduler.schedule() else { return Ok(false) };
-        let mut times = HostTimes { schedule: laps.lap(), ..HostTimes::default() };
-        let rows = logits_rows_to_read(batch, &self.active);
-        let (top_k_rows, top_k) = candidate_rows(batch, &self.active);
-        let start = Instant::now();
-        let swapped = self.runner.swap(batch)?;
-        times.swap = laps.lap();
-        let computing = Instant::now();
-        let output = self.runner.forward(batch, WantedRows { whole: &rows, top_k_rows: &top_k_rows, top_k })?;
-        laps.lap();
-        if let Some(meter) = &mut self.costs {
-            if swapped > 0 {
-                meter.copied(swapped, computing - start);
+        let mut memory = self.memory.take().expect("every step puts it back");
+        let result = self.step_with(&mut memory, events);
+        self.memory = Some(memory);
+        result
+    }
+
+    fn step_with(&mut self, memory: &mut StepMemory, events: &mut Vec<Event>) -> Result<bool, LlmError> {
+        let mut laps = Laps::start(true);
+        self.times = HostTimes::default();
+        let StepMemory { wanted, ahead, output, sampled, token_events, logits } = memory;
+        if !self.scheduler.is_in_flight() {
+            if self.scheduler.schedule().is_none() {
+                return Ok(false);
             }
-            meter.computed(batch.token_ids.len(), computing.elapsed());
+            self.submit(&mut laps, wanted, &[])?;
+        }
+        let goes_ahead = self.schedules_ahead && wanted.is_left_to_device && self.scheduler.schedule_ahead().is_some();
+        if goes_ahead {
+            self.submit(&mut laps, ahead, &wanted.sources)?;
+        }
+        self.collect(&mut laps, output)?;
+        sampled.clear();
+        self.prompt_logprobs(&wanted.whole, output, events);
+        self.sample(wanted, output, sampled, logits);
+        self.advance_beams(&wanted.top_k_rows, &output.top_k, sampled, events)?;
+        self.times.sample = laps.lap();
+        self.update(sampled, token_events, events)?;
+        self.times.update = laps.lap();
+        self.add_to_profile();
+        if goes_ahead {
+            std::mem::swap(wanted, ahead);
+        }
+        Ok(true)
+    }
+
+    /// Gives the device the step that has just been scheduled. `before` are the sources of the step before it, if that is
+    /// still in flight.
+    fn submit(&mut self, laps: &mut Laps, wanted: &mut Wanted, before: &[TokenSource]) -> Result<(), LlmError> {
+        self.times.schedule += laps.lap();
+        let batch = self.scheduler.newest_batch();
+        wanted.find(batch, &self.scheduler, &self.active, before);
+        self.times.encode += laps.lap();
+        let swapped = self.runner.swap(batch)?;
+        let swap = laps.lap();
+        self.times.swap += swap;
+        if let Some(meter) = self.costs.as_mut().filter(|_| swapped > 0) {
+            meter.copied(swapped, swap);
+        }
+        let rows = WantedRows {
+            whole: &wanted.whole,
+            top_k_rows: &wanted.top_k_rows,
+            top_k: wanted.top_k,
+            draws: wanted.draws.draws(),
+            adjustments: wanted.draws.adjustments(),
+            fed_tokens: &wanted.fed_tokens,
+        };
+        self.runner.submit(batch, rows)?;
+        self.times.encode += laps.lap();
+        Ok(())
+    }
+
+    /// Waits for the earliest step in flight.
+    fn collect(&mut self, laps: &mut Laps, output: &mut StepOutput) -> Result<(), LlmError> {
+        self.runner.collect(output)?;
+        let collect = laps.lap();
+        self.times.wait = output.waited;
+        self.times.encode += collect.saturating_sub(output.waited);
+        if let Some(meter) = &mut self.costs {
+            // With the next step on the device by now, it takes as long as it did from the step before to this one.
+            meter.computed(self.scheduler.batch().token_ids.len(), self.times.encode + self.times.wait);
             if let Some(costs) = meter.costs() {
                 self.scheduler.set_preemption_costs(costs);
             }
         }
-        let mut sampled = self.sample(&rows, &output, events);
-        self.advance_beams(&top_k_rows, &output.top_k, &mut sampled, events)?;
-        times.sample = laps.lap();
-        let mut token_events = Vec::with_capacity(sampled.tokens.len());
+        Ok(())
+    }
+
+    fn add_to_profile(&mut self) {
+        let Some(profile) = &mut self.profile else { return };
+        if let Some(forward) = self.runner.backend_mut().take_profile() {
+            profile.add(&forward, self.times, !self.scheduler.is_idle());
+        }
+    }
+
+    /// Tells the log probabilities of the prompt tokens that the batch in flight has computed.
+    fn prompt_logprobs(&self, whole: &[u32], output: &StepOutput, events: &mut Vec<Event>) {
+        let batch = self.scheduler.batch();
+        for seq in &batch.seqs {
+            let Some(active) = self.active.get(&seq.seq.request) else { continue };
+            let wanted = active.params.prompt_logprobs.filter(|_| seq.seq.index == 0);
+            let Some(top) = wanted else { continue };
+            let Some(tokens) = self.scheduler.tokens(seq.seq) else { continue };
+            let found: Vec<(u32, TokenLogprobs)> = prompt_rows(batch, seq, active.prompt_len)
+                .map(|(row, next)| {
+                    let logits = self.logits_of(row, whole, output);
+                    (next, token_logprobs(logits, tokens[next as usize], top))
+                })
+                .collect();
+            if let Some(&(first_position, _)) = found.first() {
+                let logprobs = found.into_iter().map(|(_, logprobs)| logprobs).collect();
+                events.push(Event::PromptLogprobs { request: seq.seq.request, first_position, logprobs });
+            }
+        }
+    }
+
+    /// The logits of a row that came back whole.
+    fn logits_of<'a>(&self, row: u32, whole: &[u32], output: &'a StepOutput) -> &'a [f32] {
+        let vocab_size = self.runner.config().vocab_size as usize;
+        let at = whole.binary_search(&row).expect("the row was asked for");
+        &output.logits[at * vocab_size..][..vocab_size]
+    }
+
+    /// Finds the next tokens of the batch in flight, apart from those of beam searches.
+    fn sample(&mut self, wanted: &Wanted, output: &StepOutput, sampled: &mut Sampled, logits: &mut Vec<f32>) {
+        for index in 0..wanted.sources.len() {
+            let sample = self.scheduler.batch().sample_rows[index];
+            // A sequence may have ended after its step had begun.
+            if sampled.has_failed(sample.seq.request) || self.scheduler.tokens(sample.seq).is_none() {
+                continue;
+            }
+            let token = match wanted.sources[index] {
+                TokenSource::Argmax(row) => Ok(output.argmax[row as usize]),
+                TokenSource::Draw(draw) => match output.drawn[draw as usize] {
+                    DRAWN_BROKEN => Err(SampleError::NonFiniteLogprobs),
+                    DRAWN_NOTHING => Err(SampleError::NothingLeft),
+                    token => Ok(token),
+                },
+                TokenSource::Host => {
+                    // A row may be sampled more than once, and the sampler changes what it is given.
+                    logits.clear();
+                    logits.extend_from_slice(self.logits_of(sample.row, &wanted.whole, output));
+                    self.sample_on_host(sample.seq, logits, sampled)
+                }
+                TokenSource::Elsewhere => continue,
+            };
+            match token {
+                Ok(token) => sampled.tokens.push(SampledToken { seq: sample.seq, token }),
+                Err(error) => sampled.fail(sample.seq.request, error),
+            }
+        }
+    }
+
+    fn sample_on_host(
+        &mut self,
+        seq: SeqId,
+        logits: &mut [f32],
+        sampled: &mut Sampled,
+    ) -> Result<TokenId, SampleError> {
+        let active = self.active.get_mut(&seq.request).expect("it was there before the step");
+        let tokens = tokens_of(&self.scheduler, seq);
+        let (history, draw) = (active.history(tokens), active.draw(seq.index, tokens));
+        let allowed = active.grammar(seq.index).map(Grammar::allowed).transpose().map_err(SampleError::Grammar)?;
+        let token = self.sampler.sample(logits, &active.params, allowed.as_deref(), history, draw)?;
+        if let Some(grammar) = active.grammar(seq.index) {
+            grammar.accept(token.token).map_err(SampleError::Grammar)?;
+        }
+        if let Some(logprobs) = token.logprobs {
+            sampled.logprobs.insert(seq, logprobs);
+        }
+        Ok(token.token)
+    }
+
+    /// Ends the step in flight with its tokens, and turns them into events.
+    fn update(
+        &mut self,
+        sampled: &mut Sampled,
+        token_events: &mut Vec<TokenEvent>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), LlmError> {
         for (request, _) in &sampled.failed {
             self.scheduler.abort(*request);
         }
-        self.scheduler.update(&sampled.tokens, &mut token_events);
-        self.fail(sampled.failed, events);
-        let mut logprobs = sampled.logprobs;
-        for event in &token_events {
+        token_events.clear();
+        self.scheduler.update(&sampled.tokens, token_events);
+        self.fail(&sampled.failed, events);
+        for event in &*token_events {
             let request = self.active.get_mut(&event.seq.request).filter(|request| request.beams.is_none());
             let Some(request) = request else { continue };
-            let (update, ended) = request.push(event, logprobs.remove(&event.seq), &self.eos_token_ids)?;
+            let (update, ended) = request.push(event, sampled.logprobs.remove(&event.seq), &self.eos_token_ids)?;
             events.push(update);
             if ended {
                 self.scheduler.finish_seq(event.seq);
@@ -83,125 +289,121 @@ impl Llm {
                 events.push(Event::Done { request: ended.request, accounting: ended.accounting });
             }
         }
-        times.update = laps.lap();
-        self.add_to_profile(times);
-        Ok(true)
+        Ok(())
     }
 
-    fn add_to_profile(&mut self, times: HostTimes) {
-        let Some(profile) = &mut self.profile else { return };
-        if let Some(forward) = self.runner.backend_mut().take_profile() {
-            profile.add(&forward, times, !self.scheduler.is_idle());
-        }
-    }
-
-    /// Draws the tokens of the batch in flight, and prompt logprobs on the way.
-    fn sample(&mut self, rows: &[u32], output: &StepOutput, events: &mut Vec<Event>) -> Sampled {
-        let vocab_size = self.runner.config().vocab_size as usize;
-        let batch = self.scheduler.batch();
-        let logits = |row: u32| {
-            let at = rows.binary_search(&row).expect("the row was asked for") * vocab_size;
-            at..at + vocab_size
-        };
-        for seq in &batch.seqs {
-            let Some(active) = self.active.get(&seq.seq.request) else { continue };
-            let wanted = active.params.prompt_logprobs.filter(|_| seq.seq.index == 0);
-            let Some(top) = wanted else { continue };
-            let tokens = self.scheduler.tokens(seq.seq).expect("scheduled sequences are alive");
-            let found: Vec<(u32, TokenLogprobs)> = prompt_rows(batch, seq, active.prompt_len)
-                .map(|(row, next)| (next, token_logprobs(&output.logits[logits(row)], tokens[next as usize], top)))
-                .collect();
-            if let Some(&(first_position, _)) = found.first() {
-                let logprobs = found.into_iter().map(|(_, logprobs)| logprobs).collect();
-                events.push(Event::PromptLogprobs { request: seq.seq.request, first_position, logprobs });
-            }
-        }
-        let mut sampled = Sampled::default();
-        let mut scratch = Vec::new();
-        for sample in &batch.sample_rows {
-            let Some(active) = self.active.get_mut(&sample.seq.request) else { continue };
-            if active.beams.is_some() || sampled.has_failed(sample.seq.request) {
-                continue;
-            }
-            if !active.params.needs_logits() {
-                let token = output.argmax[sample.row as usize];
-                sampled.tokens.push(SampledToken { seq: sample.seq, token });
-                continue;
-            }
-            // The forks of a prompt join the scheduler with their first token; until then they are their parent.
-            let parent = SeqId { index: 0, ..sample.seq };
-            let tokens = self
-                .scheduler
-                .tokens(sample.seq)
-                .or_else(|| self.scheduler.tokens(parent))
-                .expect("a sequence that samples is alive");
-            let (prompt, generated) = tokens.split_at(active.prompt_len as usize);
-            let draw = Draw { seed: active.seed, sample_index: sample.seq.index, position: tokens.len() as u32 };
-            // A row may be sampled more than once, and the sampler changes what it is given.
-            scratch.clear();
-            scratch.extend_from_slice(&output.logits[logits(sample.row)]);
-            let allowed = match active.grammar(sample.seq.index).map(Grammar::allowed).transpose() {
-                Ok(allowed) => allowed,
-                Err(error) => {
-                    sampled.fail(sample.seq.request, SampleError::Grammar(error));
-                    continue;
-                }
-            };
-            let history = History { prompt, output: generated };
-            match self.sampler.sample(&mut scratch, &active.params, allowed.as_deref(), history, draw) {
-                Ok(token) => {
-                    if let Some(Err(error)) =
-                        active.grammar(sample.seq.index).map(|grammar| grammar.accept(token.token))
-                    {
-                        sampled.fail(sample.seq.request, SampleError::Grammar(error));
-                        continue;
-                    }
-                    sampled.tokens.push(SampledToken { seq: sample.seq, token: token.token });
-                    if let Some(logprobs) = token.logprobs {
-                        sampled.logprobs.insert(sample.seq, logprobs);
-                    }
-                }
-                Err(error) => sampled.fail(sample.seq.request, error),
-            }
-        }
-        sampled
-    }
-
-    fn fail(&mut self, failed: Vec<(RequestId, SampleError)>, events: &mut Vec<Event>) {
+    fn fail(&mut self, failed: &[(RequestId, SampleError)], events: &mut Vec<Event>) {
         for (request, error) in failed {
-            let Some(active) = self.active.get(&request) else { continue };
+            let Some(active) = self.active.get(request) else { continue };
+            let cause = match error.is_request_error() {
+                true => FinishCause::Refused(error.to_string()),
+                false => FinishCause::Error(error.to_string()),
+            };
             for index in 0..active.params.num_sequences() {
                 events.push(Event::Token(TokenUpdate {
-                    request,
+                    request: *request,
                     index,
                     token: None,
                     logprobs: None,
                     text: String::new(),
-                    finish: Some(Finish { cause: FinishCause::Error(error.to_string()), score: None }),
+                    finish: Some(Finish { cause: cause.clone(), score: None }),
                 }));
             }
         }
     }
 }
 
-/// Rows whose logits the host needs, ascending: those of requests that are not plainly greedy, and of prompt logprobs.
-fn logits_rows_to_read(batch: &Batch, active: &BTreeMap<RequestId, ActiveRequest>) -> Vec<u32> {
-    let mut rows = Vec::new();
-    for seq in &batch.seqs {
-        let Some(request) = active.get(&seq.seq.request) else { continue };
-        if request.params.prompt_logprobs.is_some() && seq.seq.index == 0 {
-            rows.extend(prompt_rows(batch, seq, request.prompt_len).map(|(row, _)| row));
+impl Wanted {
+    fn new(draws: DrawList) -> Self {
+        Self {
+            sources: Vec::new(),
+            fed_tokens: Vec::new(),
+            draws,
+            whole: Vec::new(),
+            top_k_rows: Vec::new(),
+            top_k: 0,
+            is_left_to_device: false,
         }
     }
-    for sample in &batch.sample_rows {
-        let Some(request) = active.get(&sample.seq.request) else { continue };
+
+    /// What a batch that has just been scheduled needs; `before` is where the step in front of it has its tokens from.
+    fn find(
+        &mut self,
+        batch: &Batch,
+        scheduler: &Scheduler,
+        active: &BTreeMap<RequestId, ActiveRequest>,
+        before: &[TokenSource],
+    ) {
+        self.sources.clear();
+        self.is_left_to_device = true;
+        self.fed_tokens.clear();
+        self.fed_tokens.extend(batch.fed_tokens.iter().map(|fed| FedToken {
+            token: fed.token,
+            from: match before[fed.sample as usize] {
+                TokenSource::Argmax(row) => SampledBy::Argmax(row),
+                TokenSource::Draw(draw) => SampledBy::Draw(draw),
+                source => unreachable!("a step was scheduled ahead of tokens by {source:?}"),
+            },
+        }));
+        self.draws.clear();
+        self.whole.clear();
+        for seq in &batch.seqs {
+            let Some(request) = active.get(&seq.seq.request) else { continue };
+            if request.params.prompt_logprobs.is_some() && seq.seq.index == 0 {
+                self.whole.extend(prompt_rows(batch, seq, request.prompt_len).map(|(row, _)| row));
+            }
+        }
+        for sample in &batch.sample_rows {
+            let source = match active.get(&sample.seq.request) {
+                Some(request) if request.beams.is_none() => self.source(scheduler, request, sample),
+                _ => TokenSource::Elsewhere,
+            };
+            if source == TokenSource::Host {
+                self.whole.push(sample.row);
+            }
+            self.is_left_to_device &= source != TokenSource::Elsewhere;
+            self.sources.push(source);
+        }
+        self.whole.sort_unstable();
+        self.whole.dedup();
+        self.top_k = candidate_rows(batch, active, &mut self.top_k_rows);
+        self.is_left_to_device &= self.whole.is_empty() && self.top_k_rows.is_empty();
+    }
+
+    fn source(&mut self, scheduler: &Scheduler, request: &ActiveRequest, sample: &SampleRow) -> TokenSource {
         if request.params.needs_logits() {
-            rows.push(sample.row);
+            return TokenSource::Host;
+        }
+        if !request.params.needs_draw() {
+            return TokenSource::Argmax(sample.row);
+        }
+        // The next draw counts the token of this one.
+        self.is_left_to_device &= !request.params.has_penalties();
+        let tokens = tokens_of(scheduler, sample.seq);
+        let (history, draw) = (request.history(tokens), request.draw(sample.seq.index, tokens));
+        match self.draws.push(sample.row, &request.params, history, draw) {
+            true => TokenSource::Draw(self.draws.draws().len() as u32 - 1),
+            false => TokenSource::Host,
         }
     }
-    rows.sort_unstable();
-    rows.dedup();
-    rows
+}
+
+impl ActiveRequest {
+    fn history<'a>(&self, tokens: &'a [TokenId]) -> History<'a> {
+        let (prompt, output) = tokens.split_at(self.prompt_len as usize);
+        History { prompt, output }
+    }
+
+    fn draw(&self, sample_index: u32, tokens: &[TokenId]) -> Draw {
+        Draw { seed: self.seed, sample_index, position: tokens.len() as u32 }
+    }
+}
+
+/// The tokens of a sequence that samples. The forks of a prompt join the scheduler with their first token; until then they
+/// are their parent.
+fn tokens_of(scheduler: &Scheduler, seq: SeqId) -> &[TokenId] {
+    let parent = SeqId { index: 0, ..seq };
+    scheduler.tokens(seq).or_else(|| scheduler.tokens(parent)).expect("a sequence that samples is alive")
 }
 
 /// A sequence's logits rows that predict a prompt token, each with that token's position.

@@ -2,7 +2,7 @@
 
 use super::config::ModelConfig;
 use super::host_blocks::HostBlocks;
-use crate::backend::{Backend, BackendError, StepInput, StepOutput};
+use crate::backend::{Backend, BackendError, FedToken, LogitAdjustment, StepInput, StepOutput, TokenDraw};
 use crate::engine::Batch;
 
 /// What is to come back of some logits rows, see [`StepInput`].
@@ -14,6 +14,12 @@ pub struct WantedRows<'a> {
     pub top_k_rows: &'a [u32],
     /// How many of them.
     pub top_k: u32,
+    /// Tokens to draw.
+    pub draws: &'a [TokenDraw],
+    /// What the draws change first.
+    pub adjustments: &'a [LogitAdjustment],
+    /// What the device puts in the places of [`Batch::fed_tokens`].
+    pub fed_tokens: &'a [FedToken],
 }
 
 impl<'a> WantedRows<'a> {
@@ -43,7 +49,7 @@ impl ModelRunner {
         self.host_blocks = HostBlocks::new(num_blocks);
     }
 
-    /// Makes the swaps of a step; they come before its [`ModelRunner::forward`]. Returns how many blocks were copied.
+    /// Makes the swaps of a step; they come before its [`ModelRunner::submit`]. Returns how many blocks were copied.
     ///
     /// # Errors
     /// [`BackendError`] when the device fails.
@@ -71,7 +77,7 @@ impl ModelRunner {
         &mut *self.backend
     }
 
-    /// Runs one step: the argmax of every logits row, and of some rows (ascending indices into the batch's
+    /// Begins one step: the argmax of every logits row, and of some rows (ascending indices into the batch's
     /// `logits_indices`) more, as `wanted` says.
     ///
     /// # Errors
@@ -79,11 +85,13 @@ impl ModelRunner {
     ///
     /// # Panics
     /// If the batch is inconsistent: a bug of the scheduler.
-    pub fn forward(&mut self, batch: &Batch, wanted: WantedRows<'_>) -> Result<StepOutput, BackendError> {
+    pub fn submit(&mut self, batch: &Batch, wanted: WantedRows<'_>) -> Result<(), BackendError> {
+        assert_eq!(wanted.fed_tokens.len(), batch.fed_tokens.len(), "tokens that the step before samples");
         self.block_copies.clear();
         self.block_copies.extend(batch.block_copies.iter().map(|copy| (copy.src.0, copy.dst.0)));
-        self.backend.forward(&StepInput {
+        let input = StepInput {
             token_ids: &batch.token_ids,
+            fed_tokens: wanted.fed_tokens,
             positions: &batch.positions,
             slot_mapping: &batch.slot_mapping,
             query_start_loc: &batch.query_start_loc,
@@ -95,6 +103,17 @@ impl ModelRunner {
             read_logits_rows: wanted.whole,
             top_k_rows: wanted.top_k_rows,
             top_k: wanted.top_k,
-        })
+            draws: wanted.draws,
+            adjustments: wanted.adjustments,
+        };
+        self.backend.submit(&input)
+    }
+
+    /// Waits for the earliest step that has begun and not been collected; `output` is overwritten.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the device fails.
+    pub fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
+        self.backend.collect(output)
     }
 }

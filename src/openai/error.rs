@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::llm::LlmError;
 use crate::sampling::ParamError;
+use crate::structured::GrammarError;
 use crate::text::TextError;
 
 /// What went wrong, as `error` in a response's body.
@@ -91,6 +92,7 @@ impl From<LlmError> for ApiError {
         match error {
             LlmError::Param(error) => error.into(),
             LlmError::Text(error) => error.into(),
+            LlmError::Grammar(error @ GrammarError::Busy) => Self::overloaded(error.to_string()),
             error if error.is_request_error() => Self::bad_request(error.to_string()),
             // No fault of the model's: the request needs text where it has no tokenizer.
             error @ LlmError::NoTokenizer(_) => Self::bad_request(error.to_string()),

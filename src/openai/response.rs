@@ -194,13 +194,17 @@ pub(super) fn with_calls(request: &ChatCompletionRequest, reason: Value, calls: 
 
 /// A sequence that ended by an error makes the whole answer one.
 fn check(outputs: &[RequestOutput]) -> Result<(), ApiError> {
-    let failed = outputs.iter().flat_map(|output| &output.completions).find_map(|completion| {
-        match completion.finish.as_ref().map(|finish| &finish.cause) {
-            Some(FinishCause::Error(error)) => Some(error),
-            _ => None,
-        }
-    });
-    failed.map_or(Ok(()), |error| Err(ApiError::internal(error.clone())))
+    let finishes = outputs.iter().flat_map(|output| &output.completions).filter_map(|c| c.finish.as_ref());
+    finishes.map(failure).find(Option::is_some).flatten().map_or(Ok(()), Err)
+}
+
+/// The error that a sequence ended by, if it was one.
+pub(super) fn failure(finish: &Finish) -> Option<ApiError> {
+    match &finish.cause {
+        FinishCause::Error(error) => Some(ApiError::internal(error.clone())),
+        FinishCause::Refused(error) => Some(ApiError::bad_request(error.clone())),
+        FinishCause::Eos | FinishCause::StopToken(_) | FinishCause::StopString(_) | FinishCause::Length => None,
+    }
 }
 
 fn ended(completion: &Completion) -> (Value, Value) {

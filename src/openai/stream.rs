@@ -2,11 +2,11 @@
 
 use super::call_finder::{CallFinder, Part};
 use super::logprobs::{chat_logprobs, completion_logprobs};
-use super::response::{call_id, echoed_text, finish_fields, kv, usage_fields, with_calls};
+use super::response::{call_id, echoed_text, failure, finish_fields, kv, usage_fields, with_calls};
 use super::tools::call_json;
 use super::{ApiError, CompletionRequest, GenerateRequest, ToolChoice};
 use crate::engine::TokenId;
-use crate::llm::{Completion, Event, FinishCause, RequestOutput, TokenUpdate};
+use crate::llm::{Completion, Event, RequestOutput, TokenUpdate};
 use crate::sampling::TokenLogprobs;
 use crate::text::Tokenizer;
 use serde_json::{Value, json};
@@ -93,10 +93,9 @@ impl StreamedResponse {
             Event::Token(update) => Some(update.clone()),
             Event::PromptLogprobs { .. } | Event::Done { .. } => None,
         };
-        if let Some(FinishCause::Error(error)) =
-            update.as_ref().and_then(|update| update.finish.as_ref()).map(|finish| &finish.cause)
-        {
-            return Err(ApiError::internal(error.clone()));
+        let finish = update.as_ref().and_then(|update| update.finish.as_ref());
+        if let Some(error) = finish.and_then(failure) {
+            return Err(error);
         }
         let state = &mut self.prompts[prompt];
         state.output.push(event);

@@ -7,11 +7,12 @@
 //! - [`BeamSearch`]: candidates of every beam to the beams of the next step.
 //! - [`token_logprobs`]: log probabilities of the raw logits, for sampled and for prompt tokens.
 //!
-//! A greedy request that asks for nothing else needs no logits on the host at all: see
-//! [`SamplingParams::needs_logits`].
+//! Few requests need logits on the host ([`SamplingParams::needs_logits`]). Those of a greedy one that asks for nothing else
+//! are their argmax; the tokens of the others are drawn on the device ([`DrawList`]) by the numbers that the host gives.
 
 mod beam;
 mod beam_params;
+mod draw_list;
 mod logprobs;
 mod params;
 mod processors;
@@ -21,6 +22,7 @@ mod validate;
 
 pub use beam::{BeamSearch, Continuation, Hypothesis};
 pub use beam_params::EarlyStopping;
+pub use draw_list::DrawList;
 pub use logprobs::{TokenLogprob, TokenLogprobs, token_logprobs};
 pub use params::SamplingParams;
 pub use rng::{philox4x32, uniform};

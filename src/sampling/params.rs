@@ -126,20 +126,26 @@ impl SamplingParams {
         self.presence_penalty != 0.0 || self.frequency_penalty != 0.0 || self.repetition_penalty != 1.0
     }
 
-    /// Whether the sampler must see the logits; if not, the argmax of the raw logits is the answer.
+    /// Whether the host must see the logits: for log probabilities, for ranking, and for what excludes most tokens.
     ///
     /// `min_tokens` counts only while it is not reached, but a request's answer never changes: the route is picked
     /// once. A beam search takes the device's candidates.
     pub fn needs_logits(&self) -> bool {
         !self.use_beam_search
-            && (!self.is_greedy()
-                || self.has_penalties()
-                || !self.logit_bias.is_empty()
-                || self.allowed_token_ids.is_some()
+            && (self.allowed_token_ids.is_some()
                 || self.structured_outputs.is_some()
-                || self.min_tokens > 0
                 || self.logprobs.is_some()
                 || self.num_sequences() > self.n)
+    }
+
+    /// Whether the device must draw the tokens, or the host; if not, the argmax of the raw logits is the answer.
+    pub fn needs_draw(&self) -> bool {
+        !self.use_beam_search
+            && (!self.is_greedy()
+                || self.needs_logits()
+                || self.has_penalties()
+                || !self.logit_bias.is_empty()
+                || self.min_tokens > 0)
     }
 
     /// How many sequences have events: `best_of`, or `n` without it. (The beams of a beam search have none.)
@@ -182,15 +188,26 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_greedy_does_without_logits() {
+    fn who_finds_the_token() {
         let greedy = SamplingParams::greedy(8);
-        assert!(!greedy.needs_logits());
-        assert!(SamplingParams::default().needs_logits());
-        assert!(SamplingParams { min_tokens: 1, ..greedy.clone() }.needs_logits());
-        assert!(SamplingParams { logprobs: Some(0), ..greedy.clone() }.needs_logits());
-        assert!(SamplingParams { repetition_penalty: 1.1, ..greedy.clone() }.needs_logits());
-        assert!(SamplingParams { allowed_token_ids: Some(vec![1]), ..greedy.clone() }.needs_logits());
-        assert!(!SamplingParams { use_beam_search: true, ..SamplingParams::default() }.needs_logits());
-        assert!(!SamplingParams { top_p: 0.5, top_k: 3, min_p: 0.1, ..greedy }.needs_logits());
+        let by_argmax = [
+            greedy.clone(),
+            SamplingParams { use_beam_search: true, ..SamplingParams::default() },
+            SamplingParams { top_p: 0.5, top_k: 3, min_p: 0.1, ..greedy.clone() },
+        ];
+        assert!(by_argmax.iter().all(|params| !params.needs_draw() && !params.needs_logits()));
+        let by_draw = [
+            SamplingParams::default(),
+            SamplingParams { min_tokens: 1, ..greedy.clone() },
+            SamplingParams { repetition_penalty: 1.1, ..greedy.clone() },
+            SamplingParams { logit_bias: [(1, 1.0)].into(), ..greedy.clone() },
+        ];
+        assert!(by_draw.iter().all(|params| params.needs_draw() && !params.needs_logits()));
+        let on_host = [
+            SamplingParams { logprobs: Some(0), ..greedy.clone() },
+            SamplingParams { best_of: Some(2), ..SamplingParams::default() },
+            SamplingParams { allowed_token_ids: Some(vec![1]), ..greedy },
+        ];
+        assert!(on_host.iter().all(|params| params.needs_draw() && params.needs_logits()));
     }
 }

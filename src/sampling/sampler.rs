@@ -62,6 +62,13 @@ pub enum SampleError {
     NothingLeft,
 }
 
+impl SampleError {
+    /// Whether it is what the request asks for that leaves no token, and not what the model says.
+    pub fn is_request_error(&self) -> bool {
+        matches!(self, Self::Grammar(_) | Self::NothingLeft)
+    }
+}
+
 /// A token that may still be drawn.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
@@ -126,19 +133,20 @@ impl Sampler {
         let max = f64::from(logits[argmax(logits)? as usize]);
         let temperature = f64::from(params.temperature);
         // In f64, relative to the maximum: no overflow for any finite logit, penalty or temperature.
-        let weight = |logit: f32| ((f64::from(logit) - max) / temperature).exp();
-        let min_p = f64::from(params.min_p);
+        let below = |logit: f32| f64::from(logit) - max;
+        let weight = |logit: f32| (below(logit) / temperature).exp();
+        // The weight against `min_p`, but for the exponential, which rounds.
+        let least = temperature * f64::from(params.min_p).ln();
         self.candidates.clear();
         self.candidates.extend(
             logits
                 .iter()
                 .zip(0..)
-                .filter(|(logit, _)| **logit > f32::NEG_INFINITY)
-                .map(|(&logit, token)| Candidate { logit, token, weight: weight(logit) })
-                .filter(|candidate| candidate.weight >= min_p),
+                .filter(|(logit, _)| **logit > f32::NEG_INFINITY && below(**logit) >= least)
+                .map(|(&logit, token)| Candidate { logit, token, weight: weight(logit) }),
         );
-        let len = self.candidates.len();
-        if params.top_k > 0 && (params.top_k as u64) < len as u64 {
+        let cuts_k = params.top_k > 0 && (params.top_k as u64) < self.candidates.len() as u64;
+        if cuts_k {
             let k = params.top_k as usize;
             self.candidates.select_nth_unstable_by(k - 1, by_likelihood);
             self.candidates.truncate(k);
@@ -146,14 +154,16 @@ impl Sampler {
         if params.top_p < 1.0 {
             keep_nucleus(&mut self.candidates, f64::from(params.top_p));
         }
-        if self.candidates.len() < len {
+        if cuts_k || params.top_p < 1.0 {
+            // Either of them leaves another order, even if it keeps all.
             self.candidates.sort_unstable_by_key(|candidate| candidate.token);
         }
         Ok(pick(&self.candidates, uniform))
     }
 }
 
-fn uniform_of(draw: Draw) -> f64 {
+/// The number that a draw is made by.
+pub(super) fn uniform_of(draw: Draw) -> f64 {
     uniform(draw.seed, draw.sample_index, draw.position)
 }
 

@@ -315,7 +315,7 @@ impl StepObserver for MetricsObserver {
     fn after_step(&mut self, llm: &mut Llm, report: &StepReport<'_>) {
         report.arrived.iter().for_each(|arrival| self.requests.arrive(*arrival));
         if let Some(began) = report.began {
-            let batch = llm.scheduler().batch();
+            let batch = llm.scheduler().ended_batch();
             self.metrics.iteration_tokens.observe(batch.token_ids.len() as f64);
             self.metrics.step_duration.observe(report.duration.as_secs_f64());
             batch.seqs.iter().for_each(|seq| self.requests.start(seq.seq.request, began));

@@ -1,24 +1,37 @@
 //! From what a completion must look like to something that says which tokens may come next.
 
+use super::workshop::{NoResult, Workshop};
 use super::{Grammar, GrammarSpec};
 use crate::engine::TokenId;
 use crate::text::Tokenizer;
+use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-/// Bytes of schemas, grammars, regular expressions and choices, at most.
-const MAX_BYTES: usize = 256 << 10;
+/// How long a grammar may take to compile. The bounds on its size make nearly all of them take far less.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Why there is no grammar.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GrammarError {
     /// More text than is taken.
-    #[error("a grammar of {bytes} bytes; at most {MAX_BYTES} are taken")]
+    #[error("{what} of {bytes} bytes; at most {max} are taken")]
     TooLarge {
+        /// What is so large.
+        what: &'static str,
         /// Of what was sent.
         bytes: usize,
+        /// Of what is taken.
+        max: usize,
     },
+    /// It takes too long to compile.
+    #[error("the grammar takes more than {} s to compile: make it simpler", LIMIT.as_secs())]
+    TooSlow,
+    /// Others are compiling already, and take their time.
+    #[error("too many grammars are being compiled: try again later")]
+    Busy,
     /// It is not valid, or more work than one request may be.
     #[error("the grammar cannot be used: {0}")]
     Invalid(String),
@@ -31,13 +44,14 @@ pub enum GrammarError {
 pub struct GrammarCompiler {
     tokenizer: Option<Arc<Tokenizer>>,
     eos: Option<TokenId>,
-    factory: OnceLock<Result<ParserFactory, GrammarError>>,
+    factory: OnceLock<Result<Arc<ParserFactory>, GrammarError>>,
+    workshop: Arc<Workshop>,
 }
 
 impl GrammarCompiler {
     /// For this tokenizer, and sequences that end with the token `eos`.
     pub fn new(tokenizer: Option<Arc<Tokenizer>>, eos: Option<TokenId>) -> Self {
-        Self { tokenizer, eos, factory: OnceLock::new() }
+        Self { tokenizer, eos, factory: OnceLock::new(), workshop: Arc::default() }
     }
 
     /// Compiles `spec`. It takes milliseconds, the first time for a model up to a second: not for a thread that others
@@ -46,17 +60,14 @@ impl GrammarCompiler {
     /// # Errors
     /// When it is not valid, or needs more time or memory than one request may take.
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Grammar, GrammarError> {
-        let bytes = spec.bytes();
-        if bytes > MAX_BYTES {
-            return Err(GrammarError::TooLarge { bytes });
-        }
-        let factory = self.factory.get_or_init(|| self.make_factory()).as_ref().map_err(Clone::clone)?;
-        let invalid = |error: String| GrammarError::Invalid(first_line(&error));
-        let parser = factory.create_parser(spec.grammar()).map_err(|error| invalid(error.to_string()))?;
-        let mut matcher = Matcher::new(Ok(parser));
-        // The first mask finds what only shows when the grammar is walked.
-        matcher.compute_mask_or_eos().map_err(|error| invalid(error.to_string()))?;
-        Ok(Grammar::new(matcher))
+        spec.check_size()?;
+        let factory = self.factory.get_or_init(|| self.make_factory().map(Arc::new)).clone()?;
+        let grammar = spec.grammar();
+        self.workshop.run(LIMIT, move || compile(&factory, grammar)).map_err(|none| match none {
+            NoResult::Busy => GrammarError::Busy,
+            NoResult::Overdue => GrammarError::TooSlow,
+            NoResult::Panicked => GrammarError::Invalid("the compiler gave up".into()),
+        })?
     }
 
     fn make_factory(&self) -> Result<ParserFactory, GrammarError> {
@@ -81,6 +92,15 @@ impl GrammarCompiler {
         limits.max_lexer_states = 50_000;
         Ok(factory)
     }
+}
+
+fn compile(factory: &ParserFactory, grammar: TopLevelGrammar) -> Result<Grammar, GrammarError> {
+    let invalid = |error: String| GrammarError::Invalid(first_line(&error));
+    let parser = factory.create_parser(grammar).map_err(|error| invalid(error.to_string()))?;
+    let mut matcher = Matcher::new(Ok(parser));
+    // The first mask finds what only shows when the grammar is walked.
+    matcher.compute_mask_or_eos().map_err(|error| invalid(error.to_string()))?;
+    Ok(Grammar::new(matcher))
 }
 
 /// Errors of the parser go on for pages.

@@ -7,6 +7,7 @@
 mod compiler;
 mod grammar;
 mod spec;
+mod workshop;
 
 pub use compiler::{GrammarCompiler, GrammarError};
 pub use grammar::Grammar;

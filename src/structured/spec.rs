@@ -1,8 +1,15 @@
 //! What a completion must look like.
 
+use super::GrammarError;
 use llguidance::api::TopLevelGrammar;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+/// Bytes of a schema, of choices or of functions, at most.
+const MAX_BYTES: usize = 256 << 10;
+/// Bytes of a Lark grammar, of a regular expression, or of all expressions in a schema, at most: the time to compile them
+/// grows with the square. Grammars of programming languages have a few thousand.
+const MAX_PATTERN_BYTES: usize = 16 << 10;
 
 /// What a completion must look like.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,15 +46,28 @@ impl ToolCalls {
 }
 
 impl GrammarSpec {
-    /// Bytes of text that have to be compiled.
-    pub(super) fn bytes(&self) -> usize {
+    /// Refuses what is larger than any use of it needs.
+    ///
+    /// # Errors
+    /// [`GrammarError::TooLarge`].
+    pub(super) fn check_size(&self) -> Result<(), GrammarError> {
+        let check = |what, bytes, max| match bytes <= max {
+            true => Ok(()),
+            false => Err(GrammarError::TooLarge { what, bytes, max }),
+        };
+        let check_schema = |what, schema: &Value| {
+            check(what, schema.to_string().len(), MAX_BYTES)?;
+            check("regular expressions in a schema", pattern_bytes(schema), MAX_PATTERN_BYTES)
+        };
         match self {
-            Self::JsonObject => 0,
-            Self::JsonSchema(schema) => schema.to_string().len(),
-            Self::Regex(text) | Self::Grammar(text) => text.len(),
-            Self::Choice(choices) => choices.iter().map(String::len).sum(),
+            Self::JsonObject => Ok(()),
+            Self::JsonSchema(schema) => check_schema("a schema", schema),
+            Self::Regex(text) => check("a regular expression", text.len(), MAX_PATTERN_BYTES),
+            Self::Grammar(text) => check("a grammar", text.len(), MAX_PATTERN_BYTES),
+            Self::Choice(choices) => check("choices", choices.iter().map(String::len).sum(), MAX_BYTES),
             Self::ToolCalls(calls) => {
-                calls.functions.iter().map(|(name, schema)| name.len() + schema.to_string().len()).sum()
+                let schemas = calls.functions.iter().map(|(_, schema)| schema.clone()).collect();
+                check_schema("schemas of functions", &Value::Array(schemas))
             }
         }
     }
@@ -60,7 +80,8 @@ impl GrammarSpec {
             Self::Choice(choices) => {
                 let quoted: Vec<String> =
                     choices.iter().map(|choice| Value::from(choice.as_str()).to_string()).collect();
-                TopLevelGrammar::from_lark(format!("start: {}", quoted.join(" | ")))
+                // One terminal: as alternatives of a rule, each would be a state of the parser.
+                TopLevelGrammar::from_lark(format!("start: CHOICE\nCHOICE: {}", quoted.join(" | ")))
             }
             Self::Grammar(lark) => TopLevelGrammar::from_lark(lark.clone()),
             Self::ToolCalls(calls) => TopLevelGrammar::from_lark(calls.lark()),
@@ -86,6 +107,23 @@ impl ToolCalls {
     }
 }
 
+/// Bytes of the regular expressions in a schema.
+fn pattern_bytes(schema: &Value) -> usize {
+    let of_key = |(key, value): (&String, &Value)| {
+        let own = match (key.as_str(), value) {
+            ("pattern", Value::String(pattern)) => pattern.len(),
+            ("patternProperties", Value::Object(patterns)) => patterns.keys().map(String::len).sum(),
+            _ => 0,
+        };
+        own + pattern_bytes(value)
+    };
+    match schema {
+        Value::Object(map) => map.iter().map(of_key).sum(),
+        Value::Array(items) => items.iter().map(pattern_bytes).sum(),
+        _ => 0,
+    }
+}
+
 /// JSON on one line, with the blanks that models have seen most: a small one would write blanks for ever.
 fn one_line(schema: Value) -> Value {
     let guidance = json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "});
@@ -96,5 +134,36 @@ fn one_line(schema: Value) -> Value {
         }
         Value::Bool(true) => Value::Object(Map::from_iter([("x-guidance".to_owned(), guidance)])),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_refused() {
+        let regex = |bytes: usize| GrammarSpec::Regex("a".repeat(bytes));
+        let schema = |schema| GrammarSpec::JsonSchema(schema);
+        let tool = |pattern: String| {
+            let functions = vec![("f".to_owned(), json!({"properties": {"a": {"pattern": pattern}}}))];
+            GrammarSpec::ToolCalls(ToolCalls { functions, parallel: false })
+        };
+        assert_eq!(regex(MAX_PATTERN_BYTES).check_size(), Ok(()));
+        assert_eq!(schema(json!({"enum": ["a".repeat(MAX_BYTES / 2)]})).check_size(), Ok(()));
+        assert_eq!(tool("a".into()).check_size(), Ok(()));
+        let long = "a".repeat(MAX_PATTERN_BYTES + 1);
+        let table = [
+            regex(MAX_PATTERN_BYTES + 1),
+            GrammarSpec::Grammar(long.clone()),
+            schema(json!({"items": [{"pattern": long}]})),
+            schema(json!({"patternProperties": {long.as_str(): {}}})),
+            schema(json!({"enum": ["a".repeat(MAX_BYTES)]})),
+            GrammarSpec::Choice(vec!["a".repeat(MAX_BYTES / 2); 3]),
+            tool(long.clone()),
+        ];
+        for spec in table {
+            assert!(matches!(spec.check_size(), Err(GrammarError::TooLarge { .. })));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! from its first token in every step, every token of the vocabulary a candidate.
 
 use bindery::backend::cpu::CpuBackend;
-use bindery::backend::{Backend, KvDtype, StepInput, StepLimits, WeightFormat};
+use bindery::backend::{Backend, KvDtype, StepInput, StepLimits, StepOutput, WeightFormat};
 use bindery::model::{Checkpoint, DummyWeights, Llama, LoadFormat};
 use bindery::sampling::{EarlyStopping, SamplingParams};
 use std::path::PathBuf;
@@ -42,8 +42,11 @@ impl PlainModel {
             max_logits_rows: 1,
             max_block_table_entries: num_blocks,
             max_block_copies: 0,
+            max_draws: 0,
+            max_adjustments: 0,
             batch_invariant: false,
             quantize_activations: false,
+            cascade_attention: true,
         };
         let kv = checkpoint.config().kv_layout(num_blocks, 16, KvDtype::F32);
         backend.prepare(model.program, kv, limits).expect("it fits");
@@ -55,8 +58,9 @@ impl PlainModel {
         let len = tokens.len() as u32;
         let positions: Vec<u32> = (0..len).collect();
         let blocks: Vec<u32> = (0..len.div_ceil(16)).collect();
-        let output = self.0.forward(&StepInput {
+        let input = StepInput {
             token_ids: tokens,
+            fed_tokens: &[],
             positions: &positions,
             slot_mapping: &positions,
             query_start_loc: &[0, len],
@@ -68,8 +72,12 @@ impl PlainModel {
             read_logits_rows: &[0],
             top_k_rows: &[],
             top_k: 0,
-        });
-        let logits = output.expect("the reference runs everything").logits;
+            draws: &[],
+            adjustments: &[],
+        };
+        let mut output = StepOutput::default();
+        self.0.forward(&input, &mut output).expect("the reference runs everything");
+        let logits = output.logits;
         let total = logits.iter().map(|&logit| f64::from(logit).exp()).sum::<f64>().ln();
         logits.iter().map(|&logit| f64::from(logit) - total).collect()
     }

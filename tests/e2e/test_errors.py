@@ -37,6 +37,15 @@ def test_prompts_that_cannot_be(client, streamed):
         client.chat.completions.create(model=MODEL, messages=[], stream=streamed)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_request_that_leaves_no_token(client, streamed):
+    # Nothing but the end of the sequence, and not yet.
+    extra = {"allowed_token_ids": [2], "min_tokens": 3}
+    with pytest.raises(openai.APIError, match="no token can be sampled") as caught:
+        list(client.completions.create(model=MODEL, prompt="Hi", max_tokens=4, stream=streamed, extra_body=extra))
+    assert caught.value.body["code"] == 400
+
+
 def test_a_body_that_is_too_large(client):
     with pytest.raises(openai.APIStatusError) as caught:
         client.completions.create(model=MODEL, prompt="a" * (2 << 20))

@@ -90,9 +90,8 @@ def test_prompts_go_to_the_replica_that_holds_their_prefix(replicas):
         log = re.sub(r"\x1b\[[0-9;]*m", "", "".join(router.log))
         credited = re.findall(r"credited_prefix_tokens=(\d+)", log)
         assert len([tokens for tokens in credited if int(tokens) >= 128]) >= 6
-        # One replica goes: what was its own is served by the other.
-        replicas[1].process.terminate()
-        replicas[1].process.wait(60)
+        # One replica crashes: what was its own is served by the other.
+        replicas[1].kill()
         for number in range(4):
             ask(router.url, f"{prefix} Once more, {number}.")
 

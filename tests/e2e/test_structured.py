@@ -158,12 +158,38 @@ def test_what_cannot_be_is_refused(client, extra, says):
     assert client.completions.create(model=MODEL, prompt="Hi", max_tokens=1).choices
 
 
-@pytest.mark.parametrize("regex", ["((a{1,1000}){1,1000}){1,1000}", "(a|b)*a(a|b){2000}", "(.*a){40}.*", "(x+x+)+y"])
-def test_expensive_expressions_hold_nobody_up(client, regex):
-    """They are served or refused, and either way at once."""
-    extra = {"structured_outputs": {"regex": regex}}
+def chain(length: int) -> str:
+    """A grammar whose every rule stands in the one before."""
+    rules = "".join(f'r{at}: r{at + 1} | "x"\n' for at in range(length))
+    return f'start: r0\n{rules}r{length}: "y"\n'
+
+
+def doubled(length: int) -> dict:
+    """A schema with 2 ** length ways to be followed."""
+    next_one = lambda at: {"$ref": f"#/$defs/a{at}"}
+    defs = {f"a{at}": {"anyOf": [next_one(at + 1), next_one(at + 1)]} for at in range(length)}
+    return {"$defs": {**defs, f"a{length}": {"type": "string"}}, **next_one(0)}
+
+
+@pytest.mark.parametrize("output", [
+    {"regex": "((a{1,1000}){1,1000}){1,1000}"},
+    {"regex": "(a|b)*a(a|b){2000}"},
+    {"regex": "(.*a){40}.*"},
+    {"regex": "(x+x+)+y"},
+    {"regex": "a?" * 8000},
+    {"regex": "a?" * 120_000},
+    {"grammar": chain(800)},
+    {"grammar": chain(8000)},
+    {"grammar": 'start: e\ne: e e | e "+" e | "a" | "(" e ")"'},
+    {"json": doubled(2000)},
+    {"json": {"type": "string", "pattern": "a?" * 60_000}},
+    {"choice": [f"c{at}" for at in range(30_000)]},
+], ids=lambda output: str(output)[:40])
+def test_expensive_ones_hold_nobody_up(client, output):
+    """They are served or refused, and either way soon."""
+    extra = {"structured_outputs": output}
     try:
         client.completions.create(model=MODEL, prompt="Hi", max_tokens=8, extra_body=extra, timeout=60)
     except openai.BadRequestError as refused:
-        assert "grammar" in refused.message
+        assert re.search("grammar|structured output|at most", refused.message)
     assert client.completions.create(model=MODEL, prompt="Hi", max_tokens=1).choices

@@ -130,14 +130,17 @@ static bool run_workgroup(bool backwards) {
 static inline void __syncthreads() { emulation::wait(emulation::Wait::Workgroup); }
 static inline void __syncwarp() { emulation::wait(emulation::Wait::Subgroup); }
 
-template <class T> static inline T __shfl_xor_sync(u32, T value, u32 mask) {
+template <class T> static inline T shuffle(T value, u32 from) {
     static_assert(sizeof(T) == 4, "shuffles are of words");
-    emulation::Invocation& self = emulation::invocations[threadIdx.x];
-    u32* shown = emulation::shown[self.phase ^= 1u];
+    u32* shown = emulation::shown[emulation::invocations[threadIdx.x].phase ^= 1u];
     memcpy(&shown[threadIdx.x], &value, 4);
     emulation::wait(emulation::Wait::Subgroup);
-    memcpy(&value, &shown[threadIdx.x ^ mask], 4);
+    memcpy(&value, &shown[from], 4);
     return value;
+}
+template <class T> static inline T __shfl_xor_sync(u32, T value, u32 mask) { return shuffle(value, threadIdx.x ^ mask); }
+template <class T> static inline T __shfl_sync(u32, T value, u32 lane) {
+    return shuffle(value, threadIdx.x / SUBGROUP * SUBGROUP + lane);
 }
 
 // -------------------------------------------------------------------------------------------------------------- arithmetic
@@ -220,13 +223,26 @@ static inline void multiply_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b
         return {__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u)};
     });
 }
-static inline void load_matrices(u32 (&out)[4], const void* row) {
+static inline const void* const* shown_rows(const void* row) {
     using namespace emulation;
     const void** shown = rows[invocations[threadIdx.x].phase ^= 1u];
     shown[threadIdx.x] = row;
     wait(Wait::Subgroup);
-    const u32 first = threadIdx.x / SUBGROUP * SUBGROUP, lane = threadIdx.x % SUBGROUP;
-    for (u32 i = 0; i < 4; i++) memcpy(&out[i], (const char*)shown[first + 8 * i + lane / 4] + 4 * (lane % 4), 4);
+    return shown + threadIdx.x / SUBGROUP * SUBGROUP;
+}
+static inline void load_matrices(u32 (&out)[4], const void* row) {
+    const void* const* rows = shown_rows(row);
+    const u32 lane = threadIdx.x % SUBGROUP;
+    for (u32 i = 0; i < 4; i++) memcpy(&out[i], (const char*)rows[8 * i + lane / 4] + 4 * (lane % 4), 4);
+}
+static inline void load_matrices_transposed(u32 (&out)[4], const void* row) {
+    const void* const* rows = shown_rows(row);
+    const u32 lane = threadIdx.x % SUBGROUP;
+    for (u32 i = 0; i < 4; i++) {
+        u16 pair[2];
+        for (u32 j = 0; j < 2; j++) memcpy(&pair[j], (const char*)rows[8 * i + lane % 4 * 2 + j] + 2 * (lane / 4), 2);
+        out[i] = pair[0] | (u32)pair[1] << 16;
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------------------ launch

@@ -47,4 +47,12 @@ __device__ __forceinline__ void load_matrices(u32 (&out)[4], const void* row) {
         : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
         : "l"(row) : "memory");
 }
+// The same, each matrix transposed.
+__device__ __forceinline__ void load_matrices_transposed(u32 (&out)[4], const void* row) {
+    asm volatile(
+        "{ .reg .u64 at; cvta.to.shared.u64 at, %4;"
+        " ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [at]; }"
+        : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+        : "l"(row) : "memory");
+}
 #endif

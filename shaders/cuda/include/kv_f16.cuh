@@ -15,3 +15,4 @@ __device__ __forceinline__ float4 unpack_quad(const KvOctet& w, u32 half) {
     const float2 a = unpack_halves(half ? w.z : w.x), b = unpack_halves(half ? w.w : w.y);
     return make_float4(a.x, a.y, b.x, b.y);
 }
+__device__ __forceinline__ float2 unpack_pair(KvPair w) { return unpack_halves(w); }

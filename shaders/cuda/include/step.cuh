@@ -19,6 +19,7 @@ constexpr u32 TOP_K_ROWS_AT = 14u;
 constexpr u32 NUM_DECODE_ITEMS = 15u;
 constexpr u32 NUM_PREFILL_ITEMS = 16u;
 constexpr u32 NUM_REDUCE_ITEMS = 17u;
+constexpr u32 QUERIES_AT = 20u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 constexpr u32 ROWS_TOKENS = 0u;
@@ -39,18 +40,29 @@ __device__ __forceinline__ uint2 block_copy(Step step, u32 i) {
 
 // One attention work item: some query tokens of one sequence over a range of its keys.
 constexpr u32 ITEM_WORDS = 6u;
-constexpr u32 NO_PARTIAL = 0xffffffffu;
 struct WorkItem {
-    u32 first_token; // index in the batch
-    u32 num_tokens;
+    u32 first_query; // index into the step's queries
+    u32 num_queries;
     u32 block_table; // first entry of the sequence's block table, an index into `step`
     u32 key_begin;   // keys [key_begin, key_end), before the causal bound
     u32 key_end;
-    u32 partial;     // row of the partial results to write, or NO_PARTIAL to write the output itself
+    u32 split;       // which of its queries' partial results it gives
 };
 __device__ __forceinline__ WorkItem work_item(Step step, u32 items_at, u32 i) {
     const u32 at = step[items_at] + i * ITEM_WORDS;
     return WorkItem{step[at], step[at + 1u], step[at + 2u], step[at + 3u], step[at + 4u], step[at + 5u]};
+}
+constexpr u32 QUERY_WORDS = 2u;
+constexpr u32 NO_PARTIAL = 0xffffffffu;
+struct Query {
+    u32 token;    // index in the batch
+    u32 partials; // row of its first partial result, or NO_PARTIAL: its only work item writes the output itself
+};
+// The item's query `i`; its last one for any i beyond.
+__device__ __forceinline__ Query query(Step step, const WorkItem& item, u32 i) {
+    const u32 last = item.num_queries - 1u;
+    const u32 at = step[QUERIES_AT] + (item.first_query + (i < last ? i : last)) * QUERY_WORDS;
+    return Query{step[at], step[at + 1u]};
 }
 // The block that holds key `key` of a sequence.
 __device__ __forceinline__ u32 block_of(Step step, u32 block_table, u32 key) {

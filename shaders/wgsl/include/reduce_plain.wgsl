@@ -6,6 +6,7 @@ struct Invocation {
 }
 var<workgroup> reduce_f32: array<f32, REDUCE_WG>;
 var<workgroup> reduce_u32: array<u32, REDUCE_WG>;
+var<workgroup> reduce_vec3: array<vec3<f32>, REDUCE_WG>;
 
 fn workgroup_sum(v: f32, inv: Invocation) -> f32 {
     workgroupBarrier();
@@ -36,4 +37,14 @@ fn workgroup_min_u32(v: u32, inv: Invocation) -> u32 {
     }
     workgroupBarrier();
     return reduce_u32[0];
+}
+fn workgroup_sum3(v: vec3<f32>, inv: Invocation) -> vec3<f32> {
+    workgroupBarrier();
+    reduce_vec3[inv.index] = v;
+    for (var half = REDUCE_WG / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (inv.index < half) { reduce_vec3[inv.index] = reduce_vec3[inv.index] + reduce_vec3[inv.index + half]; }
+    }
+    workgroupBarrier();
+    return reduce_vec3[0];
 }

@@ -1,6 +1,4 @@
-// The step's metadata: a header of counts and offsets, then the sections they point to. Written once per step.
-@group(0) @binding(0) var<storage, read> step: array<u32>;
-
+// The step's metadata, `step`: a header of counts and offsets, then the sections they point to. Written once per step.
 const NUM_TOKENS = 0u;
 const NUM_LOGITS_ROWS = 1u;
 const NUM_BLOCK_COPIES = 2u;
@@ -19,6 +17,11 @@ const TOP_K_ROWS_AT = 14u;
 const NUM_DECODE_ITEMS = 15u;
 const NUM_PREFILL_ITEMS = 16u;
 const NUM_REDUCE_ITEMS = 17u;
+const DRAWS_AT = 18u;
+const ADJUSTMENTS_AT = 19u;
+const QUERIES_AT = 20u;
+const NUM_FED_TOKENS = 21u;
+const FED_TOKENS_AT = 22u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 const ROWS_TOKENS = 0u;
@@ -30,22 +33,36 @@ fn position(token: u32) -> u32 { return step[step[POSITIONS_AT] + token]; }
 fn slot(token: u32) -> u32 { return step[step[SLOT_MAPPING_AT] + token]; }
 fn logits_index(row: u32) -> u32 { return step[step[LOGITS_INDICES_AT] + row]; }
 fn top_k_row(i: u32) -> u32 { return step[step[TOP_K_ROWS_AT] + i]; }
+// A token of the step before: where it goes among the token ids, and its row there, or its draw with DRAWN.
+const DRAWN = 0x80000000u;
+fn fed_token(i: u32) -> vec2<u32> { let at = step[FED_TOKENS_AT] + 2u * i; return vec2<u32>(step[at], step[at + 1u]); }
 fn block_copy(i: u32) -> vec2<u32> { let at = step[BLOCK_COPIES_AT] + 2u * i; return vec2<u32>(step[at], step[at + 1u]); }
 
-// One attention work item: some query tokens of one sequence over a range of its keys.
+// One attention work item: some query tokens over a range of keys that they have in common, those of one sequence or of
+// several whose block tables begin with the same blocks.
 const ITEM_WORDS = 6u;
-const NO_PARTIAL = 0xffffffffu;
 struct WorkItem {
-    first_token: u32, // index in the batch
-    num_tokens: u32,
-    block_table: u32, // first entry of the sequence's block table, an index into `step`
+    first_query: u32, // index into the step's queries
+    num_queries: u32,
+    block_table: u32, // first entry of a sequence's block table, an index into `step`
     key_begin: u32,   // keys [key_begin, key_end), before the causal bound
     key_end: u32,
-    partial: u32,     // row of the partial results to write, or NO_PARTIAL to write the output itself
+    split: u32,       // which of its queries' partial results it gives
 }
 fn work_item(items_at: u32, i: u32) -> WorkItem {
     let at = step[items_at] + i * ITEM_WORDS;
     return WorkItem(step[at], step[at + 1u], step[at + 2u], step[at + 3u], step[at + 4u], step[at + 5u]);
+}
+const QUERY_WORDS = 2u;
+const NO_PARTIAL = 0xffffffffu;
+struct Query {
+    token: u32,    // index in the batch
+    partials: u32, // row of its first partial result, or NO_PARTIAL: its only work item writes the output itself
+}
+// The item's query `i`; its last one for any i beyond.
+fn query(item: WorkItem, i: u32) -> Query {
+    let at = step[QUERIES_AT] + (item.first_query + min(i, item.num_queries - 1u)) * QUERY_WORDS;
+    return Query(step[at], step[at + 1u]);
 }
 // The block that holds key `key` of a sequence.
 fn block_of(block_table: u32, key: u32) -> u32 { return step[block_table + key / BLOCK_SIZE]; }

@@ -1,13 +1,11 @@
 //! The KV pool on the host.
 
-use half::f16;
-
 use super::kernels::KvPool;
-use crate::backend::{KvDtype, KvLayout};
+use crate::backend::KvLayout;
 
 /// K and V of every layer, each `[num_blocks][num_kv_heads][block_size][head_dim]`.
 ///
-/// Held as f32 whatever the dtype, but every value is rounded to the dtype when it is written.
+/// Held as f32 whatever the dtype, but every row is rounded to the dtype when it is written.
 #[derive(Debug)]
 pub struct KvStore {
     layout: KvLayout,
@@ -16,15 +14,40 @@ pub struct KvStore {
 
 #[derive(Debug, Clone)]
 struct Layer {
-    k: Vec<f32>,
-    v: Vec<f32>,
+    k: Rows,
+    v: Rows,
+}
+
+/// Rounded rows with their scales, in the order of the pool.
+#[derive(Debug, Clone)]
+struct Rows {
+    values: Vec<f32>,
+    scales: Vec<f32>,
+}
+
+impl Rows {
+    /// Rounds consecutive rows, the first of which becomes row `first`.
+    fn write(&mut self, layout: &KvLayout, first: usize, from: &[f32]) {
+        let head_dim = layout.head_dim as usize;
+        let to = self.values[first * head_dim..].chunks_exact_mut(head_dim).zip(&mut self.scales[first..]);
+        for (from, (to, scale)) in from.chunks_exact(head_dim).zip(to) {
+            *scale = layout.dtype.round_row(from, to);
+        }
+    }
+
+    fn copy_within(&mut self, layout: &KvLayout, from: std::ops::Range<usize>, to: usize) {
+        let head_dim = layout.head_dim as usize;
+        self.values.copy_within(from.start * head_dim..from.end * head_dim, to * head_dim);
+        self.scales.copy_within(from, to);
+    }
 }
 
 impl KvStore {
     /// A pool of zeros.
     pub fn new(layout: KvLayout) -> Self {
-        let elements = (layout.layer_bytes() / layout.dtype.bytes()) as usize;
-        let layer = Layer { k: vec![0.0; elements], v: vec![0.0; elements] };
+        let elements = layout.layer_elements();
+        let rows = Rows { values: vec![0.0; elements], scales: vec![0.0; elements / layout.head_dim as usize] };
+        let layer = Layer { k: rows.clone(), v: rows };
         Self { layout, layers: vec![layer; layout.num_layers as usize] }
     }
 
@@ -35,7 +58,8 @@ impl KvStore {
 
     /// Bytes of host memory that the pool takes.
     pub fn allocated_bytes(&self) -> u64 {
-        self.layers.iter().map(|layer| 4 * (layer.k.len() + layer.v.len()) as u64).sum()
+        let rows = self.layers.iter().flat_map(|layer| [&layer.k, &layer.v]);
+        rows.map(|rows| 4 * (rows.values.len() + rows.scales.len()) as u64).sum()
     }
 
     /// Replaces one layer's whole pool.
@@ -43,15 +67,16 @@ impl KvStore {
     /// # Panics
     /// If `k` or `v` has not the pool's size.
     pub fn write_layer(&mut self, layer: usize, k: &[f32], v: &[f32]) {
+        let elements = self.layout.layer_elements();
+        assert_eq!((k.len(), v.len()), (elements, elements), "elements of a layer's K and V pool");
         let to = &mut self.layers[layer];
-        assert_eq!((k.len(), v.len()), (to.k.len(), to.v.len()), "elements of a layer's K and V pool");
-        round_into(self.layout.dtype, k, &mut to.k);
-        round_into(self.layout.dtype, v, &mut to.v);
+        to.k.write(&self.layout, 0, k);
+        to.v.write(&self.layout, 0, v);
     }
 
     /// One layer's K and V.
     pub fn read_layer(&self, layer: usize) -> (&[f32], &[f32]) {
-        (&self.layers[layer].k, &self.layers[layer].v)
+        (&self.layers[layer].k.values, &self.layers[layer].v.values)
     }
 
     /// One layer as the attention reads it.
@@ -67,41 +92,45 @@ impl KvStore {
         let (block, offset) = (slot as usize / block_size, slot as usize % block_size);
         let layer = &mut self.layers[layer];
         for head in 0..self.layout.num_kv_heads as usize {
-            let to = ((block * self.layout.num_kv_heads as usize + head) * block_size + offset) * head_dim;
+            let row = (block * self.layout.num_kv_heads as usize + head) * block_size + offset;
             let from = head * head_dim..(head + 1) * head_dim;
-            round_into(self.layout.dtype, &k[from.clone()], &mut layer.k[to..to + head_dim]);
-            round_into(self.layout.dtype, &v[from], &mut layer.v[to..to + head_dim]);
+            layer.k.write(&self.layout, row, &k[from.clone()]);
+            layer.v.write(&self.layout, row, &v[from]);
         }
     }
 
     /// One block of every layer in the pool's dtype: K, then V.
     pub fn read_block(&self, block: u32) -> Vec<u8> {
-        let pools = self.layers.iter().flat_map(|layer| [&layer.k, &layer.v]);
-        let values = pools.flat_map(|pool| &pool[self.elements_of(block)]);
-        match self.layout.dtype {
-            KvDtype::F32 => values.flat_map(|value| value.to_le_bytes()).collect(),
-            KvDtype::F16 => values.flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+        let mut bytes = Vec::with_capacity(self.layout.block_bytes() as usize);
+        let head_dim = self.layout.head_dim as usize;
+        for rows in self.layers.iter().flat_map(|layer| [&layer.k, &layer.v]) {
+            for page in self.rows_of(block).step_by(self.layout.block_size as usize) {
+                let page = page..page + self.layout.block_size as usize;
+                let values = &rows.values[page.start * head_dim..page.end * head_dim];
+                self.layout.dtype.encode_page(values, &rows.scales[page], &mut bytes);
+            }
         }
+        bytes
     }
 
     /// Replaces one block of every layer, in the shape of [`KvStore::read_block`].
     pub fn write_block(&mut self, block: u32, bytes: &[u8]) {
-        let at = self.elements_of(block);
-        let dtype = self.layout.dtype;
-        let pools = self.layers.iter_mut().flat_map(|layer| [&mut layer.k, &mut layer.v]);
-        for (pool, bytes) in pools.zip(bytes.chunks_exact(at.len() * dtype.bytes() as usize)) {
-            for (value, bytes) in pool[at.clone()].iter_mut().zip(bytes.chunks_exact(dtype.bytes() as usize)) {
-                *value = match dtype {
-                    KvDtype::F32 => bytemuck::pod_read_unaligned(bytes),
-                    KvDtype::F16 => bytemuck::pod_read_unaligned::<f16>(bytes).to_f32(),
-                };
+        let mut pages = bytes.chunks_exact(self.layout.page_bytes() as usize);
+        let head_dim = self.layout.head_dim as usize;
+        let of_block = self.rows_of(block);
+        for rows in self.layers.iter_mut().flat_map(|layer| [&mut layer.k, &mut layer.v]) {
+            for page in of_block.clone().step_by(self.layout.block_size as usize) {
+                let page = page..page + self.layout.block_size as usize;
+                let values = &mut rows.values[page.start * head_dim..page.end * head_dim];
+                let bytes = pages.next().expect("bytes of a whole block");
+                self.layout.dtype.decode_page(bytes, values, &mut rows.scales[page]);
             }
         }
     }
 
-    fn elements_of(&self, block: u32) -> std::ops::Range<usize> {
-        let elements = (self.layout.num_kv_heads * self.layout.block_size * self.layout.head_dim) as usize;
-        block as usize * elements..(block as usize + 1) * elements
+    fn rows_of(&self, block: u32) -> std::ops::Range<usize> {
+        let rows = (self.layout.num_kv_heads * self.layout.block_size) as usize;
+        block as usize * rows..(block as usize + 1) * rows
     }
 
     /// Copies whole blocks in every layer; no `dst` may be a `src`, so the order does not matter.
@@ -114,22 +143,10 @@ impl KvStore {
             assert!(copies[..i].iter().all(|&(_, other)| other != dst), "block {dst} is copied to twice in one step");
         }
         for &(src, dst) in copies {
-            let (src, dst) = (self.elements_of(src), self.elements_of(dst).start);
+            let (src, dst) = (self.rows_of(src), self.rows_of(dst).start);
             for layer in &mut self.layers {
-                layer.k.copy_within(src.clone(), dst);
-                layer.v.copy_within(src.clone(), dst);
-            }
-        }
-    }
-}
-
-/// Rounds to nearest, ties to even, after a clamp to the finite range of the dtype; NaN stays NaN.
-fn round_into(dtype: KvDtype, from: &[f32], to: &mut [f32]) {
-    match dtype {
-        KvDtype::F32 => to.copy_from_slice(from),
-        KvDtype::F16 => {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = f16::from_f32(from.clamp(-65504.0, 65504.0)).to_f32();
+                layer.k.copy_within(&self.layout, src.clone(), dst);
+                layer.v.copy_within(&self.layout, src.clone(), dst);
             }
         }
     }
@@ -138,6 +155,7 @@ fn round_into(dtype: KvDtype, from: &[f32], to: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::KvDtype;
 
     fn store(dtype: KvDtype) -> KvStore {
         KvStore::new(KvLayout { num_layers: 2, num_blocks: 3, block_size: 2, num_kv_heads: 2, head_dim: 2, dtype })
@@ -156,12 +174,19 @@ mod tests {
     }
 
     #[test]
-    fn f16_rounds_and_clamps() {
-        let mut store = store(KvDtype::F16);
-        store.write_slot(0, 0, &[1e6, -1e6, 1.0 + 1.0 / 4096.0, f32::NAN], &[0.0; 4]);
+    fn a_row_of_bytes_has_its_own_scale() {
+        let mut store = store(KvDtype::Int8);
+        store.write_slot(0, 1, &[127.0, 1.4, 12.7, 0.1], &[0.0; 4]);
         let (k, _) = store.read_layer(0);
-        assert_eq!((k[0], k[1], k[4]), (65504.0, -65504.0, 1.0));
-        assert!(k[5].is_nan());
+        assert_eq!(k[2..4], [127.0, 1.0]);
+        assert!((k[6] - 12.7).abs() < 0.01 && (k[7] - 0.1).abs() < 0.001, "{k:?}");
+        let block = store.read_block(0);
+        assert_eq!(block.len() as u64, store.layout().block_bytes());
+        let before = store.read_layer(0).0.to_vec();
+        store.write_block(2, &block);
+        assert_eq!(store.read_layer(0).0[16..], before[..8]);
+        store.write_block(0, &block);
+        assert_eq!(store.read_layer(0).0[..8], before[..8]);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The reference backend: it defines what every kernel computes, and is as plain as it can be.
 //!
 //! Activations are f32, every sum is f64, the KV pool is rounded to its dtype. One thread, no device. The maths of each
-//! kernel stands in [`kernels`]; this file only finds the operands. Good for tests and for small models, not for speed.
+//! kernel stands in [`kernels`] and [`draw`]; this file only finds the operands. Good for tests and for small models, not for speed.
 
+pub mod draw;
 pub mod kernels;
 mod kv_store;
 mod ops;
 
 use kv_store::KvStore;
+use std::collections::VecDeque;
 
 use super::{
     ActId, Backend, BackendError, DeviceMemory, HostWeight, KvLayout, Program, Rows, StepInput, StepLimits, StepOutput,
@@ -19,6 +21,12 @@ use super::{
 pub struct CpuBackend {
     weights: Vec<CpuWeight>,
     model: Option<Model>,
+    /// Of the last step, those fed by the one before in place.
+    token_ids: Vec<u32>,
+    /// Of the last step.
+    last: StepOutput,
+    /// Steps that have not been collected.
+    done: VecDeque<StepOutput>,
 }
 
 /// A weight in the formats of its file.
@@ -135,16 +143,25 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
         let model = self.model.as_mut().expect("prepare() comes first");
         let layout = *model.kv.layout();
         input.check(layout.num_blocks, layout.block_size, &model.limits);
+        self.last.feed(input, &mut self.token_ids);
+        let input = &StepInput { token_ids: &self.token_ids, ..*input };
         model.kv.copy_blocks(input.block_copies);
         for index in 0..model.program.ops.len() {
             let op = model.program.ops[index];
             model.run(&op, &self.weights, input);
         }
-        Ok(model.output(input))
+        model.output(input, &mut self.last);
+        self.done.push_back(self.last.clone());
+        Ok(())
+    }
+
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
+        *output = self.done.pop_front().expect("submit() comes before collect()");
+        Ok(())
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {

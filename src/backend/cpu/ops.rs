@@ -1,6 +1,6 @@
 //! The ops of a program: each finds its operands, checks their shapes and calls its kernel.
 
-use super::{CpuWeight, Model, kernels};
+use super::{CpuWeight, Model, draw, kernels};
 use crate::backend::{ActId, Op, RopePairing, Rows, StepInput, StepOutput, WeightId};
 
 impl Model {
@@ -23,17 +23,17 @@ impl Model {
         }
     }
 
-    /// The argmax of every logits row, and the rows and likeliest tokens that the step asks for.
-    pub(super) fn output(&self, input: &StepInput<'_>) -> StepOutput {
-        let Some(logits) = self.program.logits else { return StepOutput::default() };
+    /// The argmax of every logits row, and the rows, likeliest tokens and draws that the step asks for.
+    pub(super) fn output(&self, input: &StepInput<'_>, output: &mut StepOutput) {
+        output.clear();
+        let Some(logits) = self.program.logits else { return };
         assert_eq!(self.rows_kind(logits), Rows::Logits, "rows of the logits");
         let vocab = self.cols(logits);
-        let rows: Vec<&[f32]> = self.live(logits, input).chunks_exact(vocab).collect();
-        StepOutput {
-            argmax: rows.iter().map(|row| kernels::argmax(row)).collect(),
-            logits: input.read_logits_rows.iter().flat_map(|&row| rows[row as usize]).copied().collect(),
-            top_k: input.top_k_rows.iter().flat_map(|&row| kernels::top_k(rows[row as usize], input.top_k)).collect(),
-        }
+        let row = |row: u32| &self.activations[logits.0 as usize][row as usize * vocab..][..vocab];
+        output.argmax.extend((0..input.logits_indices.len() as u32).map(|index| kernels::argmax(row(index))));
+        input.read_logits_rows.iter().for_each(|&index| output.logits.extend_from_slice(row(index)));
+        output.top_k.extend(input.top_k_rows.iter().flat_map(|&index| kernels::top_k(row(index), input.top_k)));
+        output.drawn.extend(input.draws.iter().map(|token| draw::draw(row(token.row), token, input.adjustments)));
     }
 
     fn cols(&self, activation: ActId) -> usize {

@@ -3,6 +3,7 @@
 use super::super::{BackendError, DeviceMemory};
 use super::cubin_cache::{self, CubinCache};
 use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch};
+use super::events::Events;
 use super::kernel::Kernel;
 use super::library::{self, CudaSummary, check};
 use super::nvrtc;
@@ -12,6 +13,7 @@ use cudarc::driver::sys;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 /// An open CUDA device; several backends may share one, and with it the compiled kernels.
 pub struct CudaDevice {
@@ -22,6 +24,7 @@ pub struct CudaDevice {
     architecture: String,
     compiler: String,
     cache: CubinCache,
+    opened: Instant,
     state: Mutex<State>,
 }
 
@@ -74,6 +77,7 @@ impl CudaDevice {
             architecture,
             compiler: format!("nvrtc {nvrtc_major}.{nvrtc_minor} {}", nvrtc::OPTIONS.join(" ")),
             cache: CubinCache::of_user(),
+            opened: Instant::now(),
             state: Mutex::new(State { kernels: HashMap::new(), loaded: Vec::new(), graphs: Vec::new(), staging }),
             summary,
         }))
@@ -249,6 +253,20 @@ impl Driver for CudaDevice {
     fn launch(&self, launch: &Launch<'_>) -> Result<(), BackendError> {
         let state = self.enter()?;
         self.start(&state, launch)
+    }
+
+    fn launch_timed(&self, launches: &[Launch<'_>]) -> Result<Option<Vec<(u64, u64)>>, BackendError> {
+        let state = self.enter()?;
+        let mut events = Events::new();
+        // Events count from each other only, and in f32: the host's clock says when the first of a step was.
+        let began = self.opened.elapsed().as_nanos() as u64;
+        events.record(self.stream)?;
+        for launch in launches {
+            self.start(&state, launch)?;
+            events.record(self.stream)?;
+        }
+        self.wait()?;
+        Ok(Some(events.since_first()?.windows(2).map(|pair| (began + pair[0], began + pair[1])).collect()))
     }
 
     fn capture(&self, launches: &[Launch<'_>]) -> Result<Option<GraphId>, BackendError> {

@@ -84,6 +84,16 @@ pub trait Driver: Send + Sync {
     /// [`BackendError::Device`]
     fn launch(&self, launch: &Launch<'_>) -> Result<(), BackendError>;
 
+    /// Runs launches, and tells when each began and ended: nanoseconds since an arbitrary moment that is always the same.
+    /// `None` where the device does not tell.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`]
+    fn launch_timed(&self, launches: &[Launch<'_>]) -> Result<Option<Vec<(u64, u64)>>, BackendError> {
+        launches.iter().try_for_each(|launch| self.launch(launch))?;
+        Ok(None)
+    }
+
     /// Captures launches, to be repeated in one call by [`replay`](Self::replay); none of them runs yet. Each kernel must
     /// have been launched before. `None` where the driver does not capture.
     ///

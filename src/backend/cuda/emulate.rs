@@ -35,6 +35,7 @@ pub struct EmulatedDevice {
     compiler: String,
     compiler_version: String,
     folder: PathBuf,
+    compute_capability: u32,
     state: Mutex<State>,
 }
 
@@ -60,11 +61,19 @@ struct OwnedLaunch {
 }
 
 impl EmulatedDevice {
-    /// A device that keeps compiled kernels in `folder`.
+    /// A device that keeps compiled kernels in `folder`, and says that it has tensor cores.
     ///
     /// # Errors
     /// [`BackendError::NoDevice`] without a C++ compiler.
     pub fn open(folder: &Path) -> Result<Arc<Self>, BackendError> {
+        Self::open_as(folder, 80)
+    }
+
+    /// The same with this compute capability, times ten.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_as(folder: &Path, compute_capability: u32) -> Result<Arc<Self>, BackendError> {
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
         let compiler_version = match Command::new(&compiler).arg("--version").output() {
             Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -76,7 +85,8 @@ impl EmulatedDevice {
         };
         let failed = |error| BackendError::NoDevice(format!("{}: {error}", folder.display()));
         std::fs::create_dir_all(folder).map_err(failed)?;
-        Ok(Arc::new(Self { compiler, compiler_version, folder: folder.to_owned(), state: Mutex::default() }))
+        let folder = folder.to_owned();
+        Ok(Arc::new(Self { compiler, compiler_version, folder, compute_capability, state: Mutex::default() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -191,7 +201,8 @@ impl Driver for EmulatedDevice {
     }
 
     fn traits(&self) -> DeviceTraits {
-        DeviceTraits { compute_capability: 75, multiprocessors: 1, max_shared_bytes: 48 << 10 }
+        let compute_capability = self.compute_capability;
+        DeviceTraits { compute_capability, multiprocessors: 1, max_shared_bytes: 48 << 10 }
     }
 
     fn alloc(&self, what: &str, bytes: u64) -> Result<u64, BackendError> {

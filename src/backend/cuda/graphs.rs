@@ -71,11 +71,6 @@ impl Graphs {
         }
     }
 
-    /// How many graphs there are.
-    pub(super) fn captured(&self) -> usize {
-        self.by_size.values().filter(|(graph, _)| graph.is_some()).count()
-    }
-
     fn launch(&self, plan: &Plan, counts: &StepCounts) -> Result<(), BackendError> {
         plan.launches(counts).iter().try_for_each(|launch| self.driver.launch(launch))
     }
@@ -138,8 +133,11 @@ mod tests {
         max_logits_rows: 90,
         max_block_table_entries: 1000,
         max_block_copies: 90,
+        max_draws: 90,
+        max_adjustments: 90,
         batch_invariant: false,
         quantize_activations: false,
+        cascade_attention: true,
     };
 
     #[test]

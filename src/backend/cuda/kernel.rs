@@ -15,6 +15,7 @@ mod matmul;
 mod tests;
 mod variants;
 
+pub use attention::DecodeKernel;
 pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce, attention_tiling};
 pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, LOGITS_CHUNK, TopKChunksParams, TopKRowsParams, argmax_chunks, argmax_rows,
@@ -52,7 +53,7 @@ macro_rules! params {
     };
 }
 
-pub(self) use {cuda, params};
+use {cuda, params};
 
 /// The most that a kernel may need of a device; the test of the compiled kernels holds the compiler's figures against it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,9 @@ pub struct ResourceLimits {
 
 /// Workgroup memory that a kernel may declare on any device, in bytes; more has to be asked for.
 pub(super) const WORKGROUP_BYTES: u32 = 48 << 10;
+
+/// The least compute capability that has the products of the kernels on tensor cores, times ten.
+const TENSOR_CAPABILITY: u32 = 80;
 
 /// A kernel, ready to be compiled.
 #[derive(Debug, Clone)]
@@ -83,6 +87,8 @@ pub struct Kernel {
     pub params_bytes: u32,
     /// What it may need.
     pub limits: ResourceLimits,
+    /// The least compute capability that has what it needs, times ten.
+    pub compute_capability: u32,
     fields: &'static [(&'static str, &'static str)],
     constants: String,
     files: Vec<&'static str>,
@@ -108,6 +114,7 @@ impl Kernel {
             buffers: buffers + 1,
             params_bytes: 0,
             limits: ResourceLimits { registers: 64, workgroup_bytes: 1024, spill_bytes: 0 },
+            compute_capability: 75,
             fields: &[],
             constants: String::new(),
             files: COMMON.into_iter().chain([file]).collect(),
@@ -131,9 +138,15 @@ impl Kernel {
         self
     }
 
-    /// More than the usual registers, or workgroup memory.
+    /// More than the usual registers, or workgroup memory. Of so many the compiler spills a few, where that lets more
+    /// workgroups run side by side.
     fn limits(mut self, registers: u32, workgroup_bytes: u32) -> Self {
-        self.limits = ResourceLimits { registers, workgroup_bytes, spill_bytes: 0 };
+        self.limits = ResourceLimits { registers, workgroup_bytes, spill_bytes: 32 };
+        self
+    }
+
+    fn requires(mut self, compute_capability: u32) -> Self {
+        self.compute_capability = compute_capability;
         self
     }
 
@@ -160,6 +173,7 @@ impl Kernel {
             .include(match layout.dtype {
                 KvDtype::F16 => cuda!("include/kv_f16.cuh"),
                 KvDtype::F32 => cuda!("include/kv_f32.cuh"),
+                KvDtype::Int8 => unreachable!("refused before any kernel is built"),
             })
     }
 

@@ -12,6 +12,7 @@ mod cubin_cache;
 mod device;
 mod driver;
 mod emulate;
+mod events;
 mod graphs;
 mod kernel;
 mod library;
@@ -23,18 +24,22 @@ mod weights;
 pub use device::CudaDevice;
 pub use driver::{DeviceTraits, Driver, GraphId, KernelId, Launch};
 pub use emulate::EmulatedDevice;
-pub use kernel::{Kernel, ResourceLimits, kernel_variants};
+pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
-use super::step_words::{self, AttentionTiling, StepWords};
-use super::{ActId, Backend, BackendError, DeviceMemory, HostWeight, KvDtype, KvLayout, Program, Rows, StepInput};
-use super::{MAX_TOP_K, StepLimits, StepOutput, WeightId};
+use super::cpu::draw;
+use super::step_words::{self, AttentionTiling, StepCounts, StepWords};
+use super::{
+    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvDtype, KvLayout, MAX_TOP_K,
+    ProfileClock, Program, Rows, StepInput, StepLimits, StepOutput, WeightId,
+};
 use driver::Buffer;
 use graphs::Graphs;
-use half::f16;
 use kernel::{LOGITS_CHUNK, attention_tiling};
 use plan::{Buffers, Plan, Planner};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 use weights::CudaWeight;
 
 /// A [`Backend`] on a CUDA device.
@@ -43,7 +48,16 @@ pub struct CudaBackend {
     weights: Vec<CudaWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
+    /// Of the last step, those fed by the one before in place.
+    token_ids: Vec<u32>,
+    /// Of the last step.
+    last: StepOutput,
+    /// Steps that have not been collected.
+    done: VecDeque<StepOutput>,
     allocated_bytes: u64,
+    decode: DecodeKernel,
+    /// The times of the last step, if they are wanted.
+    profile: Option<ForwardProfile>,
 }
 
 struct Prepared {
@@ -59,12 +73,24 @@ struct Prepared {
 impl CudaBackend {
     /// A backend with no weights on an open device.
     pub fn new(driver: Arc<dyn Driver>) -> Self {
-        Self { driver, weights: Vec::new(), prepared: None, words: StepWords::default(), allocated_bytes: 0 }
+        Self {
+            driver,
+            weights: Vec::new(),
+            prepared: None,
+            words: StepWords::default(),
+            token_ids: Vec::new(),
+            last: StepOutput::default(),
+            done: VecDeque::new(),
+            allocated_bytes: 0,
+            decode: DecodeKernel::default(),
+            profile: None,
+        }
     }
 
-    /// How many sizes of steps have been captured as graphs.
-    pub fn captured_graphs(&self) -> usize {
-        self.prepared.as_ref().map_or(0, |prepared| prepared.graphs.captured())
+    /// The same with another kernel for the attention of decodes, to measure them against each other.
+    pub fn with_decode_kernel(mut self, decode: DecodeKernel) -> Self {
+        self.decode = decode;
+        self
     }
 
     fn prepared(&self) -> &Prepared {
@@ -121,27 +147,17 @@ impl CudaBackend {
     fn read_pool(&self, buffer: &Buffer) -> Result<Vec<f32>, BackendError> {
         let kv = self.prepared().kv;
         let bytes = self.driver.read(&[buffer.range(0, kv.layer_bytes())])?;
-        Ok(match kv.dtype {
-            KvDtype::F32 => bytemuck::pod_collect_to_vec(&bytes),
-            KvDtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        })
+        Ok(kv.decode_layer(&bytes))
     }
 
     fn write_pool(&self, buffer: &Buffer, values: &[f32]) -> Result<(), BackendError> {
-        match self.prepared().kv.dtype {
-            KvDtype::F32 => buffer.write(0, bytemuck::cast_slice(values)),
-            KvDtype::F16 => {
-                // clamp() keeps NaN, which the tests use as poison.
-                let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(v.clamp(-65504.0, 65504.0))).collect();
-                buffer.write(0, bytemuck::cast_slice(&halves))
-            }
-        }
+        buffer.write(0, &self.prepared().kv.encode_layer(values))
     }
 
     /// Where the blocks stand in the pools: address and bytes, in the order of [`Backend::read_blocks`].
     fn block_ranges(&self, blocks: &[u32]) -> Vec<(u64, u64)> {
         let Prepared { kv, buffers, .. } = self.prepared();
-        let bytes = kv.layer_bytes() / u64::from(kv.num_blocks);
+        let bytes = kv.layer_block_bytes();
         assert!(blocks.iter().all(|&block| block < kv.num_blocks), "block id beyond the pool");
         let pools = || buffers.k_pool.iter().zip(&buffers.v_pool).flat_map(|(k, v)| [k, v]);
         blocks.iter().flat_map(|&block| pools().map(move |pool| pool.range(u64::from(block) * bytes, bytes))).collect()
@@ -149,27 +165,55 @@ impl CudaBackend {
 }
 
 impl Prepared {
-    /// What comes back of a step: token ids, the likeliest tokens, whole rows of logits.
-    fn read_back(&self, driver: &dyn Driver, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
+    /// Runs a step's launches, and says what each took.
+    fn run_timed(&self, driver: &dyn Driver, counts: &StepCounts) -> Result<Vec<DispatchTime>, BackendError> {
+        let names = self.plan.names(counts);
+        let times = driver.launch_timed(&self.plan.launches(counts))?.unwrap_or_else(|| vec![(0, 0); names.len()]);
+        let dispatch = |(kernel, (begin_ns, end_ns))| DispatchTime { kernel, begin_ns, end_ns };
+        Ok(names.into_iter().zip(times).map(dispatch).collect())
+    }
+
+    /// What comes back of a step: token ids, the likeliest tokens, whole rows of logits. The rows that tokens are drawn from
+    /// come back whole as well, and the reference draws: these kernels have no twin yet.
+    fn read_back(
+        &self,
+        driver: &dyn Driver,
+        input: &StepInput<'_>,
+        output: &mut StepOutput,
+    ) -> Result<(), BackendError> {
         let rows = input.logits_indices.len();
+        let start = Instant::now();
         let Some(logits) = self.program.logits.filter(|_| rows > 0) else {
             driver.synchronize()?;
-            return Ok(StepOutput::default());
+            output.waited = start.elapsed();
+            return Ok(());
         };
         let row_bytes = 4 * u64::from(self.program.activations[logits.0 as usize].cols);
         let logits = &self.buffers.activations[logits.0 as usize];
+        let row = |row: u32| logits.range(u64::from(row) * row_bytes, row_bytes);
         let top_k_bytes = 8 * input.top_k_rows.len() * input.top_k as usize;
+        let mut draw_rows: Vec<u32> = input.draws.iter().map(|draw| draw.row).collect();
+        draw_rows.sort_unstable();
+        draw_rows.dedup();
         let mut ranges = vec![self.buffers.ids.range(0, 4 * rows as u64)];
         ranges.push(self.buffers.scores.range(0, top_k_bytes as u64));
-        ranges.extend(input.read_logits_rows.iter().map(|&row| logits.range(u64::from(row) * row_bytes, row_bytes)));
+        ranges.extend(input.read_logits_rows.iter().map(|&index| row(index)));
+        ranges.extend(draw_rows.iter().map(|&index| row(index)));
         let bytes = driver.read(&ranges)?;
+        output.waited = start.elapsed();
         let (ids, rest) = bytes.split_at(4 * rows);
-        let (top_k, logits) = rest.split_at(top_k_bytes);
-        Ok(StepOutput {
-            argmax: bytemuck::pod_collect_to_vec(ids),
-            logits: bytemuck::pod_collect_to_vec(logits),
-            top_k: bytemuck::pod_collect_to_vec(top_k),
-        })
+        let (top_k, rest) = rest.split_at(top_k_bytes);
+        let (whole, drawn_from) = rest.split_at(input.read_logits_rows.len() * row_bytes as usize);
+        output.argmax = bytemuck::pod_collect_to_vec(ids);
+        output.top_k = bytemuck::pod_collect_to_vec(top_k);
+        output.logits = bytemuck::pod_collect_to_vec(whole);
+        let drawn_from: Vec<f32> = bytemuck::pod_collect_to_vec(drawn_from);
+        let vocab = row_bytes as usize / 4;
+        output.drawn.extend(input.draws.iter().map(|token| {
+            let at = draw_rows.binary_search(&token.row).expect("it is one of them");
+            draw::draw(&drawn_from[at * vocab..][..vocab], token, input.adjustments)
+        }));
+        Ok(())
     }
 }
 
@@ -192,7 +236,17 @@ impl Backend for CudaBackend {
                 kv.block_size, kv.head_dim
             )));
         }
-        let tiling = attention_tiling(&program.attention, kv.dtype, limits.batch_invariant);
+        if kv.dtype == KvDtype::Int8 {
+            return Err(BackendError::Unsupported(
+                "the CUDA kernels have no KV pool of int8: use --kv-cache-dtype f16".to_owned(),
+            ));
+        }
+        let tiling = attention_tiling(
+            &program.attention,
+            kv.dtype,
+            self.driver.traits().compute_capability,
+            limits.batch_invariant,
+        );
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         buffers.rope.write(0, bytemuck::cast_slice(&rope))?;
@@ -201,6 +255,7 @@ impl Backend for CudaBackend {
             program: &program,
             kv: &kv,
             tiling,
+            decode: self.decode,
             batch_invariant: limits.batch_invariant,
             weights: &self.weights,
             buffers: &buffers,
@@ -212,17 +267,31 @@ impl Backend for CudaBackend {
         self.driver.synchronize()
     }
 
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
-        let prepared = self.prepared.as_mut().expect("prepare() comes before forward()");
+    /// Waits for the step at once.
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
+        self.last.feed(input, &mut self.token_ids);
+        let input = &StepInput { token_ids: &self.token_ids, ..*input };
+        let prepared = self.prepared.as_mut().expect("prepare() comes before submit()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
         let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
         if rope_rows > 0 {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
-        self.words.build(input, &prepared.tiling);
+        self.words.build(input, prepared.kv.block_size, &prepared.tiling);
         prepared.buffers.step.write(0, bytemuck::cast_slice(&self.words.words))?;
-        prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?;
-        prepared.read_back(&*self.driver, input)
+        match &mut self.profile {
+            None => prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?,
+            Some(profile) => profile.dispatches = prepared.run_timed(&*self.driver, &self.words.counts)?,
+        }
+        self.last.clear();
+        prepared.read_back(&*self.driver, input, &mut self.last)?;
+        self.done.push_back(self.last.clone());
+        Ok(())
+    }
+
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
+        *output = self.done.pop_front().expect("submit() comes before collect()");
+        Ok(())
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {
@@ -260,6 +329,16 @@ impl Backend for CudaBackend {
             rest = after;
         }
         Ok(())
+    }
+
+    /// Steps are launched kernel by kernel then: a graph does not tell its kernels' times.
+    fn start_profiling(&mut self) -> Result<ProfileClock, BackendError> {
+        self.profile.get_or_insert_default();
+        Ok(if self.driver.launch_timed(&[])?.is_some() { ProfileClock::InPass } else { ProfileClock::None })
+    }
+
+    fn take_profile(&mut self) -> Option<ForwardProfile> {
+        self.profile.as_mut().map(std::mem::take)
     }
 
     fn memory(&self) -> DeviceMemory {

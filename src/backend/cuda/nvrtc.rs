@@ -12,6 +12,8 @@ pub(super) const OPTIONS: [&str; 3] = ["--std=c++17", "--device-as-default-execu
 pub struct Compiled {
     /// Machine code (CUBIN), or PTX ending in a zero where NVRTC is older than the device.
     pub image: Vec<u8>,
+    /// The PTX that it was assembled from, ending in a zero.
+    pub ptx: Vec<u8>,
     /// What the compiler said: registers, workgroup memory, spills, warnings.
     pub log: String,
 }
@@ -92,6 +94,9 @@ fn compile_program(program: sys::nvrtcProgram, name: &str, architecture: &str) -
     if outcome.is_err() {
         return Err(BackendError::Device(format!("kernel {name} does not compile for {architecture}:\n{log}")));
     }
+    // SAFETY: as above.
+    let ptx: Vec<u8> =
+        check("PTX", unsafe { result::get_ptx(program) })?.into_iter().map(|c: c_char| c as u8).collect();
     let image = if architecture.starts_with("sm_") {
         let mut bytes = 0;
         // SAFETY: as above; NVRTC writes the size, and then that many bytes.
@@ -102,11 +107,9 @@ fn compile_program(program: sys::nvrtcProgram, name: &str, architecture: &str) -
             image
         }
     } else {
-        // SAFETY: as above.
-        let ptx = check("PTX", unsafe { result::get_ptx(program) })?;
-        ptx.into_iter().map(|c| c as u8).collect()
+        ptx.clone()
     };
-    Ok(Compiled { image, log })
+    Ok(Compiled { image, ptx, log })
 }
 
 fn text_of(log: &[c_char]) -> String {

@@ -4,7 +4,7 @@
 use super::super::step_words::{AttentionTiling, StepCounts, header};
 use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
 use super::driver::{Buffer, Driver, KernelId, Launch};
-use super::kernel::{self, Kernel, MatMulKernel};
+use super::kernel::{self, DecodeKernel, Kernel, MatMulKernel};
 use super::weights::CudaWeight;
 use std::sync::Arc;
 
@@ -66,6 +66,7 @@ impl Grid {
 struct Choice {
     /// Most rows of the step that it is for.
     max_rows: u32,
+    name: &'static str,
     kernel: KernelId,
     params: Vec<u8>,
     grid: Grid,
@@ -107,12 +108,17 @@ impl Plan {
     /// The launches of a step with these counts. Counts may be larger than the step's: kernels hold their place in the grid
     /// against the header.
     pub(super) fn launches(&self, counts: &StepCounts) -> Vec<Launch<'_>> {
-        self.nodes.iter().filter_map(|node| node.launch(counts)).collect()
+        self.nodes.iter().filter_map(|node| node.launch(counts)).map(|(_, launch)| launch).collect()
+    }
+
+    /// The names of their kernels.
+    pub(super) fn names(&self, counts: &StepCounts) -> Vec<&'static str> {
+        self.nodes.iter().filter_map(|node| node.launch(counts)).map(|(name, _)| name).collect()
     }
 }
 
 impl Node {
-    fn launch(&self, counts: &StepCounts) -> Option<Launch<'_>> {
+    fn launch(&self, counts: &StepCounts) -> Option<(&'static str, Launch<'_>)> {
         let rows = match self.rows {
             Rows::Tokens => counts.tokens,
             Rows::Logits => counts.logits_rows,
@@ -124,7 +130,7 @@ impl Node {
         let choice = choice.expect("the last choice is for any number of rows");
         let grid = choice.grid.size(rows, counts);
         let launch = Launch { kernel: choice.kernel, grid, buffers: &self.buffers, params: &choice.params };
-        (grid.0 > 0 && grid.1 > 0).then_some(launch)
+        (grid.0 > 0 && grid.1 > 0).then_some((choice.name, launch))
     }
 }
 
@@ -134,6 +140,7 @@ pub(super) struct Planner<'a> {
     pub(super) program: &'a Program,
     pub(super) kv: &'a KvLayout,
     pub(super) tiling: AttentionTiling,
+    pub(super) decode: DecodeKernel,
     /// See [`super::super::StepLimits::batch_invariant`].
     pub(super) batch_invariant: bool,
     pub(super) weights: &'a [CudaWeight],
@@ -225,7 +232,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Choice, BackendError> {
         let params = bytemuck::bytes_of(params).to_vec();
         assert_eq!(params.len(), kernel.params_bytes as usize, "kernel {}: bytes of parameters", kernel.name);
-        Ok(Choice { max_rows, kernel: self.driver.load(kernel)?, params, grid })
+        Ok(Choice { max_rows, name: kernel.name, kernel: self.driver.load(kernel)?, params, grid })
     }
 
     /// Adds a node; `buffers` follow the step's, in the order of the kernels' arguments.
@@ -286,12 +293,16 @@ impl<'a> Planner<'a> {
         let rows = self.rows(out);
         for part in &self.weight(weight).parts {
             let mut choices = Vec::new();
-            for (max_rows, choice) in MatMulKernel::choices(self.batch_invariant) {
+            for (max_rows, choice) in
+                MatMulKernel::choices(part.format, self.compute_capability(), self.batch_invariant)
+            {
                 let kernel = choice.kernel(part.format);
                 let groups = (part.rows as u32).div_ceil(choice.group_cols());
                 let grid = match choice {
                     MatMulKernel::Vector { .. } => Grid::Fixed { x: groups },
-                    MatMulKernel::Tiled => Grid::Columns { x: groups, each: choice.group_rows() },
+                    MatMulKernel::Tensor { .. } | MatMulKernel::Tiled => {
+                        Grid::Columns { x: groups, each: choice.group_rows() }
+                    }
                 };
                 let params = kernel::MatMulParams {
                     blocks: self.cols(x) / 32,
@@ -315,6 +326,10 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    fn compute_capability(&self) -> u32 {
+        self.driver.traits().compute_capability
+    }
+
     fn attention(&mut self, layer: u32, q: ActId, out: ActId) -> Result<(), BackendError> {
         let shape = self.program.attention;
         let groups = shape.num_heads / self.tiling.heads_per_group;
@@ -322,12 +337,12 @@ impl<'a> Planner<'a> {
         let [q, out] = [q, out].map(|id| self.activation(id));
         let partials = [&self.buffers.partial_out, &self.buffers.partial_stats].map(Buffer::address);
 
-        let kernel = kernel::attention_decode(&shape, self.kv, &self.tiling);
+        let kernel = kernel::attention_decode(self.decode, &shape, self.kv, &self.tiling);
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::DECODE_ITEMS_AT as u32 };
         let buffers = [q, k, v, out, partials[0], partials[1]];
         self.single(&kernel, Rows::Tokens, Grid::DecodeItems { y: groups }, &params, &buffers)?;
 
-        let kernel = kernel::attention_prefill(&shape, self.kv, &self.tiling);
+        let kernel = kernel::attention_prefill(&shape, self.kv, &self.tiling, self.compute_capability());
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
         self.single(&kernel, Rows::Tokens, Grid::PrefillItems { y: groups }, &params, &[q, k, v, out])?;
 

@@ -209,13 +209,10 @@ fn attention(
         .iter()
         .map(|&(context, query)| u64::from(query) * u64::from(context) + u64::from(query) * u64::from(query + 1) / 2)
         .sum();
-    let key_bytes = u64::from(heads.num_kv_heads * heads.head_dim) * selection.kv_dtype.bytes();
+    let key_bytes = u64::from(heads.num_kv_heads) * selection.kv_dtype.row_bytes(heads.head_dim);
     let bytes = 2 * keys * key_bytes + 2 * 4 * new_tokens * u64::from(width);
     let copies = if op == "decode" { copies_for(2 * keys * key_bytes, selection.cache_bytes) } else { 1 };
-    let dtype = match selection.kv_dtype {
-        KvDtype::F16 => "f16",
-        KvDtype::F32 => "f32",
-    };
+    let dtype = selection.kv_dtype.name();
     let step = BenchStep { label, bytes, flops: 4 * pairs * u64::from(width), data };
     let parts = Parts {
         op,

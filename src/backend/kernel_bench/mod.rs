@@ -11,7 +11,9 @@ pub use cases::{Selection, programs};
 pub use shapes::ModelShape;
 
 use super::kernel_cases::{SplitMix64, StepData};
-use super::{ActId, Backend, BackendError, HostWeight, KvLayout, ProfileClock, Program, StepLimits};
+use super::{
+    ActId, Backend, BackendError, DeviceMemory, HostWeight, KvLayout, ProfileClock, Program, StepLimits, StepOutput,
+};
 use std::time::Instant;
 
 /// A program of one op, and the steps to run it with.
@@ -25,9 +27,9 @@ pub struct BenchProgram {
     /// The steps.
     pub steps: Vec<BenchStep>,
     /// Bytes of the largest buffer that a backend must bind at once, weights apart (those may be split).
-    pub largest_buffer_bytes: u64,
+    largest_buffer_bytes: u64,
     /// Bytes that all buffers take.
-    pub total_bytes: u64,
+    total_bytes: u64,
     /// How often the program has the op.
     copies: u32,
     weights: Vec<BenchWeight>,
@@ -71,6 +73,12 @@ impl BenchProgram {
         format!("{}/{} {}", self.model, self.op, self.what)
     }
 
+    /// Whether a device has room for it, with a tenth to spare.
+    pub fn fits(&self, memory: &DeviceMemory) -> bool {
+        self.largest_buffer_bytes <= memory.max_buffer_bytes
+            && memory.total_bytes.is_none_or(|total| self.total_bytes <= total / 10 * 9)
+    }
+
     /// Puts the program on a new backend: weights, KV pool, inputs.
     ///
     /// # Errors
@@ -110,18 +118,15 @@ impl BenchProgram {
         }
     }
 
-    /// Noise in every block of the pool.
+    /// Noise in every block of the pool, in each the same.
     fn fill_kv(&self, backend: &mut dyn Backend, random: &mut SplitMix64) -> Result<(), BackendError> {
         if !self.program.ops.iter().any(|op| matches!(op, super::Op::PagedAttention { .. })) {
             return Ok(());
         }
         let chunk_blocks = ((CHUNK_BYTES / self.kv.block_bytes()).max(1) as u32).min(self.kv.num_blocks);
-        let mut bytes = vec![0; (u64::from(chunk_blocks) * self.kv.block_bytes()) as usize];
-        let format = match self.kv.dtype {
-            super::KvDtype::F32 => super::WeightFormat::F32,
-            super::KvDtype::F16 => super::WeightFormat::F16,
-        };
-        super::fill_with_noise(format, 1.0, random, &mut bytes);
+        let elements = self.kv.block_bytes() / self.kv.page_bytes() * self.kv.page_elements() as u64;
+        let block = self.kv.encode_layer(&random.values(elements as usize, 1.0));
+        let bytes = block.repeat(chunk_blocks as usize);
         for first in (0..self.kv.num_blocks).step_by(chunk_blocks as usize) {
             let blocks: Vec<u32> = (first..self.kv.num_blocks.min(first + chunk_blocks)).collect();
             backend.write_blocks(&blocks, &bytes[..blocks.len() * self.kv.block_bytes() as usize])?;
@@ -142,7 +147,7 @@ impl BenchProgram {
         backend: &mut dyn Backend,
     ) -> Result<StepTime, BackendError> {
         let began = Instant::now();
-        backend.forward(&step.data.input())?;
+        backend.forward(&step.data.input(), &mut StepOutput::default())?;
         let host_s = began.elapsed().as_secs_f64();
         let dispatches = backend.take_profile().map(|profile| profile.dispatches).unwrap_or_default();
         let mut kernels = Vec::new();

@@ -79,7 +79,7 @@ impl<'a> RowOps<'a> {
         let op = |_| Some(Op::RopeAndCache { layer: 0, qkv: IN, q: OUT, pairing: RopePairing::Halves });
         let entries = (Self::most_rows(self.selection) * heads.head_dim / 2) as usize;
         let table = RopeTable { cos: vec![0.8; entries], sin: vec![0.6; entries] };
-        let kv_bytes = 2 * u64::from(kv) * self.pool.dtype.bytes();
+        let kv_bytes = 2 * u64::from(heads.num_kv_heads) * self.pool.dtype.row_bytes(heads.head_dim);
         let steps = self.steps(bytes(2 * q + 2 * kv) + kv_bytes, 3 * u64::from(q + kv), false);
         parts.program(self.shape, op, table, None, steps)
     }

@@ -1,8 +1,9 @@
-//! Cases of the paged attention: decodes of ragged lengths, chunked prefills, and both in one step.
+//! Cases of the paged attention: decodes of ragged lengths, chunked prefills, and both in one step; sequences that begin
+//! with the same blocks.
 
 use super::step_data::{poisoned_pool, scatter};
-use super::{CaseData, CaseStep, KernelCase, OUT, SeqPlan, SplitMix64, StepData, X, dtype_name, kv_layout, tokens_by};
-use crate::backend::KvDtype::{F16, F32};
+use super::{BLOCK_SIZE, CaseData, CaseStep, KernelCase, OUT, SeqPlan, SplitMix64, StepData, X, kv_layout, tokens_by};
+use crate::backend::KvDtype::{F16, F32, Int8};
 use crate::backend::{AttentionShape, KvDtype, Op, Program, RopeTable};
 
 /// Lengths of decoded sequences: the edges of blocks, and of partitions of 32, 256 and 512 tokens.
@@ -18,13 +19,15 @@ struct Plan {
     steps: Vec<Vec<usize>>,
     /// Standard deviation of q.
     q_deviation: f32,
+    /// Tokens, a multiple of the block size, that all sequences whose context is as long have in the same blocks.
+    common_start: u32,
 }
 
 pub(super) fn cases() -> Vec<KernelCase> {
     let mut cases = Vec::new();
     let all = decode(&RAGGED);
     let few = decode(&[33, 257, 15, 16, 1]);
-    let decodes: [(Heads, &Plan, bool); 11] = [
+    let decodes: [(Heads, &Plan, bool); 15] = [
         ((9, 3, 64, F16), &all, false),
         ((9, 3, 64, F32), &few, true),
         ((9, 3, 256, F32), &few, false),
@@ -36,6 +39,10 @@ pub(super) fn cases() -> Vec<KernelCase> {
         ((40, 40, 96, F16), &few, false),
         ((40, 40, 128, F32), &few, false),
         ((6, 6, 48, F16), &few, true),
+        ((9, 3, 64, Int8), &all, true),
+        ((32, 8, 128, Int8), &few, false),
+        ((4, 1, 80, Int8), &few, true),
+        ((4, 1, 256, Int8), &few, false),
     ];
     for (heads, plan, quick) in decodes {
         cases.push(case("decode", heads, plan.clone(), 1e-5).quick_if(quick));
@@ -45,7 +52,7 @@ pub(super) fn cases() -> Vec<KernelCase> {
     cases.push(case("decode, peaked", (9, 3, 64, F32), peaked.clone(), 2e-4).quick_if(true));
 
     let (mixed, short) = (mixed(), chunk());
-    let prefills: [(Heads, &Plan, bool); 10] = [
+    let prefills: [(Heads, &Plan, bool); 14] = [
         ((9, 3, 64, F16), &mixed, false),
         ((9, 3, 64, F32), &short, true),
         ((32, 8, 128, F32), &mixed, false),
@@ -57,11 +64,29 @@ pub(super) fn cases() -> Vec<KernelCase> {
         ((8, 2, 256, F16), &short, true),
         ((2, 1, 256, F32), &short, true),
         ((6, 6, 48, F32), &mixed, false),
+        ((9, 3, 64, Int8), &mixed, true),
+        ((32, 8, 128, Int8), &short, false),
+        ((4, 1, 80, Int8), &short, true),
+        ((8, 2, 256, Int8), &short, true),
     ];
     for (heads, plan, quick) in prefills {
         cases.push(case("prefill", heads, plan.clone(), 1e-5).quick_if(quick));
     }
     cases.push(case("prefill, peaked", (9, 3, 64, F32), Plan { q_deviation: 30.0, ..short }, 2e-4));
+
+    let shared = shared();
+    let shared_heads: [(Heads, bool); 6] = [
+        ((9, 3, 64, F16), true),
+        ((9, 3, 64, Int8), true),
+        ((4, 1, 80, F32), true),
+        ((32, 8, 128, F16), false),
+        ((8, 2, 256, F16), false),
+        ((6, 6, 48, F32), false),
+    ];
+    for (heads, quick) in shared_heads {
+        cases.push(case("common start", heads, shared.clone(), 1e-5).quick_if(quick));
+    }
+    cases.push(case("common start, peaked", (9, 3, 64, F32), Plan { q_deviation: 30.0, ..shared }, 2e-4));
     cases
 }
 
@@ -69,33 +94,48 @@ pub(super) fn cases() -> Vec<KernelCase> {
 fn decode(seq_lens: &[u32]) -> Plan {
     let lens: Vec<(u32, u32)> = seq_lens.iter().map(|len| (len - 1, 1)).collect();
     let longest = (0..lens.len()).max_by_key(|&seq| lens[seq]).expect("a sequence");
-    Plan { steps: vec![(0..lens.len()).collect(), vec![0], vec![longest]], lens, q_deviation: 2.0 }
+    Plan { steps: vec![(0..lens.len()).collect(), vec![0], vec![longest]], lens, q_deviation: 2.0, common_start: 0 }
 }
 
 /// Whole prompts, chunks that begin and end inside blocks, and decodes, in one step; then some of them alone.
 fn mixed() -> Plan {
     let lens =
         vec![(600, 1), (0, 70), (33, 17), (15, 1), (16, 16), (250, 41), (0, 1), (37, 2), (0, 16), (255, 3), (511, 33)];
-    Plan { steps: vec![(0..lens.len()).collect(), vec![1], vec![5, 0], vec![7, 2, 3]], lens, q_deviation: 2.0 }
+    let steps = vec![(0..lens.len()).collect(), vec![1], vec![5, 0], vec![7, 2, 3]];
+    Plan { steps, lens, q_deviation: 2.0, common_start: 0 }
 }
 
 /// The same in small.
 fn chunk() -> Plan {
     let lens = vec![(5, 13), (40, 1), (0, 33), (0, 1), (31, 2), (100, 17)];
-    Plan { steps: vec![(0..lens.len()).collect(), vec![2], vec![5, 1]], lens, q_deviation: 2.0 }
+    Plan { steps: vec![(0..lens.len()).collect(), vec![2], vec![5, 1]], lens, q_deviation: 2.0, common_start: 0 }
+}
+
+/// Seven decodes that share 33 blocks, one of them right behind these, with a chunk that shares them too, and others that
+/// do not; then few enough of the seven that backends would read them apart; then all of them alone.
+fn shared() -> Plan {
+    let lens = vec![(700, 1), (40, 1), (528, 1), (1100, 1), (0, 20), (529, 1), (544, 1), (900, 1), (600, 5), (784, 1)];
+    let steps = vec![(0..lens.len()).collect(), vec![3, 1, 0, 2], vec![9, 7, 6, 5, 3, 2, 0]];
+    Plan { steps, lens, q_deviation: 2.0, common_start: 528 }
 }
 
 fn case(what: &str, heads: Heads, plan: Plan, tolerance: f64) -> KernelCase {
     let (num_heads, num_kv_heads, head_dim, dtype) = heads;
-    let name = format!("{what}/{num_heads}:{num_kv_heads}x{head_dim}/{}", dtype_name(dtype));
+    let name = format!("{what}/{num_heads}:{num_kv_heads}x{head_dim}/{}", dtype.name());
     let scale = 1.0 / (head_dim as f32).sqrt();
     let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale };
-    KernelCase::new("paged_attention", name, tolerance, move |rng: &mut SplitMix64| data(rng, shape, dtype, &plan))
+    let build = move |rng: &mut SplitMix64| data(rng, shape, dtype, &plan);
+    KernelCase::new("paged_attention", name, tolerance, build).with_kv(dtype)
 }
 
 /// Two layers; the first is NaN throughout, the second holds the sequences, and NaN elsewhere.
 fn data(rng: &mut SplitMix64, heads: AttentionShape, dtype: KvDtype, plan: &Plan) -> CaseData {
-    let (seqs, num_blocks) = scatter(rng, &plan.lens);
+    let (mut seqs, num_blocks) = scatter(rng, &plan.lens);
+    let common = (plan.common_start / BLOCK_SIZE) as usize;
+    let start = seqs[0].table[..common].to_vec();
+    for seq in seqs.iter_mut().filter(|seq| seq.context_len >= plan.common_start) {
+        seq.table[..common].copy_from_slice(&start);
+    }
     let kv = kv_layout(&heads, 2, num_blocks, dtype);
     let width = heads.num_heads * heads.head_dim;
     let program = Program {

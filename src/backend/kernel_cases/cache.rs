@@ -2,9 +2,9 @@
 
 use super::step_data::{poisoned_pool, scatter};
 use super::{
-    BLOCK_SIZE, CaseData, CaseStep, KernelCase, OUT, SeqPlan, SplitMix64, StepData, X, dtype_name, kv_layout,
-    rope_table, tokens_by,
+    BLOCK_SIZE, CaseData, CaseStep, KernelCase, OUT, SeqPlan, SplitMix64, StepData, X, kv_layout, rope_table, tokens_by,
 };
+use crate::backend::cpu::kernels;
 use crate::backend::{AttentionShape, KvDtype, Op, Program, RopePairing, RopeTable};
 
 pub(super) fn cases() -> Vec<KernelCase> {
@@ -14,22 +14,27 @@ pub(super) fn cases() -> Vec<KernelCase> {
     {
         let heads = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 1.0 };
         for (pairing, pairing_name) in [(RopePairing::Halves, "halves"), (RopePairing::Interleaved, "interleaved")] {
-            for dtype in [KvDtype::F32, KvDtype::F16] {
-                let name = format!("{num_heads}:{num_kv_heads}x{head_dim}/{pairing_name}/{}", dtype_name(dtype));
+            for dtype in KvDtype::ALL {
+                let name = format!("{num_heads}:{num_kv_heads}x{head_dim}/{pairing_name}/{}", dtype.name());
                 let build = move |rng: &mut SplitMix64| rope_data(rng, heads, pairing, dtype);
                 let case = KernelCase::new("rope_and_cache", name, 1e-5, build).with_kv(dtype);
                 cases.push(case.quick_if(num_heads < 10 && head_dim < 100));
             }
         }
     }
-    for dtype in [KvDtype::F32, KvDtype::F16] {
+    for dtype in KvDtype::ALL {
         for (num_kv_heads, head_dim) in [(3, 64), (1, 80)] {
             let heads = AttentionShape { num_heads: num_kv_heads, num_kv_heads, head_dim, scale: 1.0 };
-            let name = format!("{num_kv_heads}x{head_dim}/{}", dtype_name(dtype));
+            let name = format!("{num_kv_heads}x{head_dim}/{}", dtype.name());
             let build = move |rng: &mut SplitMix64| copy_data(rng, heads, dtype);
-            cases.push(KernelCase::new("block_copies", name.clone(), 0.0, build).quick_if(true));
+            cases.push(
+                KernelCase { kv_dtype: dtype, ..KernelCase::new("block_copies", name.clone(), 0.0, build) }
+                    .quick_if(true),
+            );
             let build = move |rng: &mut SplitMix64| swap_data(rng, heads, dtype);
-            cases.push(KernelCase::new("swap_blocks", name, 0.0, build).quick_if(true));
+            cases.push(
+                KernelCase { kv_dtype: dtype, ..KernelCase::new("swap_blocks", name, 0.0, build) }.quick_if(true),
+            );
         }
     }
     cases
@@ -54,9 +59,40 @@ fn rope_data(rng: &mut SplitMix64, heads: AttentionShape, pairing: RopePairing, 
         // Values beyond the range of f16, in the last v head of token 0.
         let end = qkv_len as usize;
         (qkv[end - 1], qkv[end - v_len as usize]) = (1e6, -7e4);
+        if dtype == KvDtype::Int8 {
+            for (row, &position) in qkv.chunks_exact_mut(qkv_len as usize).zip(&data.positions) {
+                settle(&mut row[q_len as usize..], &heads, &program.rope, position, pairing);
+            }
+        }
         CaseStep { compare_kv: true, ..CaseStep::new(data).input(X, qkv).output(OUT) }
     });
     CaseData { weights: Vec::new(), program, kv: kv_layout(&heads, 2, num_blocks, dtype), steps: steps.into() }
+}
+
+/// Moves the k and v heads of one token away from the edges between two steps of int8, so that a last-bit difference in
+/// f32 rounds no other way: the largest element becomes 127 steps of a scale that is a half, the others come 0.4 steps
+/// near to a whole number of them. `kv` is `[2 num_kv_heads][head_dim]`, k before its rotation.
+fn settle(kv: &mut [f32], heads: &AttentionShape, rope: &RopeTable, position: u32, pairing: RopePairing) {
+    let head_dim = heads.head_dim as usize;
+    let angles = position as usize * head_dim / 2..(position as usize + 1) * head_dim / 2;
+    let (cos, sin) = (&rope.cos[angles.clone()], &rope.sin[angles]);
+    let back: Vec<f32> = sin.iter().map(|sin| -sin).collect();
+    for (head, row) in kv.chunks_exact_mut(head_dim).enumerate() {
+        let is_k = head < heads.num_kv_heads as usize;
+        if is_k {
+            kernels::rope(row, cos, sin, pairing);
+        }
+        let scale = KvDtype::Int8.round_row(row, &mut vec![0.0; head_dim]);
+        let largest = (0..head_dim).max_by(|&a, &b| row[a].abs().total_cmp(&row[b].abs())).expect("an element");
+        for x in row.iter_mut() {
+            let steps = (*x / scale).round();
+            *x = scale * (steps + 0.8 * (*x / scale - steps));
+        }
+        row[largest] = row[largest].signum() * 127.0 * scale;
+        if is_k {
+            kernels::rope(row, cos, &back, pairing);
+        }
+    }
 }
 
 /// Copies between random blocks (more than one dispatch may copy together), one source twice; then a step with none.

@@ -47,9 +47,10 @@ pub(super) fn cases() -> Vec<KernelCase> {
     for ops in EACH {
         for (format, name) in FORMATS {
             // Gates and ups share groups of interleaved rows, and tiles, in all ways.
-            for (cols, rows) in [(96, 74), (64, 16)] {
+            for (cols, rows) in [(96, 72), (64, 16)] {
                 let build = move |rng: &mut SplitMix64| data(rng, ops, cols, &[(format, rows)], &TOKENS);
-                let quick = rows == 74 && matches!(format, F16 | Q8_0 | Q4_1);
+                // One format: software adapters take long to compile what has many sums and barriers.
+                let quick = rows == 72 && format == Q4_1;
                 cases.push(case(ops, format!("{name}/{rows}x{cols}"), cols, build).quick_if(quick));
             }
             // The shapes of a small model.

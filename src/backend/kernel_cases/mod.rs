@@ -10,8 +10,9 @@
 //! | kernel | tolerance | because |
 //! |---|---|---|
 //! | copies, argmax, row selection | 0 | nothing is computed |
-//! | embed | 1e-6 | `d * q + m` may be one fused operation or two |
+//! | embed, feed_tokens | 1e-6 | `d * q + m` may be one fused operation or two |
 //! | likeliest tokens | 0, their log probabilities 1e-5 | f32 sums of the vocabulary, `exp` and `log` |
+//! | draw | 1e-4 between the uniform number and those that give the token | f32 sums of the vocabulary, rounded at borders |
 //! | rms_norm, silu_mul, rope | 1e-5 | f32 sums of a few thousand terms, `exp` and `inverseSqrt` to a few ulp |
 //! | matmul | 1e-5 * max(1, sqrt(cols / 256)) | rounding errors of f32 sums grow like a random walk |
 //! | norm_matmul | twice matmul's | rms_norm's errors and then its own |
@@ -19,7 +20,9 @@
 //! | paged_attention | 1e-5 | `exp` is good to `3 + 2 abs(x)` ulp in WGSL, sums of up to 5000 weights |
 //! | paged_attention, peaked | 2e-4 | scores of order 100 carry errors of 1e-5, which `exp` makes relative ones |
 //! | values in an f16 pool | 1e-3 | one ulp of f16: a last-bit difference in f32 may round the other way |
+//! | values in an int8 pool | 1e-5 | as those in an f32 pool: inputs are chosen so that no value lies between two steps |
 //! | the tiny model | 1e-4, 2e-3 with an f16 pool | the above through two layers |
+//! | the tiny model with an int8 pool | 1e-1 | a value that rounds the other way is a step of 1/40 off, and moves all others of the next layer |
 //!
 //! Where a backend's products round their inputs to f16 ([`ProductInputs`]), cases with products have a second tolerance:
 //! 4e-3 for matmul (conversions may truncate, so up to 2^-10 of each factor, in sums of order 2), and as many times that as
@@ -32,6 +35,8 @@
 mod attention;
 mod cache;
 mod dense;
+mod draw;
+mod feed;
 mod fused;
 mod matmul;
 mod rng;
@@ -65,6 +70,8 @@ pub struct KernelCase {
     pub f16_tolerance: Option<f64>,
     /// Lets the backend round activations to int8; no case does by itself.
     pub quantize_activations: bool,
+    /// Element type of the KV pool; not every backend has each.
+    pub kv_dtype: KvDtype,
     /// In the quick subset: a few small cases per kernel.
     pub quick: bool,
     /// Needs some hundred MiB on host and device.
@@ -87,9 +94,18 @@ impl KernelCase {
     ) -> Self {
         let name = format!("{kernel}/{name}");
         let (kv_tolerance, build) = (tolerance, Box::new(build));
-        let quantize_activations = false;
-        let (quick, large) = (false, false);
-        Self { name, kernel, tolerance, kv_tolerance, f16_tolerance: None, quantize_activations, quick, large, build }
+        Self {
+            name,
+            kernel,
+            tolerance,
+            kv_tolerance,
+            f16_tolerance: None,
+            quantize_activations: false,
+            kv_dtype: KvDtype::F32,
+            quick: false,
+            large: false,
+            build,
+        }
     }
 
     /// A case with products.
@@ -113,8 +129,9 @@ impl KernelCase {
         self
     }
 
-    /// With an f16 pool, values read from it may differ by an ulp.
+    /// Over a pool of this type; values read from one of f16 may differ by an ulp.
     fn with_kv(mut self, dtype: KvDtype) -> Self {
+        self.kv_dtype = dtype;
         if dtype == KvDtype::F16 {
             self.kv_tolerance = 1e-3;
         }
@@ -128,10 +145,19 @@ impl KernelCase {
 
 /// Every case, kernel by kernel, the simple kernels first.
 pub fn all_cases() -> Vec<KernelCase> {
-    [dense::cases(), matmul::cases(), fused::cases(), cache::cases(), attention::cases(), tiny_model::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        dense::cases(),
+        draw::cases(),
+        feed::cases(),
+        matmul::cases(),
+        fused::cases(),
+        cache::cases(),
+        attention::cases(),
+        tiny_model::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The weights, program and steps of a case.
@@ -251,11 +277,3 @@ const FORMATS: [(WeightFormat, &str); 6] = [
     (WeightFormat::Q4_0, "q4_0"),
     (WeightFormat::Q4_1, "q4_1"),
 ];
-
-/// `f16` or `f32`.
-const fn dtype_name(dtype: KvDtype) -> &'static str {
-    match dtype {
-        KvDtype::F32 => "f32",
-        KvDtype::F16 => "f16",
-    }
-}

@@ -1,7 +1,8 @@
 //! Runs a case on a backend and on the reference, and compares.
 
-use super::{CaseData, CaseStep, KernelCase};
+use super::{CaseData, CaseStep, KernelCase, StepData};
 use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::draw::Kept;
 use crate::backend::{ActId, Backend, BackendError, Rows, StepLimits, StepOutput};
 
 /// How a backend did on a case.
@@ -50,6 +51,7 @@ pub fn run_case(
         };
         comparison.argmax(&label, &got.step, &want.step, &logits, tolerance);
         comparison.top_k(&label, &got.step, &want.step, step.data.top_k, tolerance);
+        comparison.draws(&label, &got.step, &want.step, &logits, &step.data, tolerance);
     }
     Ok(comparison.report)
 }
@@ -61,7 +63,7 @@ fn set_up(data: &CaseData, limits: StepLimits, backend: &mut dyn Backend) -> Res
         assert_eq!(id.0 as usize, index, "weights are numbered as they come");
     }
     backend.prepare(data.program.clone(), data.kv, limits)?;
-    let poison = vec![f32::NAN; (data.kv.layer_bytes() / data.kv.dtype.bytes()) as usize];
+    let poison = vec![f32::NAN; data.kv.layer_elements()];
     (0..data.kv.num_layers as usize).try_for_each(|layer| backend.write_kv(layer, &poison, &poison))
 }
 
@@ -104,7 +106,8 @@ fn run_step(
     let (from, to): (Vec<u32>, Vec<u32>) = step.swaps.iter().copied().unzip();
     let swapped = backend.read_blocks(&from)?;
     backend.write_blocks(&to, &swapped)?;
-    let output = backend.forward(&step.data.input())?;
+    let mut output = StepOutput::default();
+    backend.forward(&step.data.input(), &mut output)?;
 
     let mut values = Vec::new();
     for &id in &step.outputs {
@@ -209,6 +212,37 @@ impl Comparison {
         self.values(&format!("{label}, likeliest tokens"), &tokens(got), &tokens(want), k as usize, 0.0);
         let label = format!("{label}, log probabilities");
         self.values(&label, &logprobs(got), &logprobs(want), k as usize, tolerance);
+    }
+
+    /// Compares what was drawn: another token passes where the uniform number is within the tolerance of those that give
+    /// it.
+    fn draws(
+        &mut self,
+        label: &str,
+        got: &StepOutput,
+        want: &StepOutput,
+        logits: &[f32],
+        data: &StepData,
+        tolerance: f64,
+    ) {
+        if got.drawn.len() != want.drawn.len() {
+            let worst = || format!("{label}: {} tokens drawn instead of {}", got.drawn.len(), want.drawn.len());
+            return self.error(f64::INFINITY, f64::INFINITY, tolerance, worst);
+        }
+        let vocab = logits.len() / want.argmax.len().max(1);
+        for (i, (&got, &want)) in got.drawn.iter().zip(&want.drawn).enumerate() {
+            if got == want {
+                continue;
+            }
+            let draw = &data.draws[i];
+            let error = match Kept::of(&logits[draw.row as usize * vocab..][..vocab], draw, &data.adjustments) {
+                Ok(kept) if (got as usize) < vocab => kept.distance(f64::from(draw.uniform), got),
+                _ => f64::INFINITY,
+            };
+            self.error(error, error, tolerance, || {
+                format!("{label}: draw {i} gives {got} instead of {want}: {draw:?}")
+            });
+        }
     }
 
     fn error(&mut self, abs: f64, rel: f64, tolerance: f64, worst: impl FnOnce() -> String) {

@@ -1,7 +1,7 @@
 //! A step's metadata for a test case: an owner for [`StepInput`]'s arrays, and sequences scattered over a KV pool.
 
 use super::SplitMix64;
-use crate::backend::{KvLayout, StepInput, StepLimits};
+use crate::backend::{FedToken, KvLayout, LogitAdjustment, StepInput, StepLimits, TokenDraw};
 
 /// Tokens in a block, in every case.
 pub const BLOCK_SIZE: u32 = 16;
@@ -11,6 +11,8 @@ pub const BLOCK_SIZE: u32 = 16;
 pub struct StepData {
     /// `[T]`
     pub token_ids: Vec<u32>,
+    /// Those of them that come from the step before.
+    pub fed_tokens: Vec<FedToken>,
     /// `[T]`
     pub positions: Vec<u32>,
     /// `[T]`
@@ -33,6 +35,10 @@ pub struct StepData {
     pub top_k_rows: Vec<u32>,
     /// Likeliest tokens of each.
     pub top_k: u32,
+    /// Tokens to draw.
+    pub draws: Vec<TokenDraw>,
+    /// What they change first.
+    pub adjustments: Vec<LogitAdjustment>,
 }
 
 /// One sequence of a step.
@@ -89,6 +95,7 @@ impl StepData {
     pub fn input(&self) -> StepInput<'_> {
         StepInput {
             token_ids: &self.token_ids,
+            fed_tokens: &self.fed_tokens,
             positions: &self.positions,
             slot_mapping: &self.slot_mapping,
             query_start_loc: &self.query_start_loc,
@@ -100,6 +107,8 @@ impl StepData {
             read_logits_rows: &self.read_logits_rows,
             top_k_rows: &self.top_k_rows,
             top_k: self.top_k,
+            draws: &self.draws,
+            adjustments: &self.adjustments,
         }
     }
 }
@@ -114,8 +123,11 @@ pub fn limits_of<'a>(steps: impl Iterator<Item = &'a StepData> + Clone) -> StepL
         max_logits_rows: most(|step| step.logits_indices.len()),
         max_block_table_entries: most(|step| step.block_tables.len()),
         max_block_copies: most(|step| step.block_copies.len()),
+        max_draws: most(|step| step.draws.len()),
+        max_adjustments: most(|step| step.adjustments.len()),
         batch_invariant: false,
         quantize_activations: false,
+        cascade_attention: true,
     }
 }
 
@@ -146,7 +158,7 @@ pub fn scatter(rng: &mut SplitMix64, lens: &[(u32, u32)]) -> (Vec<SeqPlan>, u32)
 
 /// One layer's K (or V) pool with random values of standard deviation 1 in the slots of `seqs`, NaN everywhere else.
 pub fn poisoned_pool(rng: &mut SplitMix64, kv: &KvLayout, seqs: &[SeqPlan]) -> Vec<f32> {
-    let mut pool = vec![f32::NAN; (kv.layer_bytes() / kv.dtype.bytes()) as usize];
+    let mut pool = vec![f32::NAN; kv.layer_elements()];
     let head_dim = kv.head_dim as usize;
     for seq in seqs {
         for position in 0..seq.seq_len() {

@@ -1,8 +1,8 @@
 //! A two-layer Llama with random weights, stepped as a scheduler would: prefill, chunks, decodes, a fork.
 
 use super::{
-    CaseData, CaseStep, KernelCase, SeqPlan, SplitMix64, StepData, dtype_name, kv_layout, logits_by, matrix,
-    rope_table, tokens_by, vector,
+    CaseData, CaseStep, KernelCase, SeqPlan, SplitMix64, StepData, kv_layout, logits_by, matrix, rope_table, tokens_by,
+    vector,
 };
 use crate::backend::{
     ActId, Activation, AttentionShape, HostWeight, KvDtype, Op, Program, RopePairing, WeightFormat, WeightId,
@@ -16,12 +16,16 @@ const LAYERS: u32 = 2;
 const NUM_BLOCKS: u32 = 12;
 
 pub(super) fn cases() -> Vec<KernelCase> {
-    let variants = [(KvDtype::F32, RopePairing::Halves), (KvDtype::F16, RopePairing::Interleaved)];
-    let case = |(dtype, pairing)| {
-        let tolerance = if dtype == KvDtype::F16 { 2e-3 } else { 1e-4 };
+    let variants = [
+        (KvDtype::F32, RopePairing::Halves, 1e-4, 2e-2),
+        (KvDtype::F16, RopePairing::Interleaved, 2e-3, 2e-2),
+        (KvDtype::Int8, RopePairing::Halves, 1e-1, 2e-1),
+    ];
+    let case = |(dtype, pairing, tolerance, f16_tolerance): (KvDtype, RopePairing, f64, f64)| {
         let build = move |rng: &mut SplitMix64| data(rng, dtype, pairing);
-        let case = KernelCase::new("tiny_model", format!("{pairing:?}/{}", dtype_name(dtype)), tolerance, build);
-        case.with_f16_tolerance(2e-2).quick_if(true)
+        let name = format!("{pairing:?}/{}", dtype.name());
+        let case = KernelCase::new("tiny_model", name, tolerance, build).with_f16_tolerance(f16_tolerance);
+        KernelCase { kv_dtype: dtype, ..case }.quick_if(true)
     };
     variants.map(case).into()
 }

@@ -3,6 +3,7 @@
 use super::super::BackendError;
 use super::adapter::{self, AdapterSummary, Variant};
 use super::kernel::{Kernel, Matrices};
+use super::read_back::ReadBack;
 use super::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -23,7 +24,8 @@ pub struct GpuDevice {
     pub(super) variant: Variant,
     pub(super) tuning: Tuning,
     summary: AdapterSummary,
-    pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    /// By their source; shared by all that [`GpuDevice::with_kernels`] gives.
+    pipelines: Arc<Mutex<HashMap<String, Arc<Pipeline>>>>,
     first_error: Arc<Mutex<Option<String>>>,
 }
 
@@ -76,7 +78,7 @@ impl GpuDevice {
             variant: chosen,
             tuning: Tuning::default(),
             summary,
-            pipelines: Mutex::new(HashMap::new()),
+            pipelines: Arc::default(),
             first_error,
         }))
     }
@@ -89,7 +91,7 @@ impl GpuDevice {
             variant,
             tuning,
             summary: self.summary.clone(),
-            pipelines: Mutex::new(HashMap::new()),
+            pipelines: self.pipelines.clone(),
             first_error: self.first_error.clone(),
         })
     }
@@ -210,10 +212,10 @@ impl GpuDevice {
         Pipeline { pipeline, layout, kernel: kernel.name }
     }
 
-    /// Waits until everything submitted so far is done.
-    pub(super) fn wait(&self) -> Result<(), BackendError> {
+    /// Waits until a submission, and all before it, are done.
+    pub(super) fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
         self.device
-            .poll(wgpu::PollType::wait_indefinitely())
+            .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
             .map_err(|error| BackendError::Device(format!("waiting for the device: {error}")))?;
         self.check()
     }
@@ -221,40 +223,12 @@ impl GpuDevice {
     /// Copies ranges of device buffers to the host: `(buffer, first byte, bytes)`, one after the other.
     pub(super) fn read(&self, ranges: &[(&wgpu::Buffer, u64, u64)]) -> Result<Vec<u8>, BackendError> {
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("read") });
-        let staging = self.encode_read(&mut encoder, ranges);
-        self.queue.submit([encoder.finish()]);
-        self.finish_read(&staging)
-    }
-
-    /// Records the copies of [`read`](Self::read) and gives the buffer to pass to [`finish_read`](Self::finish_read).
-    pub(super) fn encode_read(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        ranges: &[(&wgpu::Buffer, u64, u64)],
-    ) -> wgpu::Buffer {
-        let total: u64 = ranges.iter().map(|&(_, _, bytes)| bytes).sum();
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read-back"),
-            size: total,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut at = 0;
-        for &(buffer, offset, bytes) in ranges {
-            encoder.copy_buffer_to_buffer(buffer, offset, &staging, at, bytes);
-            at += bytes;
-        }
-        staging
-    }
-
-    /// Waits for the submitted copies and gives their bytes.
-    pub(super) fn finish_read(&self, staging: &wgpu::Buffer) -> Result<Vec<u8>, BackendError> {
-        staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-        self.wait()?;
-        let view = staging
-            .slice(..)
-            .get_mapped_range()
-            .map_err(|error| BackendError::Device(format!("reading back: {error}")))?;
-        Ok(view.to_vec())
+        let mut read_back = ReadBack::default();
+        read_back.begin(self, ranges.iter().map(|&(_, _, bytes)| bytes).sum());
+        ranges.iter().for_each(|&(buffer, at, bytes)| read_back.copy(&mut encoder, buffer, at, bytes));
+        let submission = self.queue.submit([encoder.finish()]);
+        let mut read = Vec::new();
+        read_back.finish(self, submission, |bytes| read.extend_from_slice(bytes))?;
+        Ok(read)
     }
 }

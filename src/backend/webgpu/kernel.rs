@@ -3,7 +3,7 @@
 //! A kernel's source is a prelude of constants, the files it includes, and its own file, whose entry point bears its
 //! name. Tests hold the tables below against the WGSL by reflection.
 
-use super::super::{AttentionShape, KvDtype, KvLayout};
+use super::super::{AttentionShape, KvDtype};
 use super::Variant;
 use std::fmt::Write;
 
@@ -16,10 +16,10 @@ pub(in crate::backend) use attention::AttentionTiling;
 #[cfg(test)]
 pub(super) use attention::WORKGROUP_BYTES;
 pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce};
-pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache};
+pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache, rope_groups};
 pub(super) use logits::{
-    ArgmaxChunksParams, ArgmaxRowsParams, LOGITS_CHUNK, TopKChunksParams, TopKRowsParams, argmax_chunks, argmax_rows,
-    top_k_chunks, top_k_rows,
+    ArgmaxChunksParams, ArgmaxRowsParams, DRAW_BLOCK, DrawBlocksParams, DrawRowsParams, LOGITS_CHUNK, TopKChunksParams,
+    TopKRowsParams, argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{
     ACCUMULATE, BIAS, Folded, Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, quantize_rows,
@@ -106,12 +106,17 @@ impl Kernel {
     fn new(name: &'static str, file: &'static str, bindings: &[Binding], params_bytes: usize) -> Self {
         let mut all = vec![read(0)];
         all.extend_from_slice(bindings);
+        Self::over_step(name, &[wgsl!("include/step_read.wgsl"), wgsl!("include/step.wgsl"), file], all, params_bytes)
+    }
+
+    /// A kernel with its own idea of the step's metadata, at binding 0.
+    fn over_step(name: &'static str, files: &[&'static str], bindings: Vec<Binding>, params_bytes: usize) -> Self {
         Self {
             name,
             enables: Vec::new(),
             prelude: String::new(),
-            files: vec![wgsl!("include/step.wgsl"), file],
-            bindings: all,
+            files: files.to_vec(),
+            bindings,
             params_bytes: params_bytes as u32,
         }
         .constant("BLOCK_SIZE", 16)
@@ -150,15 +155,20 @@ impl Kernel {
         })
     }
 
-    fn kv(self, shape: &AttentionShape, layout: &KvLayout) -> Self {
+    fn heads(self, shape: &AttentionShape) -> Self {
         self.constant("HEADS", shape.num_heads)
             .constant("KV_HEADS", shape.num_kv_heads)
             .constant("GROUP", shape.num_heads / shape.num_kv_heads)
             .constant("HEAD_DIM", shape.head_dim)
-            .include(match layout.dtype {
-                KvDtype::F16 => wgsl!("include/kv_f16.wgsl"),
-                KvDtype::F32 => wgsl!("include/kv_f32.wgsl"),
-            })
+    }
+
+    /// The layout of the KV pool, and the packing of its elements.
+    fn kv(self, shape: &AttentionShape, dtype: KvDtype) -> Self {
+        self.heads(shape).include(wgsl!("include/kv_page.wgsl")).include(match dtype {
+            KvDtype::F16 => wgsl!("include/kv_f16.wgsl"),
+            KvDtype::F32 => wgsl!("include/kv_f32.wgsl"),
+            KvDtype::Int8 => wgsl!("include/kv_int8.wgsl"),
+        })
     }
 
     /// The whole WGSL text.
@@ -183,6 +193,12 @@ pub(super) struct EmbedParams {
 
 pub(super) fn embed(format: DeviceFormat, variant: Variant) -> Kernel {
     Kernel::new("embed", wgsl!("embed.wgsl"), &[write(3)], size_of::<EmbedParams>()).weight(format, variant)
+}
+
+/// Writes into the step's metadata.
+pub(super) fn feed_tokens() -> Kernel {
+    let files = [wgsl!("include/step.wgsl"), wgsl!("feed_tokens.wgsl")];
+    Kernel::over_step("feed_tokens", &files, vec![write(0), read(1), read(2)], 0)
 }
 
 /// Parameters of `rms_norm`.

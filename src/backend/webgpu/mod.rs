@@ -1,17 +1,20 @@
 //! The WebGPU backend: WGSL kernels on Vulkan, Metal and DirectX 12.
 //!
 //! Weights are repacked into aligned planes and stay quantised; every dispatch is prebuilt (`plan`); a step is one
-//! metadata upload, one submit and one read-back of token ids.
+//! metadata upload, one submit (more for long prefills, see `pace`) and one read-back of token ids.
 
 mod adapter;
 mod device;
 mod kernel;
+mod pace;
 mod peaks;
 mod plan;
 mod profile;
+mod read_back;
 #[cfg(test)]
 mod reflection;
 pub(in crate::backend) mod repack;
+mod shared_prefix;
 pub(in crate::backend) mod step_words;
 #[cfg(test)]
 mod translation;
@@ -20,6 +23,7 @@ mod tuning;
 #[cfg(test)]
 mod uniformity;
 mod weights;
+mod work_items;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
@@ -30,16 +34,19 @@ pub use tune::{
 pub use tuning::Tuning;
 
 use super::{
-    ActId, Activation, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvDtype, KvLayout, Laps, Op,
-    ProfileClock, Program, Rows, StepInput, StepLimits,
+    ActId, Activation, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvLayout, Op, ProfileClock,
+    Program, Rows, StepInput, StepLimits,
 };
 use super::{MAX_TOP_K, ProductInputs, StepOutput, WeightId};
-use half::f16;
-use kernel::{AttentionTiling, LOGITS_CHUNK};
-use plan::{Buffers, Plan, Planner, TopKBuffers};
+use kernel::{AttentionTiling, DRAW_BLOCK, LOGITS_CHUNK};
+use pace::Pace;
+use plan::{Buffers, DrawBuffers, Plan, Planner, TopKBuffers};
 use profile::Profiler;
+use read_back::ReadBack;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use step_words::StepWords;
+use std::time::Instant;
+use step_words::{StepCounts, StepWords};
 use weights::GpuWeight;
 
 /// A [`Backend`] on a `wgpu` device.
@@ -49,6 +56,11 @@ pub struct WebGpuBackend {
     weights: Vec<GpuWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
+    /// Steps submitted and not collected, in order.
+    in_flight: VecDeque<InFlight>,
+    /// For the next ones.
+    read_backs: Vec<ReadBack>,
+    pace: Pace,
     /// `None` unless times are wanted.
     profiler: Option<Profiler>,
     allocated_bytes: u64,
@@ -63,15 +75,107 @@ struct Prepared {
     plan: Plan,
 }
 
+/// A step that the device has been given.
+struct InFlight {
+    submission: wgpu::SubmissionIndex,
+    read_back: ReadBack,
+    wanted: WantedBytes,
+    /// In multiply-adds.
+    work: u64,
+    /// When the host began with it.
+    began: Instant,
+}
+
+/// Bytes that come back of each kind, in this order.
+struct WantedBytes {
+    argmax: u64,
+    drawn: u64,
+    top_k: u64,
+    logits: u64,
+}
+
+impl WantedBytes {
+    fn total(&self) -> u64 {
+        self.argmax + self.drawn + self.top_k + self.logits
+    }
+
+    fn split(&self, bytes: &[u8], output: &mut StepOutput) {
+        let (argmax, rest) = bytes.split_at(self.argmax as usize);
+        let (drawn, rest) = rest.split_at(self.drawn as usize);
+        let (top_k, logits) = rest.split_at(self.top_k as usize);
+        append(&mut output.argmax, argmax);
+        append(&mut output.drawn, drawn);
+        append(&mut output.top_k, top_k);
+        append(&mut output.logits, logits);
+    }
+}
+
+/// Appends values to `to`; where `bytes` begin in memory is any address.
+fn append<T: bytemuck::AnyBitPattern>(to: &mut Vec<T>, bytes: &[u8]) {
+    to.extend(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>));
+}
+
+impl Prepared {
+    /// Records a step and submits it, but for its last part.
+    fn encode(&self, gpu: &GpuDevice, counts: &StepCounts, budget: u64) -> wgpu::CommandEncoder {
+        let descriptor = wgpu::CommandEncoderDescriptor { label: Some("step") };
+        let mut next = 0;
+        loop {
+            let mut encoder = gpu.device.create_command_encoder(&descriptor);
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            next = self.plan.encode(&mut pass, counts, next, budget);
+            drop(pass);
+            if next == self.plan.len() {
+                return encoder;
+            }
+            gpu.queue.submit([encoder.finish()]);
+        }
+    }
+
+    /// Nothing comes back of a program without logits.
+    fn wanted_bytes(&self, input: &StepInput<'_>) -> WantedBytes {
+        let vocab = self.program.logits.map_or(0, |logits| self.program.activations[logits.0 as usize].cols);
+        let each = u64::from(vocab > 0);
+        WantedBytes {
+            argmax: 4 * each * input.logits_indices.len() as u64,
+            drawn: 4 * each * input.draws.len() as u64,
+            top_k: 8 * each * input.top_k_rows.len() as u64 * u64::from(input.top_k),
+            logits: 4 * u64::from(vocab) * input.read_logits_rows.len() as u64,
+        }
+    }
+
+    fn copy_wanted(
+        &self,
+        input: &StepInput<'_>,
+        wanted: &WantedBytes,
+        read_back: &mut ReadBack,
+        encoder: &mut wgpu::CommandEncoder,
+    ) {
+        let Some(logits) = self.program.logits else { return };
+        let logits = &self.buffers.activations[logits.0 as usize];
+        read_back.copy(encoder, &self.buffers.ids, 0, wanted.argmax);
+        read_back.copy(encoder, &self.buffers.draws.drawn, 0, wanted.drawn);
+        read_back.copy(encoder, &self.buffers.top_k.scores, 0, wanted.top_k);
+        for &row in input.read_logits_rows {
+            let bytes = wanted.logits / input.read_logits_rows.len() as u64;
+            read_back.copy(encoder, logits, u64::from(row) * bytes, bytes);
+        }
+    }
+}
+
 impl WebGpuBackend {
     /// A backend with no weights on an open device.
     pub fn new(gpu: Arc<GpuDevice>) -> Self {
+        let pace = Pace::new(gpu.summary().is_software);
         Self {
             tuning: gpu.tuning,
             gpu,
             weights: Vec::new(),
             prepared: None,
             words: StepWords::default(),
+            in_flight: VecDeque::with_capacity(2),
+            read_backs: Vec::with_capacity(2),
+            pace,
             profiler: None,
             allocated_bytes: 0,
         }
@@ -80,6 +184,12 @@ impl WebGpuBackend {
     /// Other numbers for the kernels than the device's, from the next `prepare` on.
     fn set_tuning(&mut self, tuning: Tuning) {
         self.tuning = tuning;
+    }
+
+    /// Fixes how much work goes into one submit, in multiply-adds, which otherwise follows from the device's speed. The
+    /// results are the same.
+    pub fn set_submit_budget(&mut self, work: u64) {
+        self.pace.fix(work);
     }
 
     fn prepared(&self) -> &Prepared {
@@ -111,7 +221,9 @@ impl WebGpuBackend {
         let shape = &program.attention;
         let partials = u64::from(step_words::max_partials(limits, kv.block_size, tiling)) * u64::from(shape.num_heads);
         let words = step_words::max_words(limits, kv.block_size, tiling);
-        let chunks = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols.div_ceil(LOGITS_CHUNK));
+        let vocab = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols);
+        let chunks = vocab.div_ceil(LOGITS_CHUNK);
+        let draw_blocks = u64::from(limits.max_draws) * u64::from(vocab.div_ceil(DRAW_BLOCK));
         let rows = u64::from(limits.max_logits_rows.max(1));
         let int8_blocks = if limits.quantize_activations { most_blocks(program, limits) } else { 0 };
         Ok(Buffers {
@@ -131,6 +243,11 @@ impl WebGpuBackend {
             },
             quants: buffer("int8 activations", 32 * int8_blocks)?,
             steps: buffer("int8 activations", 8 * int8_blocks)?,
+            draws: DrawBuffers {
+                keys: buffer("draws", 4 * u64::from(DRAW_BLOCK) * draw_blocks)?,
+                stats: buffer("draws", 8 * draw_blocks)?,
+                drawn: buffer("draws", 4 * u64::from(limits.max_draws))?,
+            },
             unused: buffer("unused", 16)?,
         })
     }
@@ -144,31 +261,20 @@ impl WebGpuBackend {
 
     fn read_pool(&self, buffer: &wgpu::Buffer) -> Result<Vec<f32>, BackendError> {
         let kv = self.prepared().kv;
-        let bytes = self.gpu.read(&[(buffer, 0, kv.layer_bytes())])?;
-        Ok(match kv.dtype {
-            KvDtype::F32 => bytemuck::pod_collect_to_vec(&bytes),
-            KvDtype::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        })
+        Ok(kv.decode_layer(&self.gpu.read(&[(buffer, 0, kv.layer_bytes())])?))
     }
 
     /// Where the blocks stand in the pools: `(buffer, first byte, bytes)`, in the order of [`Backend::read_blocks`].
     fn block_ranges(&self, blocks: &[u32]) -> Vec<(&wgpu::Buffer, u64, u64)> {
         let prepared = self.prepared();
-        let bytes = prepared.kv.layer_bytes() / u64::from(prepared.kv.num_blocks);
+        let bytes = prepared.kv.layer_block_bytes();
         assert!(blocks.iter().all(|&block| block < prepared.kv.num_blocks), "block id beyond the pool");
         let layers = || prepared.buffers.k_pool.iter().zip(&prepared.buffers.v_pool).flat_map(|(k, v)| [k, v]);
         blocks.iter().flat_map(|&block| layers().map(move |pool| (pool, u64::from(block) * bytes, bytes))).collect()
     }
 
     fn write_pool(&self, buffer: &wgpu::Buffer, values: &[f32]) {
-        match self.prepared().kv.dtype {
-            KvDtype::F32 => self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(values)),
-            KvDtype::F16 => {
-                // clamp() keeps NaN, which the tests use as poison.
-                let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(v.clamp(-65504.0, 65504.0))).collect();
-                self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&halves));
-            }
-        }
+        self.gpu.queue.write_buffer(buffer, 0, &self.prepared().kv.encode_layer(values));
     }
 }
 
@@ -213,8 +319,7 @@ impl Backend for WebGpuBackend {
             )));
         }
         let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
-        let tiling =
-            AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, limits.batch_invariant, &tuning);
+        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, &limits, &tuning);
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
@@ -234,57 +339,46 @@ impl Backend for WebGpuBackend {
         self.gpu.check()
     }
 
-    fn forward(&mut self, input: &StepInput<'_>) -> Result<StepOutput, BackendError> {
-        let prepared = self.prepared.as_ref().expect("prepare() comes before forward()");
+    fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
+        let prepared = self.prepared.as_ref().expect("prepare() comes before submit()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
         let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
         if rope_rows > 0 {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
-        let mut laps = Laps::start(self.profiler.is_some());
-        self.words.build(input, &prepared.tiling);
+        let began = Instant::now();
+        self.words.build(input, prepared.kv.block_size, &prepared.tiling);
         let gpu = &self.gpu;
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
-        match &mut self.profiler {
-            Some(profiler) => profiler.encode(gpu, &mut encoder, &prepared.plan, &self.words.counts),
-            None => {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                prepared.plan.encode(&mut pass, &self.words.counts);
-            }
-        }
-        let rows = input.logits_indices.len();
-        let Some(logits) = prepared.program.logits.filter(|_| rows > 0) else {
-            gpu.queue.submit([encoder.finish()]);
-            let encode = laps.lap();
-            gpu.wait()?;
-            if let Some(profiler) = &mut self.profiler {
-                profiler.finish(gpu, encode, laps.lap())?;
-            }
-            return Ok(StepOutput::default());
+        let mut encoder = match &mut self.profiler {
+            Some(profiler) => profiler.encode(gpu, &prepared.plan, &self.words.counts),
+            None => prepared.encode(gpu, &self.words.counts, self.pace.budget()),
         };
-        let row_bytes = 4 * u64::from(prepared.program.activations[logits.0 as usize].cols);
-        let logits = &prepared.buffers.activations[logits.0 as usize];
-        let mut ranges = vec![(&prepared.buffers.ids, 0, 4 * rows as u64)];
-        let top_k_bytes = 8 * input.top_k_rows.len() as u64 * u64::from(input.top_k);
-        if top_k_bytes > 0 {
-            ranges.push((&prepared.buffers.top_k.scores, 0, top_k_bytes));
-        }
-        ranges.extend(input.read_logits_rows.iter().map(|&row| (logits, u64::from(row) * row_bytes, row_bytes)));
-        let staging = gpu.encode_read(&mut encoder, &ranges);
-        gpu.queue.submit([encoder.finish()]);
-        let encode = laps.lap();
-        let bytes = gpu.finish_read(&staging)?;
+        let wanted = prepared.wanted_bytes(input);
+        let mut read_back = self.read_backs.pop().unwrap_or_default();
+        read_back.begin(gpu, wanted.total());
+        prepared.copy_wanted(input, &wanted, &mut read_back, &mut encoder);
+        let submission = gpu.queue.submit([encoder.finish()]);
+        let work = prepared.plan.work(&self.words.counts);
+        self.in_flight.push_back(InFlight { submission, read_back, wanted, work, began });
+        Ok(())
+    }
+
+    fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
+        output.clear();
+        let InFlight { submission, read_back, wanted, work, began } =
+            self.in_flight.pop_front().expect("submit() comes before collect()");
+        output.waited = read_back.finish(&self.gpu, submission.clone(), |bytes| wanted.split(bytes, output))?;
+        self.read_backs.push(read_back);
+        self.pace.measured(work, began);
         if let Some(profiler) = &mut self.profiler {
-            profiler.finish(gpu, encode, laps.lap())?;
+            profiler.finish(&self.gpu, submission)?;
         }
-        let (ids, rest) = bytes.split_at(4 * rows);
-        let (top_k, logits) = rest.split_at(top_k_bytes as usize);
-        Ok(StepOutput {
-            argmax: bytemuck::pod_collect_to_vec(ids),
-            logits: bytemuck::pod_collect_to_vec(logits),
-            top_k: bytemuck::pod_collect_to_vec(top_k),
-        })
+        Ok(())
+    }
+
+    fn runs_beside_the_host(&self) -> bool {
+        !self.gpu.summary().is_software
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {

@@ -78,8 +78,7 @@ impl GpuDevice {
     fn time_commands(&self, encoder: wgpu::CommandEncoder) -> Result<Duration, BackendError> {
         let commands = encoder.finish();
         let start = Instant::now();
-        self.queue.submit([commands]);
-        self.wait()?;
+        self.wait_for(self.queue.submit([commands]))?;
         Ok(start.elapsed())
     }
 }

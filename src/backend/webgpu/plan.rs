@@ -7,7 +7,7 @@ use super::kernel::{self, AttentionTiling, Kernel};
 use super::step_words::StepCounts;
 use super::tuning::Tuning;
 use super::weights::GpuWeight;
-use fusion::Fused;
+use fusion::{Fused, Product};
 use std::sync::Arc;
 
 mod attention;
@@ -56,6 +56,16 @@ pub(super) enum Grid {
     },
     /// `(rows whose likeliest tokens are wanted, 1)`.
     TopKRows,
+    /// `(x, draws)`.
+    DrawColumns {
+        x: u32,
+    },
+    /// `(draws, 1)`.
+    Draws,
+    /// `(ceil(tokens of the step before / each), 1)`.
+    FedTokens {
+        each: u32,
+    },
 }
 
 fn count(rows: Rows, counts: &StepCounts) -> u32 {
@@ -77,6 +87,9 @@ impl Grid {
             Self::BlockCopies { x } => (x, counts.block_copies),
             Self::TopKColumns { x } => (x, counts.top_k_rows),
             Self::TopKRows => (counts.top_k_rows, 1),
+            Self::DrawColumns { x } => (x, counts.draws),
+            Self::Draws => (counts.draws, 1),
+            Self::FedTokens { each } => (counts.fed_tokens.div_ceil(each), 1),
         }
     }
 }
@@ -118,6 +131,7 @@ pub(super) struct Buffers {
     /// A product's input as int8, and the steps of its blocks.
     pub(super) quants: wgpu::Buffer,
     pub(super) steps: wgpu::Buffer,
+    pub(super) draws: DrawBuffers,
     /// Bound where a kernel has an input that this op does not use.
     pub(super) unused: wgpu::Buffer,
 }
@@ -129,9 +143,32 @@ pub(super) struct TopKBuffers {
     pub(super) scores: wgpu::Buffer,
 }
 
+/// Those of the draws.
+pub(super) struct DrawBuffers {
+    pub(super) keys: wgpu::Buffer,
+    pub(super) stats: wgpu::Buffer,
+    pub(super) drawn: wgpu::Buffer,
+}
+
+/// Multiply-adds of a dispatch, as far as they count.
+#[derive(Debug, Clone, Copy, Default)]
+struct Work {
+    per_row: u64,
+    /// For each key that each token attends to.
+    per_key: u64,
+}
+
+impl Work {
+    fn of(self, rows: u32, counts: &StepCounts) -> u64 {
+        self.per_row * u64::from(rows) + self.per_key * counts.keys
+    }
+}
+
 /// Everything a step dispatches, in order.
 pub(super) struct Plan {
     nodes: Vec<Node>,
+    /// Of each node.
+    work: Vec<Work>,
 }
 
 /// One dispatch of a step, ready to be recorded.
@@ -169,14 +206,46 @@ impl Node {
 }
 
 impl Plan {
+    /// Nodes of the plan.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Work of a step.
+    pub(super) fn work(&self, counts: &StepCounts) -> u64 {
+        (0..self.nodes.len()).map(|index| self.node_work(index, counts)).sum()
+    }
+
+    fn node_work(&self, index: usize, counts: &StepCounts) -> u64 {
+        let node = &self.nodes[index];
+        let runs = node.dispatches(counts).next().is_some();
+        if runs { self.work[index].of(count(node.rows, counts), counts) } else { 0 }
+    }
+
     /// Every dispatch of a step, in order.
     pub(super) fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
         self.nodes.iter().flat_map(|node| node.dispatches(counts))
     }
 
-    /// Records a step.
-    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, counts: &StepCounts) {
-        self.dispatches(counts).for_each(|dispatch| dispatch.encode(pass));
+    /// Records the nodes of a step from `first` on, until the next one would take the work beyond `budget`; at least one.
+    /// Returns the node that comes next.
+    pub(super) fn encode(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        counts: &StepCounts,
+        first: usize,
+        budget: u64,
+    ) -> usize {
+        let mut done = 0;
+        for (index, node) in self.nodes.iter().enumerate().skip(first) {
+            let work = self.node_work(index, counts);
+            if done > 0 && done + work > budget {
+                return index;
+            }
+            done += work;
+            node.dispatches(counts).for_each(|dispatch| dispatch.encode(pass));
+        }
+        self.nodes.len()
     }
 }
 
@@ -194,24 +263,45 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Turns every op into dispatches, block copies before them and the argmax and the likeliest tokens after them.
+    /// Turns every op into dispatches, tokens of the step before and block copies before them, and argmax, likeliest tokens
+    /// and draws after them.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
+        self.feed_tokens()?;
         for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
             self.copy_blocks(layers)?;
         }
         // A kernel sees gate and up at once where they share their buffers.
         let can_gate = |weight: WeightId| self.weight(weight).parts.len() == 1;
+        let mut work = vec![Work::default(); self.nodes.len()];
         for fused in fusion::fuse(self.program, can_gate) {
             match fused {
                 Fused::Op(op) => self.op(&op)?,
                 Fused::Product(product) => self.product(&product)?,
             }
+            // Shared evenly by the nodes, such as the parts of a large matrix.
+            let (whole, nodes) = (self.work(&fused), (self.nodes.len() - work.len()).max(1) as u64);
+            let each = Work { per_row: whole.per_row / nodes, per_key: whole.per_key / nodes };
+            work.resize(self.nodes.len(), each);
         }
         if let Some(logits) = self.program.logits {
             self.argmax(logits)?;
             self.top_k(logits)?;
+            self.draws(logits)?;
         }
-        Ok(Plan { nodes: self.nodes })
+        work.resize(self.nodes.len(), Work::default());
+        Ok(Plan { nodes: self.nodes, work })
+    }
+
+    /// What an op does for each row and key; most do little beside these two.
+    fn work(&self, fused: &Fused) -> Work {
+        match *fused {
+            Fused::Product(Product { x, weight, .. }) => {
+                let rows: usize = self.weight(weight).parts.iter().map(|part| part.rows).sum();
+                Work { per_row: u64::from(self.cols(x)) * rows as u64, per_key: 0 }
+            }
+            Fused::Op(Op::PagedAttention { out, .. }) => Work { per_row: 0, per_key: 2 * u64::from(self.cols(out)) },
+            Fused::Op(_) => Work::default(),
+        }
     }
 
     fn op(&mut self, op: &Op) -> Result<(), BackendError> {
@@ -312,6 +402,11 @@ impl<'a> Planner<'a> {
             layout: &pipeline.layout,
             entries: &entries,
         })
+    }
+
+    fn feed_tokens(&mut self) -> Result<(), BackendError> {
+        let buffers = [&self.buffers.ids, &self.buffers.draws.drawn];
+        self.single(&kernel::feed_tokens(), Rows::Tokens, Grid::FedTokens { each: 32 }, &[], &buffers)
     }
 
     fn embed(&mut self, table: WeightId, out: ActId) -> Result<(), BackendError> {

@@ -3,9 +3,9 @@
 use super::super::{BackendError, DispatchTime, ForwardProfile, ProfileClock};
 use super::GpuDevice;
 use super::plan::{Dispatch, Plan};
+use super::read_back::ReadBack;
 use super::step_words::StepCounts;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// Timestamps of one query set.
 const SET_QUERIES: u32 = wgpu::QUERY_SET_MAX_QUERIES;
@@ -47,7 +47,7 @@ struct QuerySet {
 
 struct Pending {
     kernels: Vec<&'static str>,
-    timestamps: Option<wgpu::Buffer>,
+    timestamps: Option<ReadBack>,
 }
 
 impl Profiler {
@@ -65,21 +65,17 @@ impl Profiler {
         self.clock
     }
 
-    /// Records a step, as [`Plan::encode`] does.
-    pub(super) fn encode(
-        &mut self,
-        gpu: &GpuDevice,
-        encoder: &mut wgpu::CommandEncoder,
-        plan: &Plan,
-        counts: &StepCounts,
-    ) {
+    /// Records a step, which is one submit here, however long it takes.
+    pub(super) fn encode(&mut self, gpu: &GpuDevice, plan: &Plan, counts: &StepCounts) -> wgpu::CommandEncoder {
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
         let dispatches: Vec<Dispatch<'_>> = plan.dispatches(counts).collect();
         let kernels = dispatches.iter().map(Dispatch::kernel).collect();
         if self.clock == ProfileClock::None || dispatches.is_empty() {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             dispatches.iter().for_each(|dispatch| dispatch.encode(&mut pass));
+            drop(pass);
             self.pending.push_back(Pending { kernels, timestamps: None });
-            return;
+            return encoder;
         }
         let queries = 2 * dispatches.len() as u32;
         while self.sets.len() < queries.div_ceil(SET_QUERIES) as usize {
@@ -105,24 +101,24 @@ impl Profiler {
                 dispatch.encode(&mut encoder.begin_compute_pass(&descriptor));
             }
         }
-        let mut ranges = Vec::new();
+        let mut timestamps = ReadBack::default();
+        timestamps.begin(gpu, u64::from(queries) * TIMESTAMP_BYTES);
         for (first, set) in (0..queries).step_by(SET_QUERIES as usize).zip(&self.sets) {
             let count = SET_QUERIES.min(queries - first);
             encoder.resolve_query_set(&set.queries, 0..count, &set.resolved, 0);
-            ranges.push((&set.resolved, 0, u64::from(count) * TIMESTAMP_BYTES));
+            timestamps.copy(&mut encoder, &set.resolved, 0, u64::from(count) * TIMESTAMP_BYTES);
         }
-        let timestamps = Some(gpu.encode_read(encoder, &ranges));
-        self.pending.push_back(Pending { kernels, timestamps });
+        self.pending.push_back(Pending { kernels, timestamps: Some(timestamps) });
+        encoder
     }
 
-    /// Reads the times of the oldest step that was recorded; the device is done with it. `encode` and `wait` are what it
-    /// took the host.
-    pub(super) fn finish(&mut self, gpu: &GpuDevice, encode: Duration, wait: Duration) -> Result<(), BackendError> {
+    /// Reads the times of the oldest step that was recorded, which is that submission; the device is done with it.
+    pub(super) fn finish(&mut self, gpu: &GpuDevice, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
         let Some(Pending { kernels, timestamps }) = self.pending.pop_front() else { return Ok(()) };
-        let ticks: Vec<u64> = match timestamps {
-            Some(buffer) => bytemuck::pod_collect_to_vec(&gpu.finish_read(&buffer)?),
-            None => vec![0; 2 * kernels.len()],
-        };
+        let mut ticks: Vec<u64> = vec![0; 2 * kernels.len()];
+        if let Some(timestamps) = timestamps {
+            timestamps.finish(gpu, submission, |bytes| ticks = bytemuck::pod_collect_to_vec(bytes))?;
+        }
         let nanoseconds = |ticks: u64| (ticks as f64 * self.period_ns) as u64;
         let times = kernels.into_iter().zip(ticks.chunks_exact(2));
         let dispatches = times.map(|(kernel, ticks)| DispatchTime {
@@ -130,7 +126,7 @@ impl Profiler {
             begin_ns: nanoseconds(ticks[0]),
             end_ns: nanoseconds(ticks[1]),
         });
-        self.last = Some(ForwardProfile { dispatches: dispatches.collect(), encode, wait });
+        self.last = Some(ForwardProfile { dispatches: dispatches.collect() });
         Ok(())
     }
 

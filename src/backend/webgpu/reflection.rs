@@ -1,10 +1,12 @@
 //! The host's tables of every kernel against its WGSL, as `naga` reads it.
 
-use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
 use super::kernel::{
     self, AttentionTiling, Binding, DeviceFormat, Folded, Input, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES,
 };
-use super::step_words::{ITEM_WORDS, NO_PARTIAL, REDUCE_WORDS, header};
+use super::step_words::{
+    ADJUSTMENT_WORDS, DRAW_WORDS, DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header,
+};
 use super::uniformity::barriers_in_divergent_flow;
 use super::{Tuning, Variant, tuning_candidates};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -54,23 +56,13 @@ fn shapes() -> Vec<AttentionShape> {
     [(9, 3, 64), (32, 8, 128), (8, 2, 256), (4, 1, 80), (40, 40, 96), (6, 3, 16), (7, 1, 128)].map(shape).to_vec()
 }
 
-fn layout(shape: &AttentionShape, dtype: KvDtype) -> KvLayout {
-    KvLayout {
-        num_layers: 1,
-        num_blocks: 8,
-        block_size: 16,
-        num_kv_heads: shape.num_kv_heads,
-        head_dim: shape.head_dim,
-        dtype,
-    }
-}
-
 /// Every kernel of a variant and what to call it, with the fields of its parameters.
 fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String, Kernel, Vec<Field>)> {
     let label = format!("{variant}/{subgroup_size}");
     let quads = || fields!(QuadsParams: quads);
     let mut all = vec![
         (label.clone(), kernel::rms_norm(variant, subgroup_size), fields!(RmsNormParams: quads, eps)),
+        (label.clone(), kernel::feed_tokens(), Vec::new()),
         (label.clone(), kernel::fma_peak(), fields!(FmaPeakParams: rounds, factor)),
         (label.clone(), kernel::select_logits_rows(), quads()),
         (label.clone(), kernel::silu_mul(), quads()),
@@ -80,6 +72,8 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
         (label.clone(), kernel::argmax_rows(), fields!(ArgmaxRowsParams: chunks)),
         (label.clone(), kernel::top_k_chunks(variant, subgroup_size), fields!(TopKChunksParams: vocab, chunks)),
         (label.clone(), kernel::top_k_rows(variant, subgroup_size), fields!(TopKRowsParams: chunks)),
+        (label.clone(), kernel::draw_blocks(), fields!(DrawBlocksParams: vocab, blocks)),
+        (label.clone(), kernel::draw_rows(variant, subgroup_size), fields!(DrawRowsParams: blocks)),
     ];
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
@@ -101,19 +95,30 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
             }
         }
     }
+    let limits = StepLimits {
+        max_tokens: 1,
+        max_seqs: 1,
+        max_logits_rows: 1,
+        max_block_table_entries: 1,
+        max_block_copies: 1,
+        max_draws: 1,
+        max_adjustments: 1,
+        batch_invariant: false,
+        cascade_attention: true,
+        quantize_activations: false,
+    };
     for shape in shapes() {
-        for dtype in [KvDtype::F32, KvDtype::F16] {
+        for dtype in KvDtype::ALL {
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
-            let layout = layout(&shape, dtype);
-            let tiling = AttentionTiling::new(variant, &shape, dtype, false, tuning);
+            let tiling = AttentionTiling::new(variant, &shape, dtype, &limits, tuning);
             let fields = || fields!(AttentionParams: scale, items_at);
-            let decode = kernel::attention_decode(variant, subgroup_size, &shape, &layout, &tiling);
-            let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, &layout, &tiling);
+            let decode = kernel::attention_decode(variant, subgroup_size, &shape, dtype, &tiling);
+            let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, dtype, &tiling);
             all.push((format!("{label} decode"), decode, fields()));
             all.push((format!("{label} prefill"), prefill, fields()));
-            all.push((label.clone(), kernel::attention_reduce(&shape, &layout), Vec::new()));
+            all.push((label.clone(), kernel::attention_reduce(&shape), Vec::new()));
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
-                let rope = kernel::rope_and_cache(&shape, &layout, pairing);
+                let rope = kernel::rope_and_cache(&shape, dtype, pairing);
                 all.push((format!("{label} {pairing:?}"), rope, fields!(RopeParams: qkv_stride)));
             }
         }
@@ -240,6 +245,21 @@ fn parameters_are_those_of_the_host() {
     });
 }
 
+/// The fields of the host's `TokenDraw`, which goes to the device as it is.
+const TOKEN_DRAW: [&str; DRAW_WORDS] = [
+    "row",
+    "first_adjustment",
+    "num_adjustments",
+    "top_k",
+    "top_p",
+    "min_p",
+    "temperature",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "uniform",
+];
+
 /// The constants of type u32, by name.
 fn constants(module: &Module) -> BTreeMap<&str, usize> {
     let value = |constant: &naga::Constant| match module.global_expressions[constant.init] {
@@ -283,6 +303,11 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_DECODE_ITEMS", header::NUM_DECODE_ITEMS),
         ("NUM_PREFILL_ITEMS", header::NUM_PREFILL_ITEMS),
         ("NUM_REDUCE_ITEMS", header::NUM_REDUCE_ITEMS),
+        ("DRAWS_AT", header::DRAWS_AT),
+        ("ADJUSTMENTS_AT", header::ADJUSTMENTS_AT),
+        ("QUERIES_AT", header::QUERIES_AT),
+        ("NUM_FED_TOKENS", header::NUM_FED_TOKENS),
+        ("FED_TOKENS_AT", header::FED_TOKENS_AT),
     ];
     assert_eq!(header.len(), header::WORDS);
     let others = [
@@ -290,23 +315,30 @@ fn step_metadata_is_that_of_the_host() {
         ("ROWS_LOGITS", header::NUM_LOGITS_ROWS),
         ("ITEM_WORDS", ITEM_WORDS),
         ("NO_PARTIAL", NO_PARTIAL as usize),
+        ("DRAWN", DRAWN as usize),
     ];
-    let module = naga::front::wgsl::parse_str(
-        &kernel::attention_reduce(&shapes()[0], &layout(&shapes()[0], KvDtype::F16)).source(),
-    )
-    .expect("it is valid");
+    let module = naga::front::wgsl::parse_str(&kernel::attention_reduce(&shapes()[0]).source()).expect("it is valid");
+    let draws = naga::front::wgsl::parse_str(&kernel::draw_blocks().source()).expect("it is valid");
     let constants = constants(&module);
     for (name, value) in header.into_iter().chain(others) {
         assert_eq!(constants.get(name), Some(&value), "{name} in step.wgsl");
     }
     // The order in which `StepWords` writes an item's words.
+    let fields = |name: &str| -> Vec<String> {
+        let modules = [&module, &draws];
+        let mut types = modules.iter().flat_map(|module| module.types.iter().map(move |(_, ty)| (module, ty)));
+        let (module, ty) = types.find(|(_, ty)| ty.name.as_deref() == Some(name)).expect(name);
+        members(module, &ty.inner).into_iter().map(|(name, ..)| name).collect()
+    };
     let items = [
-        ("WorkItem", ITEM_WORDS, &["first_token", "num_tokens", "block_table", "key_begin", "key_end", "partial"][..]),
+        ("WorkItem", ITEM_WORDS, &["first_query", "num_queries", "block_table", "key_begin", "key_end", "split"][..]),
+        ("Query", QUERY_WORDS, &["token", "partials"][..]),
         ("ReduceItem", REDUCE_WORDS, &["token", "first", "count"][..]),
+        ("LogitAdjustment", ADJUSTMENT_WORDS, &["token", "seen", "count", "bias"][..]),
+        ("TokenDraw", DRAW_WORDS, &TOKEN_DRAW),
     ];
     for (name, words, expected) in items {
-        let (_, ty) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name)).expect(name);
-        let found: Vec<String> = members(&module, &ty.inner).into_iter().map(|(name, ..)| name).collect();
+        let found = fields(name);
         assert_eq!(found, expected, "{name}");
         assert_eq!(found.len(), words, "{name}");
     }

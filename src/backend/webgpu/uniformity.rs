@@ -126,7 +126,8 @@ impl<'a> Analysis<'a> {
                     self.must_be_uniform("matrix operation", Scope::Subgroup, flow, found);
                 }
             }
-            Statement::Kill => {}
+            // The result of an atomic operation is divergent as any expression that is not told apart; it writes no local.
+            Statement::Kill | Statement::Atomic { .. } => {}
             Statement::Block(block) => return self.block(block, flow, found),
             Statement::If { condition, accept, reject } => {
                 return self.branches(*condition, &[accept, reject], flow, found);

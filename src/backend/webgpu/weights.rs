@@ -63,8 +63,7 @@ pub(super) fn upload(gpu: &GpuDevice, weight: &HostWeight<'_>) -> Result<GpuWeig
         parts.push(GpuPart { format: run.format, first_row: run.first_row, rows: run.rows, values, scales });
     }
     // Staging memory is only released once the device has made the copies.
-    gpu.queue.submit([]);
-    gpu.wait()?;
+    gpu.wait_for(gpu.queue.submit([]))?;
     Ok(GpuWeight { parts, bytes })
 }
 

@@ -4,7 +4,7 @@ use super::super::exit::Failure;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::path::Path;
 
 /// The file, if one is wanted.
@@ -22,14 +22,16 @@ impl JsonFile {
         Ok(Self(path.map(create).transpose()?))
     }
 
-    /// Writes all there is to say.
+    /// Writes all there is to say, in place of what was written before.
     ///
     /// # Errors
     /// When the file system refuses.
     pub(super) fn write(&mut self, json: &Value) -> Result<()> {
         let Some(file) = &mut self.0 else { return Ok(()) };
-        let written = serde_json::to_writer_pretty(&mut *file, json).map_err(std::io::Error::from);
-        written.and_then(|()| file.write_all(b"\n")).map_err(|error| Failure(format!("--output-json: {error}")))?;
-        Ok(())
+        let text = serde_json::to_string_pretty(json)? + "\n";
+        file.rewind()
+            .and_then(|()| file.set_len(0))
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .map_err(|error| Failure(format!("--output-json: {error}")).into())
     }
 }

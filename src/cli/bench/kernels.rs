@@ -68,7 +68,7 @@ pub(super) struct KernelsArgs {
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     num_runs: u32,
 
-    /// Keep every run in this file
+    /// Keep every run in this file, which grows as kernels are measured
     #[arg(long, value_name = "FILE")]
     output_json: Option<PathBuf>,
 }
@@ -110,11 +110,20 @@ pub(super) fn run(args: &KernelsArgs) -> Result<ExitCode> {
     let first = target(args.variant.first().copied()).open()?;
     let mut plan = args.plan(&first)?;
     let peaks = first.device.measure_peaks()?;
+    let open = plan.variants.iter().map(|&variant| target(variant).open()).collect::<Result<Vec<_>, _>>()?;
     let mut rows = Vec::new();
-    for &variant in &plan.variants {
-        let open = target(variant).open()?;
-        measure_all(args, &open, &plan.shapes, &plan.selection, &mut rows, &mut plan.left_out)?;
-    }
+    let json = |rows: &[Row], left_out: &[String]| {
+        json!({
+            "benchmark": "kernels",
+            "version": env!("CARGO_PKG_VERSION"),
+            "device": first.description,
+            "copy_bandwidth_bytes_per_s": peaks.copy_bytes_per_s,
+            "fma_flops_per_s": peaks.fma_flops_per_s,
+            "left_out": left_out,
+            "rows": rows.iter().map(|row| row.json(&peaks)).collect::<Vec<_>>(),
+        })
+    };
+    measure_all(args, &open, &mut plan, &mut rows, &mut |rows, left_out| file.write(&json(rows, left_out)))?;
     let mut out = std::io::stdout();
     writeln!(out, "{}", first.description)?;
     writeln!(out, "at best: {}", peaks_text(&peaks))?;
@@ -124,15 +133,6 @@ pub(super) fn run(args: &KernelsArgs) -> Result<ExitCode> {
     for line in &plan.left_out {
         writeln!(out, "left out: {line}")?;
     }
-    file.write(&json!({
-        "benchmark": "kernels",
-        "version": env!("CARGO_PKG_VERSION"),
-        "device": first.description,
-        "copy_bandwidth_bytes_per_s": peaks.copy_bytes_per_s,
-        "fma_flops_per_s": peaks.fma_flops_per_s,
-        "left_out": plan.left_out,
-        "rows": rows.iter().map(|row| row.json(&peaks)).collect::<Vec<_>>(),
-    }))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -195,58 +195,58 @@ fn small_selection() -> Selection {
     }
 }
 
+/// Keeps what there is so far: the rows, and what was left out.
+type Keep<'a> = dyn FnMut(&[Row], &[String]) -> Result<()> + 'a;
+
+/// Every program on every target; `after_each` gets what there is so far.
 fn measure_all(
     args: &KernelsArgs,
-    target: &OpenTarget,
-    shapes: &[ModelShape],
-    selection: &Selection,
+    targets: &[OpenTarget],
+    plan: &mut Plan,
     rows: &mut Vec<Row>,
-    left_out: &mut Vec<String>,
+    after_each: &mut Keep<'_>,
 ) -> Result<()> {
-    let all: Vec<BenchProgram> = shapes.iter().flat_map(|shape| programs(shape, selection)).collect();
+    let all: Vec<BenchProgram> = plan.shapes.iter().flat_map(|shape| programs(shape, &plan.selection)).collect();
     let wanted: Vec<BenchProgram> = all.into_iter().filter(|program| program.name().contains(&args.kernel)).collect();
     if wanted.is_empty() {
         bail!("--kernel {:?}: no program has this in its name", args.kernel);
     }
-    let progress = bar(wanted.len() as u64, "[{bar:40}] {pos}/{len} {msg} {elapsed}");
+    let progress = bar((wanted.len() * targets.len()) as u64, "[{bar:40}] {pos}/{len} {msg} {elapsed}");
     for program in &wanted {
-        progress.set_message(format!("{} {}", target.kernels, program.name()));
-        let mut backend = target.backend();
-        let memory = backend.memory();
-        let most_bytes = memory.total_bytes.map_or(u64::MAX, |total| total / 10 * 9);
-        if program.largest_buffer_bytes > memory.max_buffer_bytes || program.total_bytes > most_bytes {
-            left_out.push(format!("{}, {}: too large for this device", program.name(), program.steps[0].label));
-            continue;
-        }
-        match measure(program, &mut *backend, args.num_runs) {
-            Ok(measured) => rows.extend(measured.into_iter().map(|(step, times)| Row {
-                variant: target.kernels.clone(),
-                model: program.model.clone(),
-                op: program.op,
-                what: program.what.clone(),
-                step: step.label.clone(),
-                bytes: step.bytes,
-                flops: step.flops,
-                times,
-            })),
-            Err(BackendError::OutOfMemory { what, bytes, .. }) => {
-                left_out.push(format!("{}: no memory for {what}, {bytes} bytes", program.name()));
+        for target in targets {
+            progress.set_message(format!("{} {}", target.kernels, program.name()));
+            match measure(program, &mut *target.backend(), args.num_runs)? {
+                Ok(measured) => {
+                    rows.extend(measured.into_iter().map(|(step, times)| Row::new(target, program, step, times)));
+                }
+                Err(why) => plan.left_out.push(format!("{}, {}: {why}", program.name(), program.steps[0].label)),
             }
-            Err(error) => return Err(error.into()),
+            after_each(rows, &plan.left_out)?;
+            progress.inc(1);
         }
-        progress.inc(1);
     }
     progress.finish_and_clear();
     Ok(())
 }
 
-/// Each step of a program, once to warm up and then as often as it counts.
+/// A step and its times.
+type Measured<'a> = Vec<(&'a BenchStep, Vec<StepTime>)>;
+
+/// Each step of a program, once to warm up and then as often as it counts; or why the device cannot run it.
 fn measure<'a>(
     program: &'a BenchProgram,
     backend: &mut dyn Backend,
     num_runs: u32,
-) -> Result<Vec<(&'a BenchStep, Vec<StepTime>)>, BackendError> {
-    let clock = program.prepare(backend)?;
+) -> Result<Result<Measured<'a>, String>, BackendError> {
+    if !program.fits(&backend.memory()) {
+        return Ok(Err("too large for this device".into()));
+    }
+    let clock = match program.prepare(backend) {
+        Err(BackendError::OutOfMemory { what, bytes, .. }) => {
+            return Ok(Err(format!("no memory for {what}, {bytes} bytes")));
+        }
+        other => other?,
+    };
     let mut all = Vec::new();
     for step in &program.steps {
         program.run(step, clock, backend)?;
@@ -257,10 +257,23 @@ fn measure<'a>(
         }
         all.push((step, times));
     }
-    Ok(all)
+    Ok(Ok(all))
 }
 
 impl Row {
+    fn new(target: &OpenTarget, program: &BenchProgram, step: &BenchStep, times: Vec<StepTime>) -> Self {
+        Self {
+            variant: target.kernels.clone(),
+            model: program.model.clone(),
+            op: program.op,
+            what: program.what.clone(),
+            step: step.label.clone(),
+            bytes: step.bytes,
+            flops: step.flops,
+            times,
+        }
+    }
+
     fn seconds(&self) -> f64 {
         median(self.times.iter().map(|time| time.seconds))
     }

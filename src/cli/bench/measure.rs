@@ -101,7 +101,8 @@ pub(super) fn run_iteration(
         let is_decode = waiting == 0;
         if is_decode {
             result.decode_steps += 1;
-            result.decode_kv_tokens += llm.scheduler().batch().seq_lens.iter().map(|&len| u64::from(len)).sum::<u64>();
+            result.decode_kv_tokens +=
+                llm.scheduler().ended_batch().seq_lens.iter().map(|&len| u64::from(len)).sum::<u64>();
         }
         for event in events.drain(..) {
             if let Event::Done { accounting, .. } = &event {

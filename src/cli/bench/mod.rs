@@ -1,4 +1,4 @@
-//! `bindery bench`: how fast, how much memory, and how near to what the device could do.
+//! `bindery bench`: how fast, how much memory, how accurate, and how near to what the device could do.
 
 mod args;
 mod compare;
@@ -6,6 +6,7 @@ mod json_file;
 mod kernels;
 mod latency;
 mod measure;
+mod perplexity;
 mod report;
 mod roofline;
 mod serve;
@@ -46,6 +47,7 @@ enum BenchKind {
     Kernels(kernels::KernelsArgs),
     Compare(Box<compare::CompareArgs>),
     Sharing(sharing::SharingArgs),
+    Perplexity(perplexity::PerplexityArgs),
     Serve(serve::ServeArgs),
 }
 
@@ -57,6 +59,7 @@ pub(super) fn run(args: BenchArgs) -> Result<ExitCode> {
         BenchKind::Kernels(args) => kernels::run(&args),
         BenchKind::Compare(args) => compare::run(&args),
         BenchKind::Sharing(args) => sharing::run(args),
+        BenchKind::Perplexity(args) => perplexity::run(args),
         BenchKind::Serve(args) => serve::run(args),
     }
 }

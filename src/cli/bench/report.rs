@@ -7,7 +7,6 @@ use super::roofline::{peaks_text, prefill_flops};
 use super::setup::Bench;
 use super::statistics::{median, percentile};
 use anyhow::Result;
-use bindery::backend::KvDtype;
 use bindery::engine::{DEFAULT_BLOCK_SIZE, Policy};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -237,10 +236,7 @@ impl Bench {
             "max_num_batched_tokens": options.max_num_batched_tokens,
             "long_prefill_token_threshold": options.long_prefill_token_threshold,
             "block_size": DEFAULT_BLOCK_SIZE,
-            "kv_cache_dtype": match options.kv_cache_dtype {
-                KvDtype::F16 => "f16",
-                KvDtype::F32 => "f32",
-            },
+            "kv_cache_dtype": options.kv_cache_dtype.name(),
             "enable_prefix_caching": options.enable_prefix_caching,
             "scheduling_policy": match options.policy {
                 Policy::Fcfs => "fcfs",

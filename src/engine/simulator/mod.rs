@@ -17,7 +17,7 @@ pub use self::rng::Rng;
 use self::traffic::{Traffic, random_config};
 use super::echo::{EchoDevice, EchoHash, EchoHistory};
 use super::{
-    BlockId, PreemptionCosts, Request, RequestId, SampledToken, Scheduler, SchedulerConfig, SeqId, TokenEvent,
+    BlockId, PreemptionCosts, Request, RequestId, SampledToken, Scheduler, SchedulerConfig, SeqId, TokenEvent, TokenId,
 };
 
 /// Runs one episode of about `steps` steps: the traffic of `seed`, then everything still alive to its end.
@@ -43,9 +43,19 @@ struct Episode {
     /// In ascending order of their id.
     mirrors: VecDeque<Mirror>,
     next_id: u64,
+    /// Of every request so far, by its id.
+    tags: Vec<u32>,
     report: SimReport,
     rows: Vec<EchoHash>,
     sampled: Vec<SampledToken>,
+    /// The token of each sample row of the last step, as the device has them.
+    fed: Vec<TokenId>,
+    /// How often in 1000 times the next step is scheduled ahead, where possible.
+    ahead_rate: u32,
+    /// Decides it. Drawn apart, as the host pool.
+    ahead: Rng,
+    /// Whether a step is scheduled that the device has not run.
+    device_is_behind: bool,
     /// Tokens of beams that wait for their siblings.
     held: Vec<SampledToken>,
     events: Vec<TokenEvent>,
@@ -59,6 +69,7 @@ impl Episode {
         let num_host_blocks = swap.pick(&[0, 0, 2, 4, 12]);
         let costs = PreemptionCosts { compute_token: 2, copy_block: swap.pick(&[0, 1, 4]) };
         let config = SchedulerConfig { num_host_blocks, ..random_config(&mut rng) };
+        let mut ahead = Rng::new(seed.rotate_left(32) ^ 0x5EED);
         let mut scheduler = Scheduler::new(config.clone(), b"echo");
         scheduler.set_preemption_costs(costs);
         Episode {
@@ -67,9 +78,14 @@ impl Episode {
             scheduler,
             mirrors: VecDeque::new(),
             next_id: 0,
+            tags: Vec::new(),
             report: SimReport { episodes: 1, ..SimReport::default() },
             rows: Vec::new(),
             sampled: Vec::new(),
+            fed: Vec::new(),
+            ahead_rate: ahead.pick(&[0, 500, 1000]),
+            ahead,
+            device_is_behind: false,
             held: Vec::new(),
             events: Vec::new(),
             rng,
@@ -88,10 +104,15 @@ impl Episode {
             let prompt = self.traffic.prompt(&mut self.rng);
             match Request::new(id, prompt, self.traffic.params(&mut self.rng), &limits) {
                 Ok(request) => {
-                    self.mirrors.push_back(Mirror::new(&request));
+                    let mirror = Mirror::new(&request);
+                    self.tags.push(mirror.tag);
+                    self.mirrors.push_back(mirror);
                     self.scheduler.add(request);
                 }
-                Err(_) => self.report.refused += 1,
+                Err(_) => {
+                    self.tags.push(0);
+                    self.report.refused += 1;
+                }
             }
         }
     }
@@ -106,18 +127,23 @@ impl Episode {
         }
     }
 
-    /// One step, all the way round.
+    /// One step, all the way round; the next may have been scheduled before it ends.
     fn step(&mut self) {
-        if self.scheduler.schedule().is_none() {
-            assert!(self.mirrors.is_empty(), "I10: requests are alive, but there is no step");
-            return;
+        if !self.scheduler.is_in_flight() {
+            if self.scheduler.schedule().is_none() {
+                assert!(self.mirrors.is_empty(), "I10: requests are alive, but there is no step");
+                return;
+            }
+            self.scheduled();
         }
-        self.report.steps += 1;
-        self.scheduler.check_invariants();
-        self.check_block_tables();
         self.forward();
+        self.poison_free_blocks();
         self.hold_back();
         self.beams();
+        if self.ahead.chance(self.ahead_rate) && self.scheduler.schedule_ahead().is_some() {
+            self.scheduled();
+            self.device_is_behind = true;
+        }
         self.misfortunes();
         if self.sampled.len() > 1 && self.rng.chance(100) {
             let len = self.sampled.len() as u32;
@@ -125,21 +151,46 @@ impl Episode {
         }
         self.update();
         self.scheduler.check_invariants();
-        self.poison_free_blocks();
+        if !self.scheduler.is_in_flight() {
+            self.poison_free_blocks();
+        }
     }
 
-    /// Runs the device, and draws a token from each row that asks for one.
+    /// Checks and books a step that has just been scheduled.
+    fn scheduled(&mut self) {
+        self.report.steps += 1;
+        self.scheduler.check_invariants();
+        self.check_block_tables();
+        for sample in &self.scheduler.newest_batch().sample_rows {
+            let at = position(&self.mirrors, sample.seq.request).expect("a scheduled request is alive");
+            let mirror = &mut self.mirrors[at];
+            if mirror.seq(sample.seq.index).is_none() {
+                mirror.fork(0, sample.seq.index);
+                self.report.forks += 1;
+            }
+        }
+        for mirror in &mut self.mirrors {
+            for seq in &mut mirror.seqs {
+                let id = SeqId { request: mirror.id, index: seq.index };
+                let table = self.scheduler.block_table(id).expect("the sequence is alive");
+                seq.table.clear();
+                seq.table.extend(table.iter().map(|block| block.0));
+            }
+        }
+    }
+
+    /// Runs the device, and draws a token from each row that asks for one. What was scheduled ahead may have ended since.
     fn forward(&mut self) {
         let mirrors = &self.mirrors;
         let batch = self.scheduler.batch();
         let history = |seq: SeqId| {
-            let mirror = &mirrors[position(mirrors, seq.request).expect("a scheduled request is alive")];
-            let token_ids = &mirror.seq(seq.index).expect("a scheduled sequence is alive").token_ids;
-            EchoHistory { token_ids, tag: mirror.tag }
+            let alive = position(mirrors, seq.request).and_then(|at| mirrors[at].seq(seq.index));
+            EchoHistory { token_ids: alive.map(|seq| &seq.token_ids[..]), tag: self.tags[seq.request.0 as usize] }
         };
-        self.device.forward(batch, history, &mut self.rows);
+        self.device_is_behind = false;
+        self.device.forward(batch, &self.fed, history, &mut self.rows);
         for scheduled in &batch.seqs {
-            let at = position(&self.mirrors, scheduled.seq.request).expect("just read");
+            let Some(at) = position(&self.mirrors, scheduled.seq.request) else { continue };
             let mirror = &mut self.mirrors[at];
             if mirror.params.prompt_logits {
                 let seq_len = scheduled.context_len + scheduled.query_len;
@@ -148,25 +199,22 @@ impl Episode {
             }
         }
         self.sampled.clear();
+        self.fed.clear();
         for sample in &batch.sample_rows {
-            let at = position(&self.mirrors, sample.seq.request).expect("just read");
-            let mirror = &mut self.mirrors[at];
-            if mirror.seq(sample.seq.index).is_none() {
-                mirror.fork(0, sample.seq.index);
-                self.report.forks += 1;
-            }
-            let seq = mirror.seq(sample.seq.index).expect("alive, or just forked");
             let hash = self.rows[sample.row as usize];
-            assert_eq!(hash, seq.hash, "sequence {} samples from a foreign row", sample.seq);
             let token = hash.next_token(sample.seq.index, self.traffic.vocab_size);
+            self.fed.push(token);
             self.sampled.push(SampledToken { seq: sample.seq, token });
+            let Some(at) = position(&self.mirrors, sample.seq.request) else { continue };
+            let Some(seq) = self.mirrors[at].seq(sample.seq.index) else { continue };
+            assert_eq!(hash, seq.hash, "sequence {} samples from a foreign row", sample.seq);
         }
     }
 
     /// Invariant I6: the blocks that a sequence holds for its context are those it held before, the last one replaced
     /// at most by a copy of itself.
     fn check_block_tables(&mut self) {
-        let batch = self.scheduler.batch();
+        let batch = self.scheduler.newest_batch();
         for (i, scheduled) in batch.seqs.iter().enumerate() {
             let at = position(&self.mirrors, scheduled.seq.request).expect("a scheduled request is alive");
             let Some(seq) = self.mirrors[at].seq_mut(scheduled.seq.index) else { continue };
@@ -191,7 +239,7 @@ impl Episode {
         held.retain(|held| position(mirrors, held.seq.request).is_some());
         self.report.deferred += held.len() as u64;
         self.sampled.retain(|&sampled| {
-            let at = position(mirrors, sampled.seq.request).expect("it has just sampled");
+            let Some(at) = position(mirrors, sampled.seq.request) else { return true };
             if !mirrors[at].is_beam_search() {
                 return true;
             }
@@ -217,7 +265,7 @@ impl Episode {
     fn beams(&mut self) {
         for drawn in 0..self.sampled.len() {
             let parent = self.sampled[drawn].seq;
-            let at = position(&self.mirrors, parent.request).expect("it has just sampled");
+            let Some(at) = position(&self.mirrors, parent.request) else { continue };
             let alive = self.mirrors[at].seq(parent.index).is_some();
             if !alive || !self.mirrors[at].is_beam_search() || !self.rng.chance(self.traffic.fork_rate) {
                 continue;
@@ -250,9 +298,12 @@ impl Episode {
         if !self.mirrors.is_empty() && self.rng.chance(self.traffic.finish_rate) {
             let at = self.rng.below(self.mirrors.len() as u32) as usize;
             let seqs = &self.mirrors[at].seqs;
-            let index = seqs[self.rng.below(seqs.len() as u32) as usize].index;
-            // Dropping the one that the others wait for is up to who makes them wait.
-            if !self.held.iter().any(|held| held.seq.request == self.mirrors[at].id) {
+            let seq = &seqs[self.rng.below(seqs.len() as u32) as usize];
+            let (index, has_token) = (seq.index, seq.token_ids.len() as u32 > self.mirrors[at].prompt_len);
+            // Dropping the one that the others wait for is up to who makes them wait; and the one that they are about to fork
+            // from has given nobody a reason yet.
+            let is_waited_for = self.held.iter().any(|held| held.seq.request == self.mirrors[at].id);
+            if !is_waited_for && (has_token || !self.device_is_behind) {
                 self.drop_seq(at, index);
                 self.forget_if_ended(at);
             }
@@ -288,13 +339,10 @@ impl Episode {
         for i in 0..self.events.len() {
             self.book(self.events[i]);
         }
-        for mirror in &mut self.mirrors {
-            for seq in &mut mirror.seqs {
+        for mirror in &self.mirrors {
+            for seq in &mirror.seqs {
                 let id = SeqId { request: mirror.id, index: seq.index };
                 assert_eq!(self.scheduler.tokens(id), Some(&seq.token_ids[..]), "tokens of sequence {id}");
-                let table = self.scheduler.block_table(id).expect("the sequence is alive");
-                seq.table.clear();
-                seq.table.extend(table.iter().map(|block| block.0));
             }
         }
     }
@@ -317,7 +365,8 @@ impl Episode {
         }
     }
 
-    /// Free blocks that prefix caching cannot find must never be read again.
+    /// Free blocks that prefix caching cannot find must never be read again, once the device has run all that is scheduled: a
+    /// step in flight may still copy from them.
     fn poison_free_blocks(&mut self) {
         let blocks = self.scheduler.blocks();
         for block in (0..self.scheduler.config().num_blocks).map(BlockId) {
@@ -343,6 +392,7 @@ impl Episode {
         let ended = report.refused + report.finished + report.aborted;
         assert_eq!(report.requests, ended, "every request ends exactly once");
         assert_eq!(stats.steps, report.steps, "steps");
+        report.ahead = stats.steps_ahead;
         report.computed_tokens = stats.scheduled_tokens;
         report.preemptions = stats.preemptions;
         report.swaps = stats.swaps;

@@ -10,6 +10,8 @@ pub struct SimReport {
     pub episodes: u64,
     /// Steps scheduled.
     pub steps: u64,
+    /// Those of them that were scheduled before the step before them had ended.
+    pub ahead: u64,
     /// Tokens computed.
     pub computed_tokens: u64,
     /// Tokens emitted.
@@ -46,6 +48,7 @@ impl AddAssign for SimReport {
     fn add_assign(&mut self, other: Self) {
         self.episodes += other.episodes;
         self.steps += other.steps;
+        self.ahead += other.ahead;
         self.computed_tokens += other.computed_tokens;
         self.emitted_tokens += other.emitted_tokens;
         self.requests += other.requests;
@@ -68,6 +71,7 @@ impl fmt::Display for SimReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "episodes            {:>14}", self.episodes)?;
         writeln!(f, "steps               {:>14}", self.steps)?;
+        writeln!(f, "  ahead             {:>14}", self.ahead)?;
         writeln!(f, "tokens computed     {:>14}", self.computed_tokens)?;
         writeln!(f, "tokens emitted      {:>14}", self.emitted_tokens)?;
         writeln!(f, "requests            {:>14}", self.requests)?;

@@ -16,6 +16,7 @@ fn many_seeds_hold_all_invariants() {
     assert!(total.swaps > 1000 && total.preemptions - total.swaps > 1000, "too few of either preemption");
     assert!(total.cow_copies > 1000, "too few copies on write to show anything");
     assert!(total.prefix_hit_tokens > 5_000, "too few prefix hits to show anything");
+    assert!(total.ahead > 10_000, "too few steps ahead to show anything");
     assert!(total.deferred > 100, "too few beams that waited to show anything");
     assert!(total.finished > 1000 && total.aborted > 100 && total.forks > 1000);
 }
@@ -79,6 +80,11 @@ fn finds_an_evicted_block_that_keeps_its_hash() {
 #[test]
 fn finds_a_block_forgotten_when_swapping_out() {
     assert!(steps_until_found(PlantedBug::SwapOutForgetsBlock) <= 5_000);
+}
+
+#[test]
+fn finds_a_token_fed_from_a_neighbour() {
+    assert!(steps_until_found(PlantedBug::FedTokenOfNeighbour) <= 5_000);
 }
 
 #[test]

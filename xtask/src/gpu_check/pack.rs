@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::plan::TOKEN_RUNS;
-use crate::run::{cargo, command, root, run as run_command, succeeds, target_dir};
+use crate::run::{TEST_FEATURES, cargo, command, root, run as run_command, succeeds, target_dir};
 use crate::{adapters, cuda, model};
 
 /// Most that the folder may hold.
@@ -53,12 +53,19 @@ pub fn pack(build: Build) -> Result<PathBuf> {
 }
 
 fn programs(build: Build, folder: &Path) -> Result<()> {
-    let (flags, profile): (&[&str], _) = match build {
-        Build::Release => (&["--release"], "release"),
-        Build::Debug => (&[], "debug"),
-    };
     let mut bindery = cargo();
-    run_command(bindery.args(["build", "--bin", "bindery", "--features", "cuda"]).args(flags))?;
+    let profile = match build {
+        Build::Release => {
+            bindery.args(["build", "--bin", "bindery", "--features", "cuda", "--release"]);
+            "release"
+        }
+        // As the tests build it: other features would build everything again.
+        Build::Debug => {
+            bindery.args(["test", "--workspace", "--no-run", "--test", "cli"]).args(TEST_FEATURES);
+            "debug"
+        }
+    };
+    run_command(&mut bindery)?;
     let from = target_dir().join(profile).join("bindery");
     let runner = std::env::current_exe().context("finding this program")?;
     for (from, name) in [(from, "bindery"), (runner, "gpu-check-runner")] {

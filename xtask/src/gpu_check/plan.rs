@@ -96,14 +96,19 @@ impl Planner<'_> {
 
     /// A command of `bindery` on a backend; `json` is the flag that names its file.
     fn bindery(&self, backend: Backend, name: &str, limit_s: u64, command: &str, json: Option<&str>) -> Stage {
+        let command = [command.to_owned(), backend.flags(self.machine).join(" ")].join(" ");
+        Stage { absent: backend.absent(self.machine), ..Self::command(name, limit_s, &command, json) }
+    }
+
+    /// The same with the devices in the command.
+    fn command(name: &str, limit_s: u64, command: &str, json: Option<&str>) -> Stage {
         let mut all: Vec<String> = std::iter::once("bin/bindery".to_owned()).chain(words(command)).collect();
-        all.extend(backend.flags(self.machine));
         if let Some(flag) = json {
             all.extend([flag.to_owned(), format!("results/{name}.json")]);
         }
         Stage {
             name: name.to_owned(),
-            absent: backend.absent(self.machine),
+            absent: None,
             command: all,
             limit: Duration::from_secs(limit_s),
             writes_json: json.is_some(),
@@ -147,14 +152,24 @@ impl Planner<'_> {
 
     fn kernels(&self, backend: Backend) -> Stage {
         let name = format!("kernels-{}", backend.name());
-        let stage = self.bindery(backend, &name, 60, "bench kernels", Some("--output-json"));
+        let what = match self.scale {
+            Scale::Full => "--shapes SmolLM2-135M,Llama-3.2-1B,Llama-3.1-8B --formats f16,q4_0",
+            Scale::Tiny => "--kernel qkv --rows 1,8 --num-runs 3",
+        };
+        // Its file grows as kernels are measured: what is there when time is up stays.
+        let stage = self.bindery(backend, &name, 60, &format!("bench kernels {what}"), Some("--output-json"));
         self.if_bench_has("kernels", stage)
     }
 
     fn compare(&self) -> Stage {
-        let command = format!("bench compare {}", self.model("llama-1b", "f16"));
-        let mut stage = self.bindery(Backend::Vulkan, "compare", 90, &command, Some("--output-json"));
-        stage.absent = stage.absent.or_else(|| Backend::Cuda.absent(self.machine));
+        let vulkan = self.machine.vulkan.as_ref().map_or("webgpu".to_owned(), |index| format!("webgpu:{index}"));
+        let lens = match self.scale {
+            Scale::Full => "--num-iters 3",
+            Scale::Tiny => "--num-iters 1 --input-len 16 --output-len 4 --batch-sizes 1",
+        };
+        let command = format!("bench compare --a {vulkan} --b cuda {lens} {}", self.model("llama-1b", "f16"));
+        let mut stage = Self::command("compare", 90, &command, Some("--output-json"));
+        stage.absent = Backend::ALL.into_iter().find_map(|backend| backend.absent(self.machine));
         self.if_bench_has("compare", stage)
     }
 

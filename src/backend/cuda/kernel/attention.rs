@@ -2,14 +2,24 @@
 
 use super::super::super::step_words::AttentionTiling;
 use super::super::super::{AttentionShape, KvDtype, KvLayout};
-use super::{Kernel, WORKGROUP_BYTES, cuda, params};
+use super::{Kernel, TENSOR_CAPABILITY, WORKGROUP_BYTES, cuda, params};
 
 params! {
     /// Parameters of `attention_decode` and `attention_prefill`.
     AttentionParams { scale: f32, items_at: u32 }
 }
 
-/// Invocations of a workgroup of `attention_decode`.
+/// Which kernel does the attention of decodes; what they compute is the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DecodeKernel {
+    /// `attention_decode`: teams of lanes with a key each.
+    #[default]
+    Teams,
+    /// `attention_decode_block`: a subgroup with all keys of a block.
+    Blocks,
+}
+
+/// Invocations of a workgroup of the decode kernels.
 const DECODE_THREADS: u32 = 128;
 /// Keys that a team of it has under way at once.
 const DECODE_KEYS: u32 = 2;
@@ -17,9 +27,21 @@ const DECODE_KEYS: u32 = 2;
 const PREFILL_LANES: u32 = 16;
 const PREFILL_TEAM_ROWS: u32 = 4;
 
+/// Invocations, rows and keys at once of a workgroup of `attention_prefill_tensor`: a subgroup for each 16 rows.
+const TENSOR_THREADS: u32 = 128;
+const TENSOR_ROWS: u32 = 64;
+const TENSOR_KEYS: u32 = 32;
+/// Largest head whose results stay in registers there.
+const TENSOR_HEAD_DIM: u32 = 128;
+
+/// Whether prefills run on tensor cores: K and V are halves already.
+fn has_tensor_prefill(shape: &AttentionShape, kv: KvDtype, compute_capability: u32) -> bool {
+    compute_capability >= TENSOR_CAPABILITY && kv == KvDtype::F16 && shape.head_dim <= TENSOR_HEAD_DIM
+}
+
 /// Workgroup memory of `attention_prefill`: q, the staged keys and values, and the weights.
 fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
-    4 * rows * head_dim + 2 * keys * (head_dim * kv.bytes() as u32 + 16) + 4 * rows * keys
+    4 * rows * head_dim + 2 * keys * (head_dim * kv.element_bytes() + 16) + 4 * rows * keys
 }
 
 /// How the attention is cut up: as many rows and keys in a workgroup of a prefill as fit. Where rows must not depend on the
@@ -27,35 +49,46 @@ fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
 pub(in super::super) fn attention_tiling(
     shape: &AttentionShape,
     kv: KvDtype,
+    compute_capability: u32,
     batch_invariant: bool,
 ) -> AttentionTiling {
     let group = shape.num_heads / shape.num_kv_heads;
     let heads_per_group = [4, 2, 1].into_iter().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
-    let (rows, prefill_keys) = [(32, 32), (32, 16), (16, 16), (8, 16)]
-        .into_iter()
-        .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
-        .unwrap_or((4, 16));
+    let (rows, prefill_keys) = if has_tensor_prefill(shape, kv, compute_capability) {
+        (TENSOR_ROWS, TENSOR_KEYS)
+    } else {
+        let fits = |&(rows, keys): &(u32, u32)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES;
+        [(32, 32), (32, 16), (16, 16), (8, 16)].into_iter().find(fits).unwrap_or((4, 16))
+    };
     let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
-    AttentionTiling { heads_per_group, prefill_tokens: rows / heads_per_group, prefill_keys, split: 256, decode_tokens }
+    let prefill_tokens = rows / heads_per_group;
+    // A prefill work item of these kernels is of one sequence, and gives no partial results.
+    AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split: 256, decode_tokens, share_prefixes: false }
 }
 
 /// Grid: (decode work items, heads / heads per group).
 pub(in super::super) fn attention_decode(
+    which: DecodeKernel,
     shape: &AttentionShape,
     layout: &KvLayout,
     tiling: &AttentionTiling,
 ) -> Kernel {
     let heads = tiling.heads_per_group;
-    let lanes = (shape.head_dim / 8).next_power_of_two().min(32);
     // Results of the subgroups, which merge at the end.
-    let workgroup_bytes = DECODE_THREADS / 32 * heads * (4 * shape.head_dim + 8);
-    Kernel::new::<AttentionParams>("attention_decode", cuda!("attention_decode.cu"), DECODE_THREADS, 6)
-        .kv(shape, layout)
-        .include(cuda!("include/attention.cuh"))
-        .constant("HEADS_PER_GROUP", heads)
-        .constant("LANES", lanes)
-        .constant("KEYS", DECODE_KEYS)
-        .limits(if heads > 1 { 168 } else { 96 }, workgroup_bytes)
+    let results_bytes = (DECODE_THREADS / 32 * heads * (4 * shape.head_dim + 8)).next_multiple_of(16);
+    let build = |name, file| Kernel::new::<AttentionParams>(name, file, DECODE_THREADS, 6);
+    match which {
+        DecodeKernel::Teams => build("attention_decode", cuda!("attention_decode.cu"))
+            .constant("LANES", (shape.head_dim / 8).next_power_of_two().min(32))
+            .constant("KEYS", DECODE_KEYS)
+            .limits(if heads > 1 { 168 } else { 96 }, results_bytes),
+        DecodeKernel::Blocks => build("attention_decode_block", cuda!("attention_decode_block.cu"))
+            .limits(168, results_bytes + 4 * heads * shape.head_dim),
+    }
+    .kv(shape, layout)
+    .constant("HEADS_PER_GROUP", heads)
+    .include(cuda!("include/attention.cuh"))
+    .include(cuda!("include/attention_merge.cuh"))
 }
 
 /// Grid: (prefill work items, heads / heads per group).
@@ -63,17 +96,26 @@ pub(in super::super) fn attention_prefill(
     shape: &AttentionShape,
     layout: &KvLayout,
     tiling: &AttentionTiling,
+    compute_capability: u32,
 ) -> Kernel {
-    let rows = tiling.prefill_tokens * tiling.heads_per_group;
-    let threads = rows / PREFILL_TEAM_ROWS * PREFILL_LANES;
-    let workgroup_bytes = prefill_bytes(rows, tiling.prefill_keys, shape.head_dim, layout.dtype);
-    Kernel::new::<AttentionParams>("attention_prefill", cuda!("attention_prefill.cu"), threads, 4)
-        .kv(shape, layout)
-        .include(cuda!("include/attention.cuh"))
-        .constant("HEADS_PER_GROUP", tiling.heads_per_group)
-        .constant("TOKENS", tiling.prefill_tokens)
-        .constant("KEYS", tiling.prefill_keys)
-        .limits(168, workgroup_bytes)
+    let build = |name, file, threads| Kernel::new::<AttentionParams>(name, file, threads, 4);
+    if has_tensor_prefill(shape, layout.dtype, compute_capability) {
+        // Staged rows of K and V, each eight halves longer than the head.
+        let workgroup_bytes = 2 * TENSOR_KEYS * 2 * (shape.head_dim + 8);
+        build("attention_prefill_tensor", cuda!("attention_prefill_tensor.cu"), TENSOR_THREADS)
+            .limits(255, workgroup_bytes)
+            .requires(TENSOR_CAPABILITY)
+    } else {
+        let rows = tiling.prefill_tokens * tiling.heads_per_group;
+        let workgroup_bytes = prefill_bytes(rows, tiling.prefill_keys, shape.head_dim, layout.dtype);
+        build("attention_prefill", cuda!("attention_prefill.cu"), rows / PREFILL_TEAM_ROWS * PREFILL_LANES)
+            .limits(224, workgroup_bytes)
+    }
+    .kv(shape, layout)
+    .include(cuda!("include/attention.cuh"))
+    .constant("HEADS_PER_GROUP", tiling.heads_per_group)
+    .constant("TOKENS", tiling.prefill_tokens)
+    .constant("KEYS", tiling.prefill_keys)
 }
 
 /// Grid: (decode tokens whose keys were split, heads).

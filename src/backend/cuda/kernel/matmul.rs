@@ -1,7 +1,7 @@
 //! The matrix products.
 
 use super::super::super::repack::DeviceFormat;
-use super::{Kernel, cuda, params};
+use super::{Kernel, TENSOR_CAPABILITY, cuda, params};
 
 params! {
     /// Parameters of the matrix products; `matvec` alone reads `grid_width`.
@@ -17,11 +17,16 @@ params! {
     }
 }
 
-/// A matrix product for at most `tile` rows (`matvec`), or any number (`matmul`).
+/// A matrix product for at most `tile` rows (`matvec`), or any number (`matmul_tensor`, `matmul`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum MatMulKernel {
     /// `matvec` with this many rows. Grid: (output columns / group columns, 1), or folded into y.
     Vector {
+        /// Rows of x.
+        tile: u32,
+    },
+    /// `matmul_tensor` with this many rows in a tile. Grid: as `Tiled`.
+    Tensor {
         /// Rows of x.
         tile: u32,
     },
@@ -32,6 +37,8 @@ pub(in super::super) enum MatMulKernel {
 /// Invocations of a workgroup of `matvec`: four subgroups, with columns of their own.
 const VECTOR_THREADS: u32 = 128;
 const VECTOR_SUBGROUPS: u32 = VECTOR_THREADS / 32;
+/// Output columns of a workgroup of `matmul_tensor`.
+const TENSOR_COLS: u32 = 128;
 
 /// Output columns of a subgroup of `matvec`: the more rows share the loaded weights, the more columns have to share the
 /// loaded rows.
@@ -39,21 +46,38 @@ fn vector_cols(tile: u32) -> u32 {
     if tile <= 2 { 2 } else { 4 }
 }
 
+/// Halves that make up an f32 of x in `matmul_tensor`: as many as keep f32's precision, so that this kernel's results are
+/// as good as those of the others.
+fn parts(format: DeviceFormat) -> u32 {
+    match format {
+        DeviceFormat::Bf16 => 3,
+        DeviceFormat::F32 | DeviceFormat::F16 | DeviceFormat::Q8 | DeviceFormat::Q4 => 2,
+    }
+}
+
 impl MatMulKernel {
-    /// The kernels, each with the largest number of rows that it is chosen for; only one of them where rows must not depend
-    /// on each other.
-    pub(in super::super) fn choices(batch_invariant: bool) -> Vec<(u32, Self)> {
-        if batch_invariant {
-            return vec![(u32::MAX, Self::Tiled)];
-        }
-        let vectors = [1, 2, 4, 8].map(|tile| (tile, Self::Vector { tile }));
-        vectors.into_iter().chain([(u32::MAX, Self::Tiled)]).collect()
+    /// The kernels, each with the largest number of rows that it is chosen for. Where rows must not depend on each other
+    /// only those that sum in one order: `matmul_tensor` does, in a tile of any size.
+    pub(in super::super) fn choices(
+        format: DeviceFormat,
+        compute_capability: u32,
+        batch_invariant: bool,
+    ) -> Vec<(u32, Self)> {
+        let vectors = if batch_invariant { &[][..] } else { &[1, 2, 4, 8] };
+        let has_tensor = compute_capability >= TENSOR_CAPABILITY && format != DeviceFormat::F32;
+        let many: &[(u32, Self)] = if has_tensor {
+            &[(32, Self::Tensor { tile: 32 }), (64, Self::Tensor { tile: 64 }), (u32::MAX, Self::Tensor { tile: 128 })]
+        } else {
+            &[(u32::MAX, Self::Tiled)]
+        };
+        vectors.iter().map(|&tile| (tile, Self::Vector { tile })).chain(many.iter().copied()).collect()
     }
 
     /// Output columns of one workgroup.
     pub(in super::super) fn group_cols(self) -> u32 {
         match self {
             Self::Vector { tile } => VECTOR_SUBGROUPS * vector_cols(tile),
+            Self::Tensor { .. } => TENSOR_COLS,
             Self::Tiled => 64,
         }
     }
@@ -61,21 +85,30 @@ impl MatMulKernel {
     /// Rows of x of one workgroup.
     pub(in super::super) fn group_rows(self) -> u32 {
         match self {
-            Self::Vector { tile } => tile,
+            Self::Vector { tile } | Self::Tensor { tile } => tile,
             Self::Tiled => 64,
         }
     }
 
     pub(in super::super) fn kernel(self, format: DeviceFormat) -> Kernel {
+        let build = |name, file, threads| Kernel::new::<MatMulParams>(name, file, threads, 3);
         match self {
-            Self::Vector { tile } => Kernel::new::<MatMulParams>("matvec", cuda!("matvec.cu"), VECTOR_THREADS, 3)
+            Self::Vector { tile } => build("matvec", cuda!("matvec.cu"), VECTOR_THREADS)
                 .constant("TILE", tile)
                 .constant("COLS", vector_cols(tile))
                 .constant("UNROLL", if tile <= 2 { 4 } else { 1 })
-                .limits(if tile == 8 { 128 } else { 96 }, 0),
-            Self::Tiled => {
-                Kernel::new::<MatMulParams>("matmul", cuda!("matmul.cu"), 256, 3).limits(96, 2 * 32 * 68 * 4)
+                .limits(if tile == 8 { 168 } else { 96 }, 0),
+            Self::Tensor { tile } => {
+                // Staged rows of 40 halves, and the scales of the columns.
+                let workgroup_bytes = 80 * (parts(format) * tile + TENSOR_COLS) + 8 * TENSOR_COLS;
+                build("matmul_tensor", cuda!("matmul_tensor.cu"), 256)
+                    .constant("TILE_ROWS", tile)
+                    .constant("GROUPS_DOWN", if tile == 32 { 1 } else { 2 })
+                    .constant("PARTS", parts(format))
+                    .limits(if tile == 128 { 255 } else { 128 }, workgroup_bytes)
+                    .requires(TENSOR_CAPABILITY)
             }
+            Self::Tiled => build("matmul", cuda!("matmul.cu"), 256).limits(96, 2 * 32 * 68 * 4),
         }
         .weight(format)
         .include(cuda!("include/matmul.cuh"))

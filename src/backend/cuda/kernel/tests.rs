@@ -1,6 +1,6 @@
 //! The host's tables of every kernel against its text.
 
-use super::super::super::step_words::{ITEM_WORDS, NO_PARTIAL, header};
+use super::super::super::step_words::{ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, header};
 use super::{Kernel, cuda, kernel_variants};
 
 /// What stands between the first `open` and the next `close`.
@@ -83,9 +83,11 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_DECODE_ITEMS", header::NUM_DECODE_ITEMS),
         ("NUM_PREFILL_ITEMS", header::NUM_PREFILL_ITEMS),
         ("NUM_REDUCE_ITEMS", header::NUM_REDUCE_ITEMS),
+        ("QUERIES_AT", header::QUERIES_AT),
         ("ROWS_TOKENS", header::NUM_TOKENS),
         ("ROWS_LOGITS", header::NUM_LOGITS_ROWS),
         ("ITEM_WORDS", ITEM_WORDS),
+        ("QUERY_WORDS", QUERY_WORDS),
     ];
     let text = cuda!("include/step.cuh");
     for (name, value) in constants {
@@ -99,7 +101,9 @@ fn step_metadata_is_that_of_the_host() {
         declared.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
     };
     let work = between(text, "struct WorkItem {", "};").expect("it is there");
-    assert_eq!(names(work), ["first_token", "num_tokens", "block_table", "key_begin", "key_end", "partial"]);
+    assert_eq!(names(work), ["first_query", "num_queries", "block_table", "key_begin", "key_end", "split"]);
+    let query = between(text, "struct Query {", "};").expect("it is there");
+    assert_eq!(names(query), ["token", "partials"]);
     let reduce = between(text, "struct ReduceItem {", "};").expect("it is there");
     assert_eq!(names(reduce), ["token", "first", "count"]);
 }
@@ -108,7 +112,9 @@ fn step_metadata_is_that_of_the_host() {
 fn every_kernel_has_a_twin_in_wgsl() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/wgsl");
     for (label, kernel) in kernel_variants() {
-        let twin = std::path::Path::new(folder).join(format!("{}.wgsl", kernel.name));
+        // Tensor cores are one more way to a product, and blocks one more to take keys.
+        let name = kernel.name.trim_end_matches("_tensor").trim_end_matches("_block");
+        let twin = std::path::Path::new(folder).join(format!("{name}.wgsl"));
         assert!(twin.is_file(), "{label}: {}", twin.display());
     }
 }

@@ -3,9 +3,9 @@
 use super::super::super::repack::DeviceFormat;
 use super::super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
 use super::{
-    Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill, attention_reduce,
-    attention_tiling, copy_blocks, embed, rms_norm, rope_and_cache, select_logits_rows, silu_mul, top_k_chunks,
-    top_k_rows,
+    DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
+    attention_reduce, attention_tiling, copy_blocks, embed, rms_norm, rope_and_cache, select_logits_rows, silu_mul,
+    top_k_chunks, top_k_rows,
 };
 
 const FORMATS: [DeviceFormat; 5] =
@@ -30,21 +30,35 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
     let mut all: Vec<(String, Kernel)> = plain.map(|kernel| (kernel.name.to_owned(), kernel)).into();
     for format in FORMATS {
         all.push((format!("embed, {format:?}"), embed(format)));
-        for (_, choice) in MatMulKernel::choices(false) {
-            all.push((format!("{choice:?}, {format:?}"), choice.kernel(format)));
-        }
+        // With tensor cores and without: the kernels for few rows are the same.
+        let with_tensor = MatMulKernel::choices(format, u32::MAX, false);
+        let without = MatMulKernel::choices(format, 0, true);
+        let choices = with_tensor.into_iter().chain(without).map(|(_, choice)| choice);
+        let mut distinct: Vec<MatMulKernel> = Vec::new();
+        choices.for_each(|choice| {
+            if !distinct.contains(&choice) {
+                distinct.push(choice);
+            }
+        });
+        all.extend(distinct.iter().map(|choice| (format!("{choice:?}, {format:?}"), choice.kernel(format))));
     }
     for (num_heads, num_kv_heads, head_dim) in SHAPES {
         for dtype in [KvDtype::F32, KvDtype::F16] {
             let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 0.125 };
             let layout = KvLayout { num_layers: 1, num_blocks: 8, block_size: 16, num_kv_heads, head_dim, dtype };
-            let tiling = attention_tiling(&shape, dtype, false);
+            let label = format!("{num_heads}/{num_kv_heads}x{head_dim} {dtype:?}");
             let mut push = |kernel: Kernel, what: &str| {
-                let name = kernel.name;
-                all.push((format!("{name}, {num_heads}/{num_kv_heads}x{head_dim} {dtype:?}{what}"), kernel));
+                all.push((format!("{}, {label}{what}", kernel.name), kernel));
             };
-            push(attention_decode(&shape, &layout, &tiling), "");
-            push(attention_prefill(&shape, &layout, &tiling), "");
+            // With tensor cores and without.
+            let tilings = [u32::MAX, 0].map(|capability| attention_tiling(&shape, dtype, capability, false));
+            for which in [DecodeKernel::Teams, DecodeKernel::Blocks] {
+                push(attention_decode(which, &shape, &layout, &tilings[0]), "");
+            }
+            push(attention_prefill(&shape, &layout, &tilings[1], 0), "");
+            if tilings[0] != tilings[1] {
+                push(attention_prefill(&shape, &layout, &tilings[0], u32::MAX), "");
+            }
             push(attention_reduce(&shape, &layout), "");
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
                 push(rope_and_cache(&shape, &layout, pairing), &format!(" {pairing:?}"));

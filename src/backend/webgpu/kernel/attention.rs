@@ -1,6 +1,6 @@
 //! The attention kernels, and how their work is cut up.
 
-use super::super::super::{AttentionShape, KvDtype, KvLayout};
+use super::super::super::{AttentionShape, KvDtype, StepLimits};
 use super::super::{Tuning, Variant};
 use super::{Binding, Kernel, read, write};
 
@@ -31,15 +31,18 @@ pub(in crate::backend) struct AttentionTiling {
     pub(in crate::backend) split: u32,
     /// New tokens of a sequence, at most, that are decode work items each; more of them are prefill work items.
     pub(in crate::backend) decode_tokens: u32,
+    /// Whether decodes read the blocks that their sequences begin with in common together.
+    pub(in crate::backend) share_prefixes: bool,
 }
 
 /// Workgroup memory that every adapter has, in bytes (WebGPU's least `maxComputeWorkgroupStorageSize`). `wgpu` does not hold
 /// kernels to it.
 pub(in super::super) const WORKGROUP_BYTES: u32 = 16384;
 
-/// Workgroup memory of `attention_prefill`: q, the staged keys and values, and the scores.
+/// Workgroup memory of `attention_prefill`: q, the staged keys and values, the scores, and the
+/// last key of each token (there are at most as many as rows).
 fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
-    4 * rows * head_dim + 2 * keys * head_dim * kv.bytes() as u32 + 4 * rows * keys
+    4 * rows * head_dim + 2 * keys * head_dim * kv.element_bytes() + 4 * rows * keys + 4 * rows
 }
 
 impl AttentionTiling {
@@ -49,22 +52,26 @@ impl AttentionTiling {
         variant: Variant,
         shape: &AttentionShape,
         kv: KvDtype,
-        batch_invariant: bool,
+        limits: &StepLimits,
         tuning: &Tuning,
     ) -> Self {
+        let batch_invariant = limits.batch_invariant;
+        // What a token is read together with is up to its neighbours.
+        let share_prefixes = limits.cascade_attention && !batch_invariant;
         let group = shape.num_heads / shape.num_kv_heads;
         let most_heads = tuning.attention_heads;
         let divisor = |most: u32| {
             (1..=group.min(most).min(most_heads).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1)
         };
         match variant {
-            // As many rows as stay in (spilled) vector registers without blowing up compile time.
+            // As many rows as stay in (spilled) vector registers without blowing up compile time: the loops over rows and
+            // keys are unrolled.
             Variant::Cpu => {
                 let heads_per_group = divisor((256 / shape.head_dim).max(1));
-                let rows = (768 / shape.head_dim).max(1);
+                let rows = (384 / shape.head_dim).max(1);
                 let split = if batch_invariant { u32::MAX } else { tuning.attention_split };
                 let prefill_tokens = (rows / heads_per_group).max(1);
-                Self { heads_per_group, prefill_tokens, prefill_keys: 16, split, decode_tokens: 1 }
+                Self { heads_per_group, prefill_tokens, prefill_keys: 16, split, decode_tokens: 1, share_prefixes }
             }
             // As many rows and keys as fit.
             Variant::Subgroup | Variant::Plain => {
@@ -76,7 +83,8 @@ impl AttentionTiling {
                     .unwrap_or((4, 1));
                 let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
                 let prefill_tokens = rows / heads_per_group;
-                Self { heads_per_group, prefill_tokens, prefill_keys, split: tuning.attention_split, decode_tokens }
+                let split = tuning.attention_split;
+                Self { heads_per_group, prefill_tokens, prefill_keys, split, decode_tokens, share_prefixes }
             }
         }
     }
@@ -87,24 +95,28 @@ fn attention(
     file: &'static str,
     bindings: &[Binding],
     shape: &AttentionShape,
-    layout: &KvLayout,
+    kv: KvDtype,
     tiling: &AttentionTiling,
 ) -> Kernel {
     Kernel::new(name, file, bindings, size_of::<AttentionParams>())
-        .kv(shape, layout)
+        .kv(shape, kv)
+        .include(match kv {
+            KvDtype::F32 | KvDtype::F16 => wgsl!("include/kv_scales_none.wgsl"),
+            KvDtype::Int8 => wgsl!("include/kv_scales_int8.wgsl"),
+        })
         .constant("HEADS_PER_GROUP", tiling.heads_per_group)
 }
 
-const DECODE_BINDINGS: [Binding; 6] = [read(1), read(2), read(3), write(4), write(5), write(6)];
+const BINDINGS: [Binding; 6] = [read(1), read(2), read(3), write(4), write(5), write(6)];
 
 pub(in super::super) fn attention_decode(
     variant: Variant,
     subgroup_size: u32,
     shape: &AttentionShape,
-    layout: &KvLayout,
+    kv: KvDtype,
     tiling: &AttentionTiling,
 ) -> Kernel {
-    let build = |name, file| attention(name, file, &DECODE_BINDINGS, shape, layout, tiling);
+    let build = |name, file| attention(name, file, &BINDINGS, shape, kv, tiling);
     match variant {
         Variant::Cpu => build("attention_cpu", wgsl!("attention_cpu.wgsl"))
             .constant("SUBGROUP_SIZE", subgroup_size)
@@ -128,24 +140,21 @@ pub(in super::super) fn attention_prefill(
     variant: Variant,
     subgroup_size: u32,
     shape: &AttentionShape,
-    layout: &KvLayout,
+    kv: KvDtype,
     tiling: &AttentionTiling,
 ) -> Kernel {
     match variant {
-        Variant::Cpu => {
-            attention("attention_cpu", wgsl!("attention_cpu.wgsl"), &DECODE_BINDINGS, shape, layout, tiling)
-                .constant("SUBGROUP_SIZE", subgroup_size)
-                .constant("TOKENS", tiling.prefill_tokens)
-        }
+        Variant::Cpu => attention("attention_cpu", wgsl!("attention_cpu.wgsl"), &BINDINGS, shape, kv, tiling)
+            .constant("SUBGROUP_SIZE", subgroup_size)
+            .constant("TOKENS", tiling.prefill_tokens),
         Variant::Subgroup | Variant::Plain => {
-            let bindings = [read(1), read(2), read(3), write(4)];
-            attention("attention_prefill", wgsl!("attention_prefill.wgsl"), &bindings, shape, layout, tiling)
+            attention("attention_prefill", wgsl!("attention_prefill.wgsl"), &BINDINGS, shape, kv, tiling)
                 .constant("TOKENS", tiling.prefill_tokens)
                 .constant("KEYS", tiling.prefill_keys)
         }
     }
 }
 
-pub(in super::super) fn attention_reduce(shape: &AttentionShape, layout: &KvLayout) -> Kernel {
-    Kernel::new("attention_reduce", wgsl!("attention_reduce.wgsl"), &[read(1), read(2), write(3)], 0).kv(shape, layout)
+pub(in super::super) fn attention_reduce(shape: &AttentionShape) -> Kernel {
+    Kernel::new("attention_reduce", wgsl!("attention_reduce.wgsl"), &[read(1), read(2), write(3)], 0).heads(shape)
 }

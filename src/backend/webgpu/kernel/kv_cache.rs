@@ -1,6 +1,6 @@
 //! The kernels that write the KV pool: rope_and_cache and the block copies.
 
-use super::super::super::{AttentionShape, KvLayout, RopePairing};
+use super::super::super::{AttentionShape, KvDtype, RopePairing};
 use super::{Kernel, QuadsParams, read, write};
 use std::fmt::Write;
 
@@ -17,10 +17,28 @@ pub(in super::super) struct RopeParams {
     pub(in super::super) qkv_stride: u32,
 }
 
-pub(in super::super) fn rope_and_cache(shape: &AttentionShape, layout: &KvLayout, pairing: RopePairing) -> Kernel {
+/// Invocations of one head in `rope_and_cache`, and of a workgroup: whole heads, about 32 invocations of them.
+fn rope_lanes(shape: &AttentionShape) -> (u32, u32) {
+    let lanes = shape.head_dim / 8;
+    (lanes, (32 / lanes).max(1) * lanes)
+}
+
+/// Workgroups of `rope_and_cache` for one token.
+pub(in super::super) fn rope_groups(shape: &AttentionShape) -> u32 {
+    let (lanes, wg) = rope_lanes(shape);
+    ((shape.num_heads + 2 * shape.num_kv_heads) * lanes).div_ceil(wg)
+}
+
+pub(in super::super) fn rope_and_cache(shape: &AttentionShape, kv: KvDtype, pairing: RopePairing) -> Kernel {
     let bindings = [read(1), read(2), write(3), write(4), write(5)];
-    let mut kernel = Kernel::new("rope_and_cache", wgsl!("rope_and_cache.wgsl"), &bindings, size_of::<RopeParams>())
-        .kv(shape, layout);
+    let (name, file) = match kv {
+        KvDtype::F32 | KvDtype::F16 => ("rope_and_cache", wgsl!("rope_and_cache.wgsl")),
+        KvDtype::Int8 => ("rope_and_cache_int8", wgsl!("rope_and_cache_int8.wgsl")),
+    };
+    let mut kernel = Kernel::new(name, file, &bindings, size_of::<RopeParams>())
+        .kv(shape, kv)
+        .include(wgsl!("include/rope.wgsl"))
+        .constant("WG", rope_lanes(shape).1);
     writeln!(kernel.prelude, "const INTERLEAVED = {};", pairing == RopePairing::Interleaved)
         .expect("a string takes any write");
     kernel

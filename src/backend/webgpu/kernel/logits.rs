@@ -1,4 +1,4 @@
-//! The kernels that look at finished logits: argmax and the likeliest tokens.
+//! The kernels that look at finished logits: argmax, the likeliest tokens, and draws.
 
 use super::super::Variant;
 use super::{Kernel, read, write};
@@ -66,4 +66,35 @@ pub(in super::super) fn top_k_rows(variant: Variant, subgroup_size: u32) -> Kern
     Kernel::new("top_k_rows", wgsl!("top_k_rows.wgsl"), &[read(1), read(2), write(3)], bytes)
         .reduce(variant, subgroup_size)
         .include(wgsl!("include/ranked.wgsl"))
+}
+
+/// Columns of a block of `draw_blocks`.
+pub(in super::super) const DRAW_BLOCK: u32 = 32;
+
+/// Parameters of `draw_blocks`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in super::super) struct DrawBlocksParams {
+    pub(in super::super) vocab: u32,
+    pub(in super::super) blocks: u32,
+}
+
+pub(in super::super) fn draw_blocks() -> Kernel {
+    let bytes = size_of::<DrawBlocksParams>();
+    Kernel::new("draw_blocks", wgsl!("draw_blocks.wgsl"), &[read(1), write(2), write(3)], bytes)
+        .include(wgsl!("include/draw.wgsl"))
+}
+
+/// Parameters of `draw_rows`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in super::super) struct DrawRowsParams {
+    pub(in super::super) blocks: u32,
+}
+
+pub(in super::super) fn draw_rows(variant: Variant, subgroup_size: u32) -> Kernel {
+    let bytes = size_of::<DrawRowsParams>();
+    Kernel::new("draw_rows", wgsl!("draw_rows.wgsl"), &[read(1), read(2), write(3)], bytes)
+        .reduce(variant, subgroup_size)
+        .include(wgsl!("include/draw.wgsl"))
 }

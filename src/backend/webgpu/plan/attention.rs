@@ -8,8 +8,7 @@ use super::{Grid, Planner};
 impl Planner<'_> {
     /// Three layers in one dispatch, or fewer in one each.
     pub(super) fn copy_blocks(&mut self, layers: &[usize]) -> Result<(), BackendError> {
-        let block_bytes = self.kv.layer_bytes() / u64::from(self.kv.num_blocks);
-        let params = kernel::QuadsParams { quads: (block_bytes / 16) as u32 };
+        let params = kernel::QuadsParams { quads: (self.kv.layer_block_bytes() / 16) as u32 };
         let grid = Grid::BlockCopies { x: params.quads.div_ceil(64) };
         let b = self.buffers;
         let pools: Vec<&wgpu::Buffer> = layers.iter().flat_map(|&layer| [&b.k_pool[layer], &b.v_pool[layer]]).collect();
@@ -27,10 +26,9 @@ impl Planner<'_> {
         pairing: RopePairing,
     ) -> Result<(), BackendError> {
         let shape = &self.program.attention;
-        let kernel = kernel::rope_and_cache(shape, self.kv, pairing);
+        let kernel = kernel::rope_and_cache(shape, self.kv.dtype, pairing);
         let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
-        let invocations = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim / 4;
-        let grid = Grid::Columns { x: invocations.div_ceil(32), rows: Rows::Tokens, each: 1 };
+        let grid = Grid::Columns { x: kernel::rope_groups(shape), rows: Rows::Tokens, each: 1 };
         let b = self.buffers;
         let buffers = [self.activation(qkv), &b.rope, self.activation(q), &b.k_pool[layer], &b.v_pool[layer]];
         self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)
@@ -41,22 +39,21 @@ impl Planner<'_> {
         let (variant, subgroup_size) = (self.gpu.variant, self.gpu.subgroup_size());
         let groups = shape.num_heads / self.tiling.heads_per_group;
         let b = self.buffers;
-        let shared = [self.activation(q), &b.k_pool[layer], &b.v_pool[layer], self.activation(out)];
-        let with_partials = [shared[0], shared[1], shared[2], shared[3], &b.partial_out, &b.partial_stats];
+        let (k_pool, v_pool) = (&b.k_pool[layer], &b.v_pool[layer]);
+        let buffers = [self.activation(q), k_pool, v_pool, self.activation(out), &b.partial_out, &b.partial_stats];
 
-        let kernel = kernel::attention_decode(variant, subgroup_size, &shape, self.kv, &self.tiling);
+        let kernel = kernel::attention_decode(variant, subgroup_size, &shape, self.kv.dtype, &self.tiling);
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::DECODE_ITEMS_AT as u32 };
         let grid = Grid::DecodeItems { y: groups };
-        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &with_partials)?;
+        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
 
-        let kernel = kernel::attention_prefill(variant, subgroup_size, &shape, self.kv, &self.tiling);
+        let kernel = kernel::attention_prefill(variant, subgroup_size, &shape, self.kv.dtype, &self.tiling);
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
         let grid = Grid::PrefillItems { y: groups };
-        let buffers = if kernel.bindings.len() == with_partials.len() + 1 { &with_partials[..] } else { &shared[..] };
-        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), buffers)?;
+        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
 
         let buffers = [&b.partial_out, &b.partial_stats, self.activation(out)];
         let grid = Grid::ReduceItems { y: shape.num_heads };
-        self.single(&kernel::attention_reduce(&shape, self.kv), Rows::Tokens, grid, &[], &buffers)
+        self.single(&kernel::attention_reduce(&shape), Rows::Tokens, grid, &[], &buffers)
     }
 }

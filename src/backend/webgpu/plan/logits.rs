@@ -1,4 +1,4 @@
-//! The dispatches after the program: argmax and the likeliest tokens.
+//! The dispatches after the program: argmax, the likeliest tokens, and draws.
 
 use super::super::super::{ActId, BackendError, Rows};
 use super::super::kernel;
@@ -32,5 +32,19 @@ impl Planner<'_> {
         let kernel = kernel::top_k_rows(self.gpu.variant, self.gpu.subgroup_size());
         let buffers = [&b.chunk_sums, &b.chunk_top, &b.scores];
         self.single(&kernel, Rows::Logits, Grid::TopKRows, bytemuck::bytes_of(&params), &buffers)
+    }
+
+    pub(super) fn draws(&mut self, logits: ActId) -> Result<(), BackendError> {
+        let vocab = self.cols(logits);
+        let blocks = vocab.div_ceil(kernel::DRAW_BLOCK);
+        let params = kernel::DrawBlocksParams { vocab, blocks };
+        let b = &self.buffers.draws;
+        let buffers = [self.activation(logits), &b.keys, &b.stats];
+        let grid = Grid::DrawColumns { x: blocks.div_ceil(32) };
+        self.single(&kernel::draw_blocks(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)?;
+        let params = kernel::DrawRowsParams { blocks };
+        let kernel = kernel::draw_rows(self.gpu.variant, self.gpu.subgroup_size());
+        let buffers = [&b.keys, &b.stats, &b.drawn];
+        self.single(&kernel, Rows::Logits, Grid::Draws, bytemuck::bytes_of(&params), &buffers)
     }
 }

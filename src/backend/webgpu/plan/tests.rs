@@ -89,12 +89,15 @@ fn kernels(
         max_logits_rows: 8,
         max_block_table_entries: 64,
         max_block_copies: 8,
+        max_draws: 8,
+        max_adjustments: 8,
         batch_invariant: false,
+        cascade_attention: true,
         quantize_activations: int8,
     };
     backend.prepare(program, kv, limits).expect("the kernels compile");
     let mut words = StepWords::default();
-    words.build(&step.input(), &backend.prepared().tiling);
+    words.build(&step.input(), kv.block_size, &backend.prepared().tiling);
     backend.prepared().plan.dispatches(&words.counts).map(|dispatch| dispatch.kernel()).collect()
 }
 

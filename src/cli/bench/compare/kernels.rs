@@ -44,12 +44,7 @@ pub(super) fn compare(
     for program in &all {
         progress.set_message(program.name());
         let mut backends = [targets[0].backend(), targets[1].backend()];
-        let fits = |backend: &dyn Backend| {
-            let memory = backend.memory();
-            program.largest_buffer_bytes <= memory.max_buffer_bytes
-                && memory.total_bytes.is_none_or(|total| program.total_bytes <= total / 10 * 9)
-        };
-        if backends.iter().all(|backend| fits(&**backend)) {
+        if backends.iter().all(|backend| program.fits(&backend.memory())) {
             comparisons.extend(one(args, program, &mut backends)?);
         }
         progress.inc(1);

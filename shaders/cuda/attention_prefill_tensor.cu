@@ -1,0 +1,157 @@
+// Paged attention (Kwon et al. 2023) for prefill on tensor cores, for pools of f16: flash tiles (Dao et al. 2022,
+// arXiv:2205.14135). A workgroup takes TOKENS query tokens times HEADS_PER_GROUP heads of one KV head, a subgroup 16 of
+// these rows; K and V are staged in workgroup memory, KEYS at a time. q and the weights of V are sums of two halves, so that
+// the result is as good as in f32. Lane 4 g + t has the scores of rows g and g + 8, and becomes a factor of V as it is.
+constexpr u32 ROWS = TOKENS * HEADS_PER_GROUP;
+constexpr u32 STEPS = HEAD_DIM / 16u; // products of 16 elements in a score
+constexpr u32 TILES = HEAD_DIM / 8u;  // products of 8 columns in a row of the result
+constexpr u32 KEY_TILES = KEYS / 8u;
+constexpr u32 STRIDE = HEAD_DIM + 8u; // halves of a staged row: neighbouring rows begin in different banks
+constexpr u32 PARTS = 2u;
+
+// The two halves of a pair; in range, as q is scaled and weights are at most 1.
+__device__ __forceinline__ void split(float x, float y, u32& high, u32& low) {
+    high = pack_halves(x, y);
+    const float2 taken = unpack_halves(high);
+    low = pack_halves(x - taken.x, y - taken.y);
+}
+// Over the four lanes that share a row.
+__device__ __forceinline__ float row_max(float v) {
+    v = fmaxf(v, __shfl_xor_sync(ALL_LANES, v, 1u));
+    return fmaxf(v, __shfl_xor_sync(ALL_LANES, v, 2u));
+}
+__device__ __forceinline__ float row_sum(float v) {
+    v += __shfl_xor_sync(ALL_LANES, v, 1u);
+    return v + __shfl_xor_sync(ALL_LANES, v, 2u);
+}
+
+extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
+    Step step,
+    const float2* __restrict__ q,       // [T][HEADS][D / 2]
+    const KvOctet* __restrict__ k_pool, // [block][KV_HEADS][BLOCK_SIZE][D / 8]
+    const KvOctet* __restrict__ v_pool, // the same shape
+    float2* __restrict__ out,           // [T][HEADS][D / 2]
+    Params params
+) {
+    __shared__ __align__(16) u16 k_rows[KEYS][STRIDE];
+    __shared__ __align__(16) u16 v_rows[KEYS][STRIDE];
+    if (blockIdx.x >= step[NUM_PREFILL_ITEMS]) return;
+    const WorkItem item = work_item(step, params.items_at, blockIdx.x);
+    const u32 kv_head = blockIdx.y / (GROUP / HEADS_PER_GROUP);
+    const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
+    const u32 lane = threadIdx.x % SUBGROUP;
+    const u32 t = lane % 4u;
+    const u32 first_position = position(step, query(step, item, 0u).token);
+
+    // The lane's two rows; those past the item's tokens repeat its last token, and are not written.
+    u32 token[2], head[2], last_key[2];
+    float top[2], sum[2];
+#pragma unroll
+    for (u32 r = 0u; r < 2u; r++) {
+        const u32 row = threadIdx.x / SUBGROUP * 16u + lane / 4u + r * 8u;
+        token[r] = row / HEADS_PER_GROUP;
+        head[r] = first_head + row % HEADS_PER_GROUP;
+        last_key[r] = first_position + token[r];
+        top[r] = LOWEST;
+        sum[r] = 0.0f;
+    }
+    u32 factors[STEPS][PARTS][4]; // q, scaled
+#pragma unroll
+    for (u32 s = 0u; s < STEPS; s++) {
+#pragma unroll
+        for (u32 i = 0u; i < 4u; i++) {
+            const u32 at = query(step, item, token[i % 2u]).token;
+            const float2 v = q[(at * HEADS + head[i % 2u]) * (HEAD_DIM / 2u) + s * 8u + t + i / 2u * 4u];
+            split(v.x * params.scale, v.y * params.scale, factors[s][0][i], factors[s][1][i]);
+        }
+    }
+    float acc[TILES][4] = {};
+    for (u32 first_key = item.key_begin; first_key < item.key_end; first_key += KEYS) {
+        const u32 num_keys = least(KEYS, item.key_end - first_key);
+        __syncthreads();
+        for (u32 i = threadIdx.x; i < KEYS * OCTETS; i += WG) {
+            // Slots past the end may hold NaN: stage a valid one instead.
+            const u32 at = row_of(step, item, kv_head, first_key + least(i / OCTETS, num_keys - 1u)) + i % OCTETS;
+            *(uint4*)&k_rows[i / OCTETS][i % OCTETS * 8u] = k_pool[at];
+            *(uint4*)&v_rows[i / OCTETS][i % OCTETS * 8u] = v_pool[at];
+        }
+        __syncthreads();
+        float scores[KEY_TILES][4] = {};
+#pragma unroll
+        for (u32 j = 0u; j < KEY_TILES; j++) {
+#pragma unroll
+            for (u32 s = 0u; s < STEPS; s += 2u) {
+                u32 k[4]; // of two products, or one and nothing
+                load_matrices(k, &k_rows[j * 8u + lane % 8u][least(s * 16u + lane / 8u * 8u, HEAD_DIM - 8u)]);
+                const u32 first[2] = {k[0], k[1]}, second[2] = {k[2], k[3]};
+#pragma unroll
+                for (u32 p = 0u; p < PARTS; p++) {
+                    multiply_f16(scores[j], factors[s][p], first);
+                    if (s + 1u < STEPS) multiply_f16(scores[j], factors[s + 1u < STEPS ? s + 1u : s][p], second);
+                }
+            }
+        }
+#pragma unroll
+        for (u32 r = 0u; r < 2u; r++) {
+            float new_top = top[r];
+#pragma unroll
+            for (u32 j = 0u; j < KEY_TILES; j++) {
+#pragma unroll
+                for (u32 c = 0u; c < 2u; c++) {
+                    float& score = scores[j][2u * r + c];
+                    const u32 key = j * 8u + 2u * t + c;
+                    if (key >= num_keys || first_key + key > last_key[r]) score = LOWEST;
+                    new_top = fmaxf(new_top, score);
+                }
+            }
+            new_top = row_max(new_top);
+            const float factor = __expf(top[r] - new_top);
+            top[r] = new_top;
+            sum[r] *= factor; // each lane sums its own keys; the lanes merge at the end
+#pragma unroll
+            for (u32 j = 0u; j < KEY_TILES; j++) {
+#pragma unroll
+                for (u32 c = 0u; c < 2u; c++) {
+                    float& score = scores[j][2u * r + c];
+                    score = score > LOWEST ? __expf(score - new_top) : 0.0f;
+                    sum[r] += score;
+                }
+            }
+#pragma unroll
+            for (u32 n = 0u; n < TILES; n++) {
+                acc[n][2u * r] *= factor;
+                acc[n][2u * r + 1u] *= factor;
+            }
+        }
+#pragma unroll
+        for (u32 j = 0u; j < KEY_TILES; j += 2u) {
+            u32 weights[PARTS][4];
+#pragma unroll
+            for (u32 i = 0u; i < 4u; i++) {
+                const float* pair = &scores[j + i / 2u][i % 2u * 2u];
+                split(pair[0], pair[1], weights[0][i], weights[1][i]);
+            }
+#pragma unroll
+            for (u32 n = 0u; n < TILES; n += 2u) {
+                u32 v[4];
+                load_matrices_transposed(v, &v_rows[j * 8u + lane % 16u][n * 8u + lane / 16u * 8u]);
+                const u32 first[2] = {v[0], v[1]}, second[2] = {v[2], v[3]};
+#pragma unroll
+                for (u32 p = 0u; p < PARTS; p++) {
+                    multiply_f16(acc[n], weights[p], first);
+                    multiply_f16(acc[n + 1u], weights[p], second);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (u32 r = 0u; r < 2u; r++) {
+        const float total = row_sum(sum[r]);
+        if (token[r] >= item.num_queries) continue;
+        float2* row = out + (query(step, item, token[r]).token * HEADS + head[r]) * (HEAD_DIM / 2u);
+#pragma unroll
+        for (u32 n = 0u; n < TILES; n++) {
+            row[n * 4u + t] = make_float2(acc[n][2u * r] / total, acc[n][2u * r + 1u] / total);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! One step's attention, cut into work items.
+//!
+//! The tokens of a sequence with few new ones (commonly one: a decode) are split over their keys, each split a work item
+//! with partial results that are merged at the end; a sequence with more is cut over its query tokens. Decodes whose
+//! sequences begin with the same blocks read these together: a work item for several tokens, as in a prefill, that gives a
+//! partial result for each of them.
+
+use super::super::StepInput;
+use super::kernel::AttentionTiling;
+use super::shared_prefix::SharedPrefixes;
+
+/// Words of a `WorkItem`, a `Query` and a `ReduceItem`.
+pub(in crate::backend) const ITEM_WORDS: usize = 6;
+pub(in crate::backend) const QUERY_WORDS: usize = 2;
+pub(in crate::backend) const REDUCE_WORDS: usize = 3;
+/// `Query::partials` of a token whose only work item writes its output itself.
+pub(in crate::backend) const NO_PARTIAL: u32 = u32::MAX;
+
+/// The items, rebuilt every step in the same allocations.
+#[derive(Debug, Default)]
+pub(super) struct WorkItems {
+    pub(super) queries: Vec<[u32; QUERY_WORDS]>,
+    pub(super) decode: Vec<[u32; ITEM_WORDS]>,
+    pub(super) prefill: Vec<[u32; ITEM_WORDS]>,
+    pub(super) reduce: Vec<[u32; REDUCE_WORDS]>,
+    /// Partial results so far.
+    partials: u32,
+    prefixes: SharedPrefixes,
+    is_shared: Vec<bool>,
+}
+
+impl WorkItems {
+    /// Cuts the attention of `input`, whose block tables begin at word `tables_at` of the step.
+    pub(super) fn cut(&mut self, input: &StepInput<'_>, tables_at: u32, block_size: u32, tiling: &AttentionTiling) {
+        self.queries.clear();
+        self.decode.clear();
+        self.prefill.clear();
+        self.reduce.clear();
+        self.partials = 0;
+        self.is_shared.clear();
+        self.is_shared.resize(input.seq_lens.len(), false);
+        if tiling.share_prefixes {
+            self.shared_prefixes(input, tables_at, block_size, tiling);
+        }
+        for seq in 0..input.seq_lens.len() {
+            if self.is_shared[seq] {
+                continue;
+            }
+            let first = input.query_start_loc[seq];
+            let query_len = input.query_start_loc[seq + 1] - first;
+            let table = tables_at + input.block_table_start[seq];
+            let context_len = input.seq_lens[seq] - query_len;
+            if query_len <= tiling.decode_tokens {
+                for token in 0..query_len {
+                    self.decode_token(first + token, table, context_len + token + 1, tiling.split);
+                }
+            } else {
+                for at in (0..query_len).step_by(tiling.prefill_tokens as usize) {
+                    let tokens = tiling.prefill_tokens.min(query_len - at);
+                    let first_query = self.queries.len() as u32;
+                    self.queries.extend((0..tokens).map(|token| [first + at + token, NO_PARTIAL]));
+                    self.prefill.push([first_query, tokens, table, 0, context_len + at + tokens, 0]);
+                }
+            }
+        }
+    }
+
+    /// The work items of one token with the keys `0..num_keys`.
+    fn decode_token(&mut self, token: u32, table: u32, num_keys: u32, split: u32) {
+        let splits = num_keys.div_ceil(split);
+        let partials = if splits > 1 { self.partials_of(token, splits) } else { NO_PARTIAL };
+        self.queries.push([token, partials]);
+        self.splits(self.queries.len() as u32 - 1, table, 0..num_keys, split, 0);
+    }
+
+    /// Partial results for a token, merged in their order; the row of the first.
+    fn partials_of(&mut self, token: u32, count: u32) -> u32 {
+        let first = self.partials;
+        self.partials += count;
+        self.reduce.push([token, first, count]);
+        first
+    }
+
+    /// One query over some keys; the first split gives its partial result `first_split`.
+    fn splits(&mut self, query: u32, table: u32, keys: std::ops::Range<u32>, split: u32, first_split: u32) {
+        for i in 0..keys.len().div_ceil(split as usize) as u32 {
+            let begin = keys.start + i * split;
+            let end = begin.saturating_add(split).min(keys.end);
+            self.decode.push([query, 1, table, begin, end, first_split + i]);
+        }
+    }
+
+    /// Decodes that read common blocks together.
+    fn shared_prefixes(&mut self, input: &StepInput<'_>, tables_at: u32, block_size: u32, tiling: &AttentionTiling) {
+        // At least the token's own key is left to it.
+        let blocks = |seq: u32| {
+            let start = input.block_table_start[seq as usize] as usize;
+            &input.block_tables[start..start + ((input.seq_lens[seq as usize] - 1) / block_size) as usize]
+        };
+        let is_decode = |seq: &u32| {
+            let seq = *seq as usize;
+            input.query_start_loc[seq + 1] - input.query_start_loc[seq] == 1
+        };
+        let mut prefixes = std::mem::take(&mut self.prefixes);
+        prefixes.find((0..input.seq_lens.len() as u32).filter(is_decode), blocks, block_size);
+        for group in &prefixes.groups {
+            let members = &prefixes.members[group.first..group.first + group.len];
+            let shared = group.blocks * block_size;
+            let shared_splits = shared.div_ceil(tiling.split);
+            let first_query = self.queries.len() as u32;
+            for &seq in members {
+                let seq = seq as usize;
+                self.is_shared[seq] = true;
+                let (token, table) = (input.query_start_loc[seq], tables_at + input.block_table_start[seq]);
+                let own = shared..input.seq_lens[seq];
+                let own_splits = own.len().div_ceil(tiling.split as usize) as u32;
+                let partials = self.partials_of(token, shared_splits + own_splits);
+                self.queries.push([token, partials]);
+                self.splits(self.queries.len() as u32 - 1, table, own, tiling.split, shared_splits);
+            }
+            let table = tables_at + input.block_table_start[members[0] as usize];
+            for at in (0..members.len() as u32).step_by(tiling.prefill_tokens as usize) {
+                let queries = tiling.prefill_tokens.min(members.len() as u32 - at);
+                for i in 0..shared_splits {
+                    let (begin, end) = (i * tiling.split, shared.min((i + 1) * tiling.split));
+                    self.prefill.push([first_query + at, queries, table, begin, end, i]);
+                }
+            }
+        }
+        self.prefixes = prefixes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::kernel_cases::{SeqPlan, StepData};
+    use super::*;
+
+    const TILING: AttentionTiling = AttentionTiling {
+        heads_per_group: 1,
+        prefill_tokens: 4,
+        prefill_keys: 16,
+        split: 256,
+        decode_tokens: 1,
+        share_prefixes: true,
+    };
+
+    /// Each query token's keys, from the work items that reach it, sorted; panics where partial results are amiss.
+    fn keys_by_token(seqs: &[SeqPlan], tiling: &AttentionTiling) -> (WorkItems, Vec<Vec<(u32, u32)>>) {
+        let step = StepData::new(seqs);
+        let mut items = WorkItems::default();
+        items.cut(&step.input(), 0, 16, tiling);
+        let mut keys = vec![Vec::new(); step.token_ids.len()];
+        let mut written = vec![0; items.partials as usize];
+        for item in items.decode.iter().chain(&items.prefill) {
+            let &[first, count, table, begin, end, split] = item;
+            for query in &items.queries[first as usize..(first + count) as usize] {
+                let &[token, partials] = query;
+                let position = step.positions[token as usize];
+                keys[token as usize].extend(
+                    (begin..end.min(position + 1)).map(|key| (key, step.block_tables[(table + key / 16) as usize])),
+                );
+                if partials != NO_PARTIAL {
+                    written[(partials + split) as usize] += 1;
+                }
+            }
+        }
+        assert!(written.iter().all(|&count| count == 1), "every partial result is written once: {written:?}");
+        let mut merged = vec![0; items.partials as usize];
+        for &[token, first, count] in &items.reduce {
+            assert!(items.queries.contains(&[token, first]));
+            merged[first as usize..(first + count) as usize].iter_mut().for_each(|merged| *merged += 1);
+        }
+        assert!(merged.iter().all(|&count| count == 1), "every partial result is merged once: {merged:?}");
+        keys.iter_mut().for_each(|keys| keys.sort_unstable());
+        (items, keys)
+    }
+
+    /// Sequences of which `sharing` have their first `common` blocks in common.
+    fn plans(sharing: u32, common: u32, others: &[(u32, u32)]) -> Vec<SeqPlan> {
+        let mut next = 1000;
+        let mut own = |blocks: u32| {
+            next += blocks;
+            next - blocks..next
+        };
+        let mut seqs = Vec::new();
+        for i in 0..sharing {
+            let context_len = common * 16 + 300 * i;
+            let table = (0..common).chain(own(context_len / 16 + 1 - common)).collect();
+            seqs.push(SeqPlan { context_len, query_len: 1, table });
+            if let Some(&(context_len, query_len)) = others.get(i as usize) {
+                let table = own((context_len + query_len).div_ceil(16)).collect();
+                seqs.push(SeqPlan { context_len, query_len, table });
+            }
+        }
+        seqs
+    }
+
+    #[test]
+    fn every_token_sees_its_keys_once_however_the_work_is_cut() {
+        for (sharing, common) in [(0, 0), (3, 40), (4, 31), (4, 32), (7, 40), (16, 128)] {
+            let seqs = plans(sharing, common, &[(600, 1), (33, 17), (0, 5)]);
+            let (items, shared) = keys_by_token(&seqs, &TILING);
+            let (apart, alone) = keys_by_token(&seqs, &AttentionTiling { share_prefixes: false, ..TILING });
+            assert_eq!(shared, alone, "{sharing} sequences share {common} blocks");
+            let is_cascade = sharing >= 4 && common >= 32;
+            assert_eq!(items.prefill.len() > apart.prefill.len(), is_cascade, "{sharing} and {common}");
+            assert_eq!(items.queries.len(), shared.len());
+        }
+    }
+}
