@@ -24,11 +24,14 @@ fn run_on(gpu: &Arc<GpuDevice>, tuning: Tuning, keep: impl Fn(&KernelCase) -> bo
     assert_pass(&gpu, &tuning.to_string(), &cases.collect::<Vec<_>>());
 }
 
-/// The quick cases with products, whose activations may be rounded to int8.
+/// Quick cases of quantised weights, whose activations may be rounded to int8.
 fn run_with_quantized_activations(name: &str, variant: Variant) {
     let gpu = open(name, variant);
-    let mut cases: Vec<KernelCase> =
-        all_cases().into_iter().filter(|case| case.quick && case.f16_tolerance.is_some()).collect();
+    let is_wanted = |case: &KernelCase| {
+        let is_quantised = ["q4", "q8", "tiny"].iter().any(|part| case.name.contains(part));
+        case.quick && case.int8_tolerance.is_some() && is_quantised
+    };
+    let mut cases: Vec<KernelCase> = all_cases().into_iter().filter(is_wanted).collect();
     cases.iter_mut().for_each(|case| case.quantize_activations = true);
     assert_pass(&gpu, "activations in int8", &cases);
 }
@@ -109,16 +112,16 @@ fn lavapipe_tuned_kernels() {
 }
 
 #[test]
-fn lavapipe_cpu_kernels_with_quantized_activations() {
-    run_with_quantized_activations("llvmpipe", Variant::Cpu);
-}
-
-#[test]
 fn lavapipe_subgroup_kernels_with_quantized_activations() {
     run_with_quantized_activations("llvmpipe", Variant::Subgroup);
 }
 
 #[test]
-fn swiftshader_cpu_kernels_with_quantized_activations() {
-    run_with_quantized_activations("SwiftShader", Variant::Cpu);
+fn lavapipe_plain_kernels_with_quantized_activations() {
+    run_with_quantized_activations("llvmpipe", Variant::Plain);
+}
+
+#[test]
+fn swiftshader_plain_kernels_with_quantized_activations() {
+    run_with_quantized_activations("SwiftShader", Variant::Plain);
 }

@@ -1,5 +1,5 @@
-// out = x W^T for few rows of int8 x and quantised weights: a workgroup sums over COLS rows of the weight for up to TILE rows
-// of x, its invocations striding over the columns of x, so that each weight is read once.
+// out = x W^T for few rows of x that `quantize_rows` has rounded to int8, and quantised weights: as `matvec`, but that four
+// products are one of integers, exact within an octet, and their sums are f32.
 const OUT_COLS = COLS / PARTS;
 
 @compute @workgroup_size(REDUCE_WG)
@@ -11,7 +11,6 @@ fn matvec_int8(inv: Invocation) {
     for (var at = inv.index; at < params.blocks * 4u; at += REDUCE_WG) {
         let block = at / 4u;
         let octet = at % 4u;
-        let share = select(0.0, 1.0, octet == 0u);
         var scale: array<vec2<f32>, COLS>;
         var w: array<vec2<u32>, COLS>;
         for (var i = 0u; i < COLS; i++) {
@@ -26,7 +25,7 @@ fn matvec_int8(inv: Invocation) {
             let q = select(four.xy, four.zw, (octet & 1u) == 1u);
             for (var i = 0u; i < COLS; i++) {
                 let product = dot4I8Packed(w[i].x, q.x) + dot4I8Packed(w[i].y, q.y);
-                acc[j * COLS + i] = add_product(acc[j * COLS + i], product, scale[i], step, share);
+                acc[j * COLS + i] = add_product(acc[j * COLS + i], product, scale[i], step, octet);
             }
         }
     }

@@ -104,7 +104,8 @@ pub(super) struct EngineArgs {
     #[arg(long)]
     batch_invariant: bool,
 
-    /// Let products of quantised weights round activations to int8: integer arithmetic, a little less exact
+    /// Round activations to int8 where weights in Q8_0, Q4_0 or Q4_1 are multiplied with up to 8 rows of them, so that
+    /// integers are multiplied: less exact. Not by the kernels for software adapters, nor with --batch-invariant
     #[arg(long)]
     quantize_activations: bool,
 

@@ -41,7 +41,7 @@ pub(super) struct SelftestArgs {
     #[arg(long)]
     all: bool,
 
-    /// Let products of quantised weights round activations to int8
+    /// Round activations to int8, as the flag of the same name does elsewhere; tolerances are wider by as much
     #[arg(long)]
     quantize_activations: bool,
 

@@ -59,7 +59,8 @@ pub struct LlmOptions {
     /// Whether a request's logits are the same to the bit alone and in any batch, in any chunks, after any preemption or
     /// prefix hit; slower.
     pub batch_invariant: bool,
-    /// Whether products of quantised weights may round activations to int8: faster on many devices, a little less exact.
+    /// Whether products of weights in Q8_0, Q4_0 and Q4_1 with few rows may round activations to int8, which is less exact.
+    /// On WebGPU only, and not by the kernels for software adapters.
     pub quantize_activations: bool,
     /// Whether the attention reads blocks that several sequences begin with once for each of them, instead of together;
     /// on a software adapter it always does.

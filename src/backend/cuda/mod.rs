@@ -241,6 +241,11 @@ impl Backend for CudaBackend {
                 "the CUDA kernels have no KV pool of int8: use --kv-cache-dtype f16".to_owned(),
             ));
         }
+        if limits.quantize_activations {
+            return Err(BackendError::Unsupported(
+                "the CUDA kernels do not round activations to int8: leave out --quantize-activations".to_owned(),
+            ));
+        }
         let tiling = attention_tiling(
             &program.attention,
             kv.dtype,

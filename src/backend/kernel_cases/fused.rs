@@ -18,27 +18,33 @@ const GATED: ActId = ActId(3);
 
 /// What a case computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ops {
-    norm: bool,
-    gate: bool,
+pub(super) struct Ops {
+    pub(super) norm: bool,
+    pub(super) gate: bool,
 }
 
 impl Ops {
-    fn kernel(self) -> &'static str {
+    pub(super) fn kernel(self) -> &'static str {
         match (self.norm, self.gate) {
             (true, true) => "norm_matmul_silu",
             (true, false) => "norm_matmul",
-            (false, _) => "matmul_silu",
+            (false, true) => "matmul_silu",
+            (false, false) => "matmul",
         }
     }
 
     /// Errors of a product become so many times larger.
-    fn factor(self) -> f64 {
-        if self.gate { 4.0 } else { 2.0 }
+    pub(super) fn factor(self) -> f64 {
+        match (self.norm, self.gate) {
+            (_, true) => 4.0,
+            (true, false) => 2.0,
+            (false, false) => 1.0,
+        }
     }
 }
 
-const EACH: [Ops; 3] =
+/// Every way to fuse.
+pub(super) const EACH: [Ops; 3] =
     [Ops { norm: true, gate: false }, Ops { norm: false, gate: true }, Ops { norm: true, gate: true }];
 
 pub(super) fn cases() -> Vec<KernelCase> {

@@ -22,7 +22,7 @@ pub(super) use logits::{
     TopKRowsParams, argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{
-    ACCUMULATE, BIAS, Folded, Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, quantize_rows,
+    ACCUMULATE, BIAS, Folded, Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, VECTOR_ROWS, quantize_rows,
 };
 
 macro_rules! wgsl {

@@ -34,11 +34,11 @@ pub use tune::{
 pub use tuning::Tuning;
 
 use super::{
-    ActId, Activation, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvLayout, Op, ProfileClock,
-    Program, Rows, StepInput, StepLimits,
+    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvLayout, Op, ProfileClock, Program, Rows,
+    StepInput, StepLimits,
 };
 use super::{MAX_TOP_K, ProductInputs, StepOutput, WeightId};
-use kernel::{AttentionTiling, DRAW_BLOCK, LOGITS_CHUNK};
+use kernel::{AttentionTiling, DRAW_BLOCK, LOGITS_CHUNK, VECTOR_ROWS};
 use pace::Pace;
 use plan::{Buffers, DrawBuffers, Plan, Planner, TopKBuffers};
 use profile::Profiler;
@@ -210,7 +210,10 @@ impl WebGpuBackend {
         };
         let mut activations = Vec::new();
         for activation in &program.activations {
-            let rows = rows_of(*activation, limits);
+            let rows = match activation.rows {
+                Rows::Tokens => limits.max_tokens,
+                Rows::Logits => limits.max_logits_rows,
+            };
             activations.push(buffer(activation.name, 4 * u64::from(rows) * u64::from(activation.cols))?);
         }
         let (mut k_pool, mut v_pool) = (Vec::new(), Vec::new());
@@ -225,7 +228,7 @@ impl WebGpuBackend {
         let chunks = vocab.div_ceil(LOGITS_CHUNK);
         let draw_blocks = u64::from(limits.max_draws) * u64::from(vocab.div_ceil(DRAW_BLOCK));
         let rows = u64::from(limits.max_logits_rows.max(1));
-        let int8_blocks = if limits.quantize_activations { most_blocks(program, limits) } else { 0 };
+        let int8_blocks = if limits.quantize_activations { int8_blocks(program) } else { 0 };
         Ok(Buffers {
             step: buffer("step", 4 * words as u64)?,
             activations,
@@ -278,24 +281,13 @@ impl WebGpuBackend {
     }
 }
 
-/// Blocks of 32 in the largest input of a product.
-fn most_blocks(program: &Program, limits: &StepLimits) -> u64 {
-    let blocks = |op: &Op| match *op {
-        Op::MatMul { x, .. } => {
-            let x = program.activations[x.0 as usize];
-            u64::from(rows_of(x, limits)) * u64::from(x.cols / 32)
-        }
+/// Blocks of 32 in the largest input of a product that may be rounded to int8.
+fn int8_blocks(program: &Program) -> u64 {
+    let cols = |op: &Op| match *op {
+        Op::MatMul { x, .. } => program.activations[x.0 as usize].cols,
         _ => 0,
     };
-    program.ops.iter().map(blocks).max().unwrap_or(0)
-}
-
-/// Most rows of an activation.
-fn rows_of(activation: Activation, limits: &StepLimits) -> u32 {
-    match activation.rows {
-        Rows::Tokens => limits.max_tokens,
-        Rows::Logits => limits.max_logits_rows,
-    }
+    u64::from(VECTOR_ROWS) * u64::from(program.ops.iter().map(cols).max().unwrap_or(0) / 32)
 }
 
 impl Backend for WebGpuBackend {
@@ -318,6 +310,12 @@ impl Backend for WebGpuBackend {
                 kv.block_size, kv.head_dim
             )));
         }
+        let limits = StepLimits {
+            quantize_activations: limits.quantize_activations
+                && !limits.batch_invariant
+                && self.gpu.variant() != Variant::Cpu,
+            ..limits
+        };
         let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
         let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, &limits, &tuning);
         let buffers = self.buffers(&program, &kv, &limits, &tiling)?;

@@ -77,7 +77,7 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
     ];
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
-        for with_norm in [false, true] {
+        for with_norm in [false, true].into_iter().filter(|_| format.has_scales()) {
             let kernel = kernel::quantize_rows(format, with_norm, variant, subgroup_size);
             all.push((format!("{label} {with_norm}"), kernel, fields!(QuantizeParams: blocks, norm_eps)));
         }

@@ -63,8 +63,6 @@ pub(in super::super) enum MatMulKernel {
     Tiled,
     /// `matmul_coop`.
     Coop(Matrices),
-    /// `matmul_cpu_int8` with this many rows in a tile.
-    CpuInt8 { tile: u32 },
     /// `matvec_int8`, as `matvec`.
     VectorInt8 { tile: u32, cols: u32 },
 }
@@ -92,13 +90,8 @@ fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
     }
 }
 
-/// How words of weights and of int8 x are multiplied.
-fn int8_products(format: DeviceFormat) -> &'static str {
-    match format {
-        DeviceFormat::Q4 => wgsl!("include/int8_q4.wgsl"),
-        _ => wgsl!("include/int8_q8.wgsl"),
-    }
-}
+/// Most rows of `matvec` and `matvec_int8`.
+pub(in super::super) const VECTOR_ROWS: u32 = 8;
 
 /// Parameters of `quantize_rows`.
 #[repr(C)]
@@ -121,15 +114,16 @@ pub(in super::super) fn quantize_rows(
         .include(if with_norm { wgsl!("include/input_normed.wgsl") } else { wgsl!("include/input_plain.wgsl") })
         .include(wgsl!("include/int8_word.wgsl"))
         .include(match format {
-            DeviceFormat::Q4 => wgsl!("include/quants_even_odd.wgsl"),
-            _ => wgsl!("include/quants_consecutive.wgsl"),
+            DeviceFormat::Q4 => wgsl!("include/int8_words_q4.wgsl"),
+            _ => wgsl!("include/int8_words_q8.wgsl"),
         })
         .reduce(variant, subgroup_size)
 }
 
 impl MatMulKernel {
     /// The kernels of a variant, each with the largest number of rows that it is chosen for; only one of them where rows
-    /// must not depend on each other. With `int8`, for weights of a quantised format: x is rounded to int8 where that pays.
+    /// must not depend on each other. `int8` is for weights of a quantised format whose x may be rounded to int8. Those for
+    /// software adapters never do: measured, it was slower there.
     pub(in super::super) fn choices(
         variant: Variant,
         matrices: Option<Matrices>,
@@ -138,9 +132,6 @@ impl MatMulKernel {
         tuning: &Tuning,
     ) -> Vec<(u32, Self)> {
         match variant {
-            Variant::Cpu if int8 => {
-                [(1, 1), (2, 2), (4, 4), (u32::MAX, 8)].map(|(rows, tile)| (rows, Self::CpuInt8 { tile })).to_vec()
-            }
             // One sum in one order, whatever the tile: these are batch-invariant as they are.
             Variant::Cpu => vec![
                 (1, Self::Cpu { tile: 1 }),
@@ -155,7 +146,7 @@ impl MatMulKernel {
                     true => (tile, Self::VectorInt8 { tile, cols }),
                     false => (tile, Self::Vector { tile, cols }),
                 };
-                let vectors = [1, 2, 4, 8].into_iter().filter(|&tile| tile <= tuning.matvec_rows).map(vector);
+                let vectors = [1, 2, 4, VECTOR_ROWS].into_iter().filter(|&tile| tile <= tuning.matvec_rows).map(vector);
                 vectors.chain([(u32::MAX, matrices.map_or(Self::Tiled, Self::Coop))]).collect()
             }
         }
@@ -166,14 +157,14 @@ impl MatMulKernel {
         match self {
             Self::Cpu { .. } | Self::Vector { .. } | Self::Tiled => Input::Any,
             Self::Coop(_) => Input::Normed,
-            Self::CpuInt8 { .. } | Self::VectorInt8 { .. } => Input::Int8,
+            Self::VectorInt8 { .. } => Input::Int8,
         }
     }
 
     /// Columns of out of one workgroup.
     pub(in super::super) fn group_cols(self, format: DeviceFormat, folded: Folded) -> u32 {
         let weight_rows = match self {
-            Self::Cpu { tile } | Self::CpuInt8 { tile } => CPU_WG * cpu_cols(tile, format),
+            Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format),
             Self::Vector { cols, .. } | Self::VectorInt8 { cols, .. } => cols.max(folded.parts()),
             Self::Tiled | Self::Coop(_) => 64,
         };
@@ -183,9 +174,7 @@ impl MatMulKernel {
     /// Rows of x of one workgroup.
     pub(in super::super) fn group_rows(self) -> u32 {
         match self {
-            Self::Cpu { tile } | Self::Vector { tile, .. } | Self::CpuInt8 { tile } | Self::VectorInt8 { tile, .. } => {
-                tile
-            }
+            Self::Cpu { tile } | Self::Vector { tile, .. } | Self::VectorInt8 { tile, .. } => tile,
             Self::Tiled | Self::Coop(_) => 64,
         }
     }
@@ -222,15 +211,13 @@ impl MatMulKernel {
                     8 => wgsl!("include/matrix_8.wgsl"),
                     _ => wgsl!("include/matrix_16.wgsl"),
                 }),
-            Self::CpuInt8 { tile } => new("matmul_cpu_int8", wgsl!("matmul_cpu_int8.wgsl"))
-                .constant("TILE", tile)
-                .constant("WG", CPU_WG)
-                .constant("COLS", cpu_cols(tile, format))
-                .include(int8_products(format)),
             Self::VectorInt8 { tile, cols } => new("matvec_int8", wgsl!("matvec_int8.wgsl"))
                 .constant("TILE", tile)
                 .constant("COLS", cols.max(folded.parts()))
-                .include(int8_products(format))
+                .include(match format {
+                    DeviceFormat::Q4 => wgsl!("include/int8_q4.wgsl"),
+                    _ => wgsl!("include/int8_q8.wgsl"),
+                })
                 .reduce(variant, subgroup_size),
         };
         let input = match (self.input(), folded.norm) {
