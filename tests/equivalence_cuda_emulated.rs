@@ -5,7 +5,8 @@
 
 use bindery::backend::cpu::CpuBackend;
 use bindery::backend::cuda::{
-    CudaBackend, DeviceTraits, Driver, EmulatedDevice, GraphId, Kernel, KernelId, Launch, NO_DRIVER, cuda_devices,
+    CudaBackend, DeviceTraits, Driver, EmulatedDevice, GraphId, Kernel, KernelId, Launch, NO_DRIVER, ReadId,
+    cuda_devices,
 };
 use bindery::backend::{Backend, BackendError, DeviceMemory, WeightFormat};
 use bindery::sampling::SamplingParams;
@@ -59,8 +60,9 @@ impl Driver for Counting {
     fn description(&self) -> String {
         self.device.description()
     }
+    /// That of a GPU: steps are submitted ahead, and shared prefixes read together.
     fn memory(&self) -> DeviceMemory {
-        self.device.memory()
+        DeviceMemory { is_software: false, ..self.device.memory() }
     }
     fn traits(&self) -> DeviceTraits {
         self.device.traits()
@@ -76,6 +78,12 @@ impl Driver for Counting {
     }
     fn read(&self, ranges: &[(u64, u64)]) -> Result<Vec<u8>, BackendError> {
         self.device.read(ranges)
+    }
+    fn begin_read(&self, ranges: &[(u64, u64)]) -> Result<ReadId, BackendError> {
+        self.device.begin_read(ranges)
+    }
+    fn finish_read(&self, read: ReadId) -> Result<Vec<u8>, BackendError> {
+        self.device.finish_read(read)
     }
     fn load(&self, kernel: &Kernel) -> Result<KernelId, BackendError> {
         self.device.load(kernel)
@@ -115,7 +123,7 @@ fn count(counter: &AtomicU32) -> u32 {
 fn a_served_model_agrees_with_the_reference() {
     let driver = Counting::new(true);
     let seen = tiny::agree_with_the_reference(WeightFormat::F32, &[driver.make()], &SHAPES, 1);
-    assert!(seen.preemptions > 0 && seen.swaps > 0 && seen.prefix_hit_tokens > 0, "{seen:?}");
+    assert!(seen.preemptions > 0 && seen.swaps > 0 && seen.prefix_hit_tokens > 0 && seen.steps_ahead > 0, "{seen:?}");
     let (captured, replays) = (count(&driver.captured), count(&driver.replays));
     assert!(captured > 0 && replays > captured, "{captured} graphs, replayed {replays} times");
     assert_eq!(count(&driver.forgotten), captured, "a backend forgets its graphs when it goes");

@@ -3,7 +3,6 @@
 
 #![cfg(feature = "cuda")]
 
-use bindery::backend::KvDtype;
 use bindery::backend::cuda::{CudaBackend, DecodeKernel, EmulatedDevice};
 use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
 use std::path::Path;
@@ -18,8 +17,7 @@ fn device(compute_capability: u32) -> Arc<EmulatedDevice> {
 fn run(device: Arc<EmulatedDevice>, decode: DecodeKernel, keep: impl Fn(&KernelCase) -> bool) {
     let only = std::env::var("BINDERY_KERNEL_CASE").unwrap_or_default();
     let mut failures = Vec::new();
-    // The CUDA backend refuses an int8 pool.
-    let keep = |case: &&KernelCase| keep(case) && !case.large && case.kv_dtype != KvDtype::Int8;
+    let keep = |case: &&KernelCase| keep(case) && !case.large;
     for case in all_cases().iter().filter(keep).filter(|case| case.name.contains(&only)) {
         match run_case(case, &mut || Ok(Box::new(CudaBackend::new(device.clone()).with_decode_kernel(decode)))) {
             Ok(report) if report.passed => {}

@@ -58,7 +58,7 @@ __device__ __forceinline__ void merge_teams(Softmax& state) {
 extern "C" __global__ void __launch_bounds__(WG) attention_decode(
     Step step,
     const float4* __restrict__ q,       // [T][HEADS][D / 4]
-    const KvOctet* __restrict__ k_pool, // [block][KV_HEADS][BLOCK_SIZE][D / 8]
+    const KvOctet* __restrict__ k_pool, // [block][KV_HEADS] pages
     const KvOctet* __restrict__ v_pool, // the same shape
     float4* __restrict__ out,           // [T][HEADS][D / 4]
     float4* __restrict__ partial_out,   // [partial][HEADS][D / 4], normalised
@@ -94,18 +94,27 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
     }
     for (u32 first = item.key_begin; first < item.key_end; first += TEAMS * KEYS) {
         // Keys past the end are read as the last one, since what lies there may be NaN, and weigh nothing.
-        u32 row_at[KEYS];
+        KvRow rows[KEYS];
         KvOctet k[KEYS][REGISTERS], v[KEYS][REGISTERS];
+        float k_scale[KEYS][REGISTERS], v_scale[KEYS][REGISTERS];
 #pragma unroll
         for (u32 u = 0u; u < KEYS; u++) {
-            row_at[u] = row_of(step, item, kv_head, least(first + u * TEAMS + team, item.key_end - 1u));
+            rows[u] = row_of(step, item, kv_head, least(first + u * TEAMS + team, item.key_end - 1u));
 #pragma unroll
-            for (u32 i = 0u; i < REGISTERS; i++) k[u][i] = k_pool[row_at[u] + least(i * LANES + lane, OCTETS - 1u)];
+            for (u32 i = 0u; i < REGISTERS; i++) {
+                const u32 octet = least(i * LANES + lane, OCTETS - 1u);
+                k[u][i] = k_pool[first_octet(rows[u]) + octet];
+                k_scale[u][i] = octet_scale(k_pool, rows[u], octet);
+            }
         }
 #pragma unroll
         for (u32 u = 0u; u < KEYS; u++) {
 #pragma unroll
-            for (u32 i = 0u; i < REGISTERS; i++) v[u][i] = v_pool[row_at[u] + least(i * LANES + lane, OCTETS - 1u)];
+            for (u32 i = 0u; i < REGISTERS; i++) {
+                const u32 octet = least(i * LANES + lane, OCTETS - 1u);
+                v[u][i] = v_pool[first_octet(rows[u]) + octet];
+                v_scale[u][i] = octet_scale(v_pool, rows[u], octet);
+            }
         }
         float s[KEYS][HEADS_PER_GROUP];
 #pragma unroll
@@ -116,7 +125,9 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
             for (u32 i = 0u; i < REGISTERS; i++) {
                 const Vec8 row = unpack_octet(k[u][i]);
 #pragma unroll
-                for (u32 g = 0u; g < HEADS_PER_GROUP; g++) s[u][g] = dot8(q_row[g][i], row, s[u][g]);
+                for (u32 g = 0u; g < HEADS_PER_GROUP; g++) {
+                    s[u][g] = dot_scaled(q_row[g][i], row, k_scale[u][i], s[u][g]);
+                }
             }
         }
 #pragma unroll
@@ -138,9 +149,10 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
                 const Vec8 row = unpack_octet(v[u][i]);
 #pragma unroll
                 for (u32 g = 0u; g < HEADS_PER_GROUP; g++) {
+                    const float weight = s[u][g] * v_scale[u][i];
 #pragma unroll
                     for (u32 e = 0u; e < 8u; e++) {
-                        state.acc[g][i].e[e] = fmaf(s[u][g], row.e[e], state.acc[g][i].e[e]);
+                        state.acc[g][i].e[e] = fmaf(weight, row.e[e], state.acc[g][i].e[e]);
                     }
                 }
             }

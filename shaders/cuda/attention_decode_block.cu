@@ -8,7 +8,7 @@ constexpr u32 KEY_LANES = SUBGROUP / BLOCK_SIZE; // lanes that share a key
 extern "C" __global__ void __launch_bounds__(WG) attention_decode_block(
     Step step,
     const float4* __restrict__ q,       // [T][HEADS][D / 4]
-    const KvOctet* __restrict__ k_pool, // [block][KV_HEADS][BLOCK_SIZE][D / 8]
+    const KvOctet* __restrict__ k_pool, // [block][KV_HEADS] pages
     const KvPair* __restrict__ v_pool,  // the same elements
     float4* __restrict__ out,           // [T][HEADS][D / 4]
     float4* __restrict__ partial_out,   // [partial][HEADS][D / 4], normalised
@@ -45,16 +45,17 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode_block(
         // Keys outside are read as the last one, since what lies there may be NaN, and weigh nothing.
         const u32 wanted = block * BLOCK_SIZE + lane / KEY_LANES;
         const bool valid = wanted >= item.key_begin && wanted < item.key_end;
-        const u32 k_at = row_of(step, item, kv_head, least(wanted, item.key_end - 1u));
+        const KvRow k_row = row_of(step, item, kv_head, least(wanted, item.key_end - 1u));
         float p[HEADS_PER_GROUP];
 #pragma unroll
         for (u32 g = 0u; g < HEADS_PER_GROUP; g++) p[g] = 0.0f;
 #pragma unroll 2
         for (u32 octet = lane % KEY_LANES; octet < OCTETS; octet += KEY_LANES) {
-            const Vec8 k = unpack_octet(k_pool[k_at + octet]);
+            const Vec8 k = unpack_octet(k_pool[first_octet(k_row) + octet]);
+            const float scale = octet_scale(k_pool, k_row, octet);
 #pragma unroll
             for (u32 g = 0u; g < HEADS_PER_GROUP; g++) {
-                p[g] = dot8(vec8(q_rows[g][2u * octet], q_rows[g][2u * octet + 1u]), k, p[g]);
+                p[g] = dot_scaled(vec8(q_rows[g][2u * octet], q_rows[g][2u * octet + 1u]), k, scale, p[g]);
             }
         }
 #pragma unroll
@@ -76,17 +77,19 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode_block(
 #pragma unroll 4
         for (u32 j = 0u; j < BLOCK_SIZE; j++) {
             const u32 key = least(block * BLOCK_SIZE + j, item.key_end - 1u);
-            const u32 v_at = row_of(step, item, kv_head, key) * 4u;
+            const KvRow v_row = row_of(step, item, kv_head, key);
             float weight[HEADS_PER_GROUP];
 #pragma unroll
             for (u32 g = 0u; g < HEADS_PER_GROUP; g++) weight[g] = __shfl_sync(ALL_LANES, p[g], j * KEY_LANES);
 #pragma unroll
             for (u32 i = 0u; i < REGISTERS; i++) {
-                const float2 v = unpack_pair(v_pool[v_at + least(i * SUBGROUP + lane, PAIRS - 1u)]);
+                const u32 pair = least(i * SUBGROUP + lane, PAIRS - 1u);
+                const float2 v = unpack_pair(v_pool[first_octet(v_row) * 4u + pair]);
+                const float scale = octet_scale(v_pool, v_row, pair / 4u);
 #pragma unroll
                 for (u32 g = 0u; g < HEADS_PER_GROUP; g++) {
-                    acc[g][i].x = fmaf(weight[g], v.x, acc[g][i].x);
-                    acc[g][i].y = fmaf(weight[g], v.y, acc[g][i].y);
+                    acc[g][i].x = fmaf(weight[g], v.x * scale, acc[g][i].x);
+                    acc[g][i].y = fmaf(weight[g], v.y * scale, acc[g][i].y);
                 }
             }
         }

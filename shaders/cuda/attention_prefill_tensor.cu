@@ -28,9 +28,11 @@ __device__ __forceinline__ float row_sum(float v) {
 extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
     Step step,
     const float2* __restrict__ q,       // [T][HEADS][D / 2]
-    const KvOctet* __restrict__ k_pool, // [block][KV_HEADS][BLOCK_SIZE][D / 8]
+    const KvOctet* __restrict__ k_pool, // [block][KV_HEADS] pages
     const KvOctet* __restrict__ v_pool, // the same shape
     float2* __restrict__ out,           // [T][HEADS][D / 2]
+    float2* __restrict__ partial_out,   // [partial][HEADS][D / 2], normalised
+    float2* __restrict__ partial_stats, // [partial][HEADS] (max, sum)
     Params params
 ) {
     __shared__ __align__(16) u16 k_rows[KEYS][STRIDE];
@@ -41,17 +43,18 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     const u32 lane = threadIdx.x % SUBGROUP;
     const u32 t = lane % 4u;
-    const u32 first_position = position(step, query(step, item, 0u).token);
 
-    // The lane's two rows; those past the item's tokens repeat its last token, and are not written.
-    u32 token[2], head[2], last_key[2];
+    // The lane's two rows; those past the item's queries repeat its last one, and are not written.
+    u32 number[2], head[2], last_key[2];
+    Query its[2];
     float top[2], sum[2];
 #pragma unroll
     for (u32 r = 0u; r < 2u; r++) {
         const u32 row = threadIdx.x / SUBGROUP * 16u + lane / 4u + r * 8u;
-        token[r] = row / HEADS_PER_GROUP;
+        number[r] = row / HEADS_PER_GROUP;
+        its[r] = query(step, item, number[r]);
         head[r] = first_head + row % HEADS_PER_GROUP;
-        last_key[r] = first_position + token[r];
+        last_key[r] = position(step, its[r].token);
         top[r] = LOWEST;
         sum[r] = 0.0f;
     }
@@ -60,8 +63,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
     for (u32 s = 0u; s < STEPS; s++) {
 #pragma unroll
         for (u32 i = 0u; i < 4u; i++) {
-            const u32 at = query(step, item, token[i % 2u]).token;
-            const float2 v = q[(at * HEADS + head[i % 2u]) * (HEAD_DIM / 2u) + s * 8u + t + i / 2u * 4u];
+            const u32 at = (its[i % 2u].token * HEADS + head[i % 2u]) * (HEAD_DIM / 2u);
+            const float2 v = q[at + s * 8u + t + i / 2u * 4u];
             split(v.x * params.scale, v.y * params.scale, factors[s][0][i], factors[s][1][i]);
         }
     }
@@ -71,7 +74,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
         __syncthreads();
         for (u32 i = threadIdx.x; i < KEYS * OCTETS; i += WG) {
             // Slots past the end may hold NaN: stage a valid one instead.
-            const u32 at = row_of(step, item, kv_head, first_key + least(i / OCTETS, num_keys - 1u)) + i % OCTETS;
+            const KvRow row = row_of(step, item, kv_head, first_key + least(i / OCTETS, num_keys - 1u));
+            const u32 at = first_octet(row) + i % OCTETS;
             *(uint4*)&k_rows[i / OCTETS][i % OCTETS * 8u] = k_pool[at];
             *(uint4*)&v_rows[i / OCTETS][i % OCTETS * 8u] = v_pool[at];
         }
@@ -147,8 +151,11 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
 #pragma unroll
     for (u32 r = 0u; r < 2u; r++) {
         const float total = row_sum(sum[r]);
-        if (token[r] >= item.num_queries) continue;
-        float2* row = out + (query(step, item, token[r]).token * HEADS + head[r]) * (HEAD_DIM / 2u);
+        if (number[r] >= item.num_queries) continue;
+        const bool is_partial = its[r].partials != NO_PARTIAL;
+        const u32 to = (is_partial ? its[r].partials + item.split : its[r].token) * HEADS + head[r];
+        float2* row = (is_partial ? partial_out : out) + to * (HEAD_DIM / 2u);
+        if (is_partial && t == 0u) partial_stats[to] = make_float2(top[r], total);
 #pragma unroll
         for (u32 n = 0u; n < TILES; n++) {
             row[n * 4u + t] = make_float2(acc[n][2u * r] / total, acc[n][2u * r + 1u] / total);

@@ -8,6 +8,8 @@
 //! yardstick on NVIDIA's devices.
 
 mod dequant;
+#[cfg(feature = "webgpu")]
+mod gpu;
 mod kv_layout;
 mod noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
@@ -25,14 +27,11 @@ pub mod kernel_cases;
 #[cfg(feature = "webgpu")]
 pub mod webgpu;
 
-#[cfg(feature = "cuda")]
-use webgpu::{repack, step_words};
-
 pub use dequant::{dequantize_row, quantize_row};
 pub use kv_layout::{KvDtype, KvLayout};
 pub use noise::fill_with_noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
-pub use open::{BackendKind, DeviceChoice, OpenDevice};
+pub use open::{BackendKind, DeviceChoice, KernelVariant, OpenDevice};
 pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
 pub use program::{ActId, Activation, AttentionShape, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{

@@ -1,10 +1,10 @@
 //! Which backend, and which of its devices: the choice that the command line and [`crate::llm::LlmOptions`] offer.
 
 #[cfg(feature = "cuda")]
-use super::cuda::{CudaBackend, CudaDevice};
+use super::cuda::{CudaBackend, CudaDevice, DecodeKernel};
 #[cfg(feature = "webgpu")]
-use super::webgpu::{GpuDevice, WebGpuBackend};
-use super::{Backend, BackendError, DevicePeaks, KvDtype};
+use super::webgpu::{GpuDevice, Variant, WebGpuBackend};
+use super::{Backend, BackendError, DevicePeaks};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -44,6 +44,17 @@ impl fmt::Display for BackendKind {
     }
 }
 
+/// Kernels of a backend, where it has several that compute the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelVariant {
+    /// All of the WebGPU backend's.
+    #[cfg(feature = "webgpu")]
+    WebGpu(Variant),
+    /// The one of the CUDA backend's that does the attention of decodes.
+    #[cfg(feature = "cuda")]
+    Cuda(DecodeKernel),
+}
+
 /// Which device to open.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DeviceChoice<'a> {
@@ -51,9 +62,8 @@ pub struct DeviceChoice<'a> {
     pub backend: BackendKind,
     /// Its index or a part of its name, in that backend's list; `None` for the best.
     pub device: Option<&'a str>,
-    /// Kernel variant of the WebGPU backend; `None` for the one that suits the device.
-    #[cfg(feature = "webgpu")]
-    pub variant: Option<super::webgpu::Variant>,
+    /// One of that backend; `None` for the one that suits the device.
+    pub variant: Option<KernelVariant>,
 }
 
 /// An open device of some backend; several backends may share it, and with it the compiled kernels.
@@ -62,9 +72,9 @@ pub enum OpenDevice {
     /// Of the WebGPU backend.
     #[cfg(feature = "webgpu")]
     WebGpu(Arc<GpuDevice>),
-    /// Of the CUDA backend.
+    /// Of the CUDA backend, with the kernel for decodes that its backends get.
     #[cfg(feature = "cuda")]
-    Cuda(Arc<CudaDevice>),
+    Cuda(Arc<CudaDevice>, DecodeKernel),
 }
 
 impl OpenDevice {
@@ -80,22 +90,13 @@ impl OpenDevice {
         }
     }
 
-    /// Whether its kernels take a KV pool of this type.
-    pub fn has_kv_dtype(&self, dtype: KvDtype) -> bool {
-        match (self, dtype) {
-            #[cfg(feature = "cuda")]
-            (Self::Cuda(_), KvDtype::Int8) => false,
-            _ => true,
-        }
-    }
-
     /// A backend with no weights on this device.
     pub fn backend(&self) -> Box<dyn Backend> {
         match self {
             #[cfg(feature = "webgpu")]
             Self::WebGpu(gpu) => Box::new(WebGpuBackend::new(gpu.clone())),
             #[cfg(feature = "cuda")]
-            Self::Cuda(device) => Box::new(CudaBackend::new(device.clone())),
+            Self::Cuda(device, decode) => Box::new(CudaBackend::new(device.clone()).with_decode_kernel(*decode)),
         }
     }
 
@@ -111,7 +112,7 @@ impl OpenDevice {
                 fma_flops_per_s: Some(gpu.measure_fma_peak()?),
             },
             #[cfg(feature = "cuda")]
-            Self::Cuda(device) => {
+            Self::Cuda(device, _) => {
                 DevicePeaks { copy_bytes_per_s: device.measure_copy_bandwidth()?, fma_flops_per_s: None }
             }
         })
@@ -120,7 +121,15 @@ impl OpenDevice {
 
 #[cfg(feature = "webgpu")]
 fn open_webgpu(choice: DeviceChoice<'_>) -> Result<OpenDevice, BackendError> {
-    Ok(OpenDevice::WebGpu(GpuDevice::open(choice.device, choice.variant)?))
+    let variant = match choice.variant {
+        None => None,
+        Some(KernelVariant::WebGpu(variant)) => Some(variant),
+        #[cfg(feature = "cuda")]
+        Some(KernelVariant::Cuda(decode)) => {
+            return Err(BackendError::Unsupported(format!("{decode} is one of CUDA's kernels, not of WebGPU's")));
+        }
+    };
+    Ok(OpenDevice::WebGpu(GpuDevice::open(choice.device, variant)?))
 }
 
 #[cfg(not(feature = "webgpu"))]
@@ -130,13 +139,17 @@ fn open_webgpu(_choice: DeviceChoice<'_>) -> Result<OpenDevice, BackendError> {
 
 #[cfg(feature = "cuda")]
 fn open_cuda(choice: DeviceChoice<'_>) -> Result<OpenDevice, BackendError> {
-    #[cfg(feature = "webgpu")]
-    if let Some(variant) = choice.variant {
-        return Err(BackendError::Unsupported(format!(
-            "--variant {variant} is one of WebGPU's kernels, not of CUDA's"
-        )));
-    }
-    Ok(OpenDevice::Cuda(CudaDevice::open(choice.device)?))
+    let decode = match choice.variant {
+        None => DecodeKernel::default(),
+        Some(KernelVariant::Cuda(decode)) => decode,
+        #[cfg(feature = "webgpu")]
+        Some(KernelVariant::WebGpu(variant)) => {
+            return Err(BackendError::Unsupported(format!(
+                "--variant {variant} is one of WebGPU's kernels, not of CUDA's"
+            )));
+        }
+    };
+    Ok(OpenDevice::Cuda(CudaDevice::open(choice.device)?, decode))
 }
 
 #[cfg(not(feature = "cuda"))]

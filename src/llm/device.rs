@@ -37,7 +37,7 @@ impl LlmOptions {
                 Ok(ChosenDevice { device: OpenDevice::WebGpu(gpu), tuning: Some(choice) })
             }
             #[cfg(feature = "cuda")]
-            device @ OpenDevice::Cuda(_) => Ok(ChosenDevice {
+            device @ OpenDevice::Cuda(..) => Ok(ChosenDevice {
                 device,
                 #[cfg(feature = "webgpu")]
                 tuning: None,

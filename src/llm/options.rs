@@ -5,7 +5,7 @@ use crate::backend::KvDtype;
 #[cfg(feature = "webgpu")]
 use crate::backend::webgpu::{Autotune, Variant};
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
-use crate::backend::{BackendKind, DeviceChoice};
+use crate::backend::{BackendKind, DeviceChoice, KernelVariant};
 use crate::engine::Policy;
 use crate::model::{Checkpoint, Dtype, LoadError, LoadFormat, ModelConfig};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
@@ -132,8 +132,7 @@ impl LlmOptions {
         DeviceChoice {
             backend: self.backend,
             device: self.device.as_deref(),
-            #[cfg(feature = "webgpu")]
-            variant: self.variant,
+            variant: self.variant.map(KernelVariant::WebGpu),
         }
     }
 

@@ -26,7 +26,10 @@ pub fn tiny(name: &str) -> PathBuf {
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": VOCAB,
         "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false,
     });
-    std::fs::write(folder.join("config.json"), config.to_string()).expect("a temporary file");
+    // Other tests may be reading it: the file gets its name when it is whole.
+    let partial = folder.join(format!("{:?}.partial", std::thread::current().id()));
+    std::fs::write(&partial, config.to_string()).expect("a temporary file");
+    std::fs::rename(&partial, folder.join("config.json")).expect("a file that is there");
     folder
 }
 
@@ -103,6 +106,7 @@ pub struct Seen {
     pub preemptions: u64,
     pub swaps: u64,
     pub prefix_hit_tokens: u64,
+    pub steps_ahead: u64,
 }
 
 /// Holds each backend in every shape against the reference with each request alone.
@@ -129,6 +133,7 @@ pub fn agree_with_the_reference(format: WeightFormat, makers: &[MakeBackend], sh
             seen.preemptions += stats.preemptions;
             seen.swaps += stats.swaps;
             seen.prefix_hit_tokens += stats.prefix_hit_tokens;
+            seen.steps_ahead += stats.steps_ahead;
         }
     }
     ties.report(&format!("tiny model in {format:?}"));

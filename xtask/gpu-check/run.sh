@@ -1,5 +1,6 @@
 #!/bin/sh
-# Checks and measures Bindery on this machine: an x86-64 Linux with an NVIDIA driver. No Rust, no CUDA toolkit, no network.
+# Checks and measures Bindery on this machine: an x86-64 Linux (glibc 2.35 or newer, as where the folder was packed) with an
+# NVIDIA driver. No Rust, no CUDA toolkit, no network.
 # Results are written to results/ as they come, so that what is there counts even if this is cut off.
 # Vulkan stages need the Vulkan loader (Debian, Ubuntu: libvulkan1); the driver brings the rest.
 cd "$(dirname "$0")" || exit 1

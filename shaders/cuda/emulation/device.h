@@ -19,7 +19,7 @@ typedef unsigned short u16;
 #define __device__ static
 #define __global__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __shared__ static __attribute__((section("workgroup_memory")))
 

@@ -11,6 +11,19 @@ __device__ __forceinline__ uint4 pack_octet(const Vec8& v) {
         pack_halves(v.e[0], v.e[1]), pack_halves(v.e[2], v.e[3]), pack_halves(v.e[4], v.e[5]), pack_halves(v.e[6], v.e[7])
     );
 }
+// Integers become floats at a quarter of the rate of arithmetic. So each signed byte, its sign bit flipped, goes into the
+// lowest bits of 2^23, and what was added comes off again: exact, and at full rate.
+__device__ __forceinline__ u32 flip_signs(u32 bytes) { return bytes ^ 0x80808080u; }
+__device__ __forceinline__ float flipped_byte(u32 flipped, u32 i) {
+    return __uint_as_float(__byte_perm(flipped, 0x4b000000u, 0x7650u + i)) - 8388736.0f;
+}
+__device__ __forceinline__ Vec8 signed_bytes(uint2 w) {
+    const u32 flipped[2] = {flip_signs(w.x), flip_signs(w.y)};
+    Vec8 out;
+#pragma unroll
+    for (u32 i = 0u; i < 8u; i++) out.e[i] = flipped_byte(flipped[i / 4u], i % 4u);
+    return out;
+}
 __device__ __forceinline__ float dot8(const Vec8& a, const Vec8& b, float sum) {
 #pragma unroll
     for (u32 i = 0; i < 8; i++) sum = fmaf(a.e[i], b.e[i], sum);

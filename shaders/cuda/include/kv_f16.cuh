@@ -1,12 +1,12 @@
-// KV elements are f16, two in a word, the lower half first. A row is HEAD_DIM elements of one head and slot.
+// KV elements are f16, two in a word, the lower half first.
 typedef u32 KvPair;
+typedef uint2 KvQuad;
 typedef uint4 KvOctet;
 __device__ __forceinline__ float in_range_of_f16(float v) {
     return v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v; // keeps NaN
 }
-__device__ __forceinline__ KvPair pack_pair(float2 v) {
-    return pack_halves(in_range_of_f16(v.x), in_range_of_f16(v.y));
-}
+__device__ __forceinline__ u32 pack_pair(float a, float b) { return pack_halves(in_range_of_f16(a), in_range_of_f16(b)); }
+__device__ __forceinline__ KvQuad pack_quad(float4 v) { return make_uint2(pack_pair(v.x, v.y), pack_pair(v.z, v.w)); }
 __device__ __forceinline__ Vec8 unpack_octet(const KvOctet& w) {
     const float2 a = unpack_halves(w.x), b = unpack_halves(w.y), c = unpack_halves(w.z), d = unpack_halves(w.w);
     return Vec8{{a.x, a.y, b.x, b.y, c.x, c.y, d.x, d.y}};

@@ -19,7 +19,12 @@ constexpr u32 TOP_K_ROWS_AT = 14u;
 constexpr u32 NUM_DECODE_ITEMS = 15u;
 constexpr u32 NUM_PREFILL_ITEMS = 16u;
 constexpr u32 NUM_REDUCE_ITEMS = 17u;
+constexpr u32 DRAWS_AT = 18u;
+constexpr u32 ADJUSTMENTS_AT = 19u;
 constexpr u32 QUERIES_AT = 20u;
+constexpr u32 NUM_FED_TOKENS = 21u;
+constexpr u32 FED_TOKENS_AT = 22u;
+constexpr u32 NUM_DRAWS = 23u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 constexpr u32 ROWS_TOKENS = 0u;
@@ -33,12 +38,19 @@ __device__ __forceinline__ u32 position(Step step, u32 token) { return step[step
 __device__ __forceinline__ u32 slot(Step step, u32 token) { return step[step[SLOT_MAPPING_AT] + token]; }
 __device__ __forceinline__ u32 logits_index(Step step, u32 row) { return step[step[LOGITS_INDICES_AT] + row]; }
 __device__ __forceinline__ u32 top_k_row(Step step, u32 i) { return step[step[TOP_K_ROWS_AT] + i]; }
+// A token of the step before: where it goes among the token ids, and its row there, or its draw with DRAWN.
+constexpr u32 DRAWN = 0x80000000u;
+__device__ __forceinline__ uint2 fed_token(Step step, u32 i) {
+    const u32 at = step[FED_TOKENS_AT] + 2u * i;
+    return make_uint2(step[at], step[at + 1u]);
+}
 __device__ __forceinline__ uint2 block_copy(Step step, u32 i) {
     const u32 at = step[BLOCK_COPIES_AT] + 2u * i;
     return make_uint2(step[at], step[at + 1u]);
 }
 
-// One attention work item: some query tokens of one sequence over a range of its keys.
+// One attention work item: some query tokens over a range of keys that they have in common, those of one sequence or of
+// several whose block tables begin with the same blocks.
 constexpr u32 ITEM_WORDS = 6u;
 struct WorkItem {
     u32 first_query; // index into the step's queries

@@ -4,19 +4,8 @@
 #define WEIGHT_PLANES Planes{weights, scales}
 struct Planes { const uint2* weights; const u16* scales; };
 
-// The integers q of an octet. Integers become floats at a quarter of the rate of arithmetic. So each byte, its sign bit
-// flipped, goes into the lowest bits of 2^23, and what was added comes off again: exact, and at full rate.
-__device__ __forceinline__ Vec8 quants8(Planes planes, u32 octet) {
-    const uint2 w = __ldg(planes.weights + octet);
-    const u32 flipped[2] = {w.x ^ 0x80808080u, w.y ^ 0x80808080u};
-    Vec8 out;
-#pragma unroll
-    for (u32 i = 0u; i < 8u; i++) {
-        const u32 bits = __byte_perm(flipped[i / 4u], 0x4b000000u, 0x7650u + i % 4u);
-        out.e[i] = __uint_as_float(bits) - 8388736.0f;
-    }
-    return out;
-}
+// The integers q of an octet.
+__device__ __forceinline__ Vec8 quants8(Planes planes, u32 octet) { return signed_bytes(__ldg(planes.weights + octet)); }
 __device__ __forceinline__ float2 block_scale(Planes planes, u32 block) {
     return make_float2(half_to_float(__ldg(planes.scales + block)), 0.0f);
 }

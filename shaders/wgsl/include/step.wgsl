@@ -22,6 +22,7 @@ const ADJUSTMENTS_AT = 19u;
 const QUERIES_AT = 20u;
 const NUM_FED_TOKENS = 21u;
 const FED_TOKENS_AT = 22u;
+const NUM_DRAWS = 23u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 const ROWS_TOKENS = 0u;

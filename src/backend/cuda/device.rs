@@ -2,9 +2,10 @@
 
 use super::super::{BackendError, DeviceMemory};
 use super::cubin_cache::{self, CubinCache};
-use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch};
+use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId};
 use super::events::Events;
 use super::kernel::Kernel;
+use super::landing::Landings;
 use super::library::{self, CudaSummary, check};
 use super::nvrtc;
 use super::staging::Staging;
@@ -39,6 +40,7 @@ struct State {
     loaded: Vec<Loaded>,
     graphs: Vec<Option<sys::CUgraphExec>>,
     staging: Staging,
+    landings: Landings,
 }
 
 /// A kernel on the device.
@@ -78,7 +80,13 @@ impl CudaDevice {
             compiler: format!("nvrtc {nvrtc_major}.{nvrtc_minor} {}", nvrtc::OPTIONS.join(" ")),
             cache: CubinCache::of_user(),
             opened: Instant::now(),
-            state: Mutex::new(State { kernels: HashMap::new(), loaded: Vec::new(), graphs: Vec::new(), staging }),
+            state: Mutex::new(State {
+                kernels: HashMap::new(),
+                loaded: Vec::new(),
+                graphs: Vec::new(),
+                staging,
+                landings: Landings::default(),
+            }),
             summary,
         }))
     }
@@ -236,6 +244,16 @@ impl Driver for CudaDevice {
         state.staging.read(self.stream, ranges)
     }
 
+    fn begin_read(&self, ranges: &[(u64, u64)]) -> Result<ReadId, BackendError> {
+        let mut state = self.enter()?;
+        state.landings.begin(self.stream, ranges).map(ReadId)
+    }
+
+    fn finish_read(&self, read: ReadId) -> Result<Vec<u8>, BackendError> {
+        let mut state = self.enter()?;
+        state.landings.finish(read.0)
+    }
+
     fn load(&self, kernel: &Kernel) -> Result<KernelId, BackendError> {
         let source = kernel.source();
         let mut state = self.enter()?;
@@ -325,6 +343,7 @@ impl Drop for CudaDevice {
                 let _ = result::module::unload(kernel.module);
             }
             state.staging.free();
+            state.landings = Landings::default();
             let _ = result::stream::destroy(self.stream);
         }
         drop(state);

@@ -15,6 +15,10 @@ pub struct KernelId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GraphId(pub u32);
 
+/// A read that a driver has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReadId(pub u32);
+
 /// What decides between variants of kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceTraits {
@@ -71,6 +75,18 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// [`BackendError::Device`], also for what went wrong in a launch before.
     fn read(&self, ranges: &[(u64, u64)]) -> Result<Vec<u8>, BackendError>;
+
+    /// The same without waiting: what is asked afterwards changes nothing of what is read.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`]
+    fn begin_read(&self, ranges: &[(u64, u64)]) -> Result<ReadId, BackendError>;
+
+    /// Waits for a read, once; what was asked after it may go on.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`], also for what went wrong in a launch before.
+    fn finish_read(&self, read: ReadId) -> Result<Vec<u8>, BackendError>;
 
     /// Compiles a kernel; the same text gives the same id.
     ///

@@ -2,7 +2,7 @@
 //! (`shaders/cuda/emulation/device.h`), each workgroup's invocations run in lock-step. It is for tests: slow, and exact.
 
 use super::super::{BackendError, DeviceMemory};
-use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch};
+use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId};
 use super::kernel::Kernel;
 use libloading::Library;
 use sha2::{Digest, Sha256};
@@ -46,6 +46,9 @@ struct State {
     ids: HashMap<String, KernelId>,
     kernels: Vec<Arc<Loaded>>,
     graphs: Vec<Vec<OwnedLaunch>>,
+    /// What was read and not asked for yet.
+    reads: HashMap<u32, Vec<u8>>,
+    num_reads: u32,
 }
 
 struct Loaded {
@@ -244,6 +247,19 @@ impl Driver for EmulatedDevice {
             out.extend_from_slice(unsafe { bytes_at(address, bytes as usize) });
         }
         Ok(out)
+    }
+
+    fn begin_read(&self, ranges: &[(u64, u64)]) -> Result<ReadId, BackendError> {
+        let bytes = self.read(ranges)?;
+        let mut state = self.state();
+        state.num_reads += 1;
+        let id = state.num_reads;
+        state.reads.insert(id, bytes);
+        Ok(ReadId(id))
+    }
+
+    fn finish_read(&self, read: ReadId) -> Result<Vec<u8>, BackendError> {
+        Ok(self.state().reads.remove(&read.0).expect("begin_read() returned it, and nobody has finished it"))
     }
 
     fn load(&self, kernel: &Kernel) -> Result<KernelId, BackendError> {

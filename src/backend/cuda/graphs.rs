@@ -4,10 +4,10 @@
 //! What differs between steps of a size stands in the step's metadata, and the sizes are rounded up: a kernel with a place in
 //! the grid beyond the step's counts returns at once.
 
-use super::super::step_words::StepCounts;
 use super::super::{BackendError, StepLimits};
 use super::driver::{Driver, GraphId};
 use super::plan::Plan;
+use super::step_words::StepCounts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,7 +19,12 @@ const MOST: usize = 64;
 struct Size {
     rows: u32,
     decode_items: u32,
+    /// Of prefixes that the sequences share.
+    prefill_items: u32,
     reduce_items: u32,
+    draws: u32,
+    /// Whether it takes tokens from the step before.
+    is_fed: bool,
 }
 
 /// Graphs by the size of step that they are for.
@@ -100,20 +105,24 @@ impl Drop for Graphs {
 impl Size {
     /// The size of a step that only generates, a token and a row of logits for each sequence; `None` for any other.
     fn of(counts: &StepCounts, limits: &StepLimits) -> Option<Self> {
-        let generates = counts.tokens > 0
-            && counts.logits_rows == counts.tokens
-            && counts.prefill_items + counts.block_copies + counts.top_k_rows == 0;
+        let generates =
+            counts.tokens > 0 && counts.logits_rows == counts.tokens && counts.block_copies + counts.top_k_rows == 0;
         let most_rows = limits.max_tokens.min(limits.max_logits_rows);
         generates.then(|| Self {
             rows: rounded_up(counts.tokens).min(most_rows),
             decode_items: rounded_up(counts.decode_items),
+            prefill_items: rounded_up(counts.prefill_items),
             reduce_items: rounded_up(counts.reduce_items),
+            draws: rounded_up(counts.draws).min(limits.max_draws),
+            is_fed: counts.fed_tokens > 0,
         })
     }
 
     fn counts(self) -> StepCounts {
-        let Self { rows, decode_items, reduce_items } = self;
-        StepCounts { tokens: rows, logits_rows: rows, decode_items, reduce_items, ..StepCounts::default() }
+        let Self { rows, decode_items, prefill_items, reduce_items, draws, is_fed } = self;
+        let fed_tokens = if is_fed { rows } else { 0 };
+        let counts = StepCounts { tokens: rows, logits_rows: rows, draws, fed_tokens, ..StepCounts::default() };
+        StepCounts { decode_items, prefill_items, reduce_items, ..counts }
     }
 }
 
@@ -153,8 +162,9 @@ mod tests {
         assert_eq!((size.rows, size.decode_items, size.reduce_items), (10, 10, 0));
         let most = StepCounts { tokens: 90, logits_rows: 90, decode_items: 90, ..StepCounts::default() };
         assert_eq!(Size::of(&most, &LIMITS).expect("it generates").rows, 90, "no more than there is room for");
+        let shared = StepCounts { prefill_items: 3, ..counts };
+        assert_eq!(Size::of(&shared, &LIMITS).expect("it generates").counts().prefill_items, 3);
         for other in [
-            StepCounts { prefill_items: 1, ..counts },
             StepCounts { block_copies: 1, ..counts },
             StepCounts { top_k_rows: 1, ..counts },
             StepCounts { logits_rows: 8, ..counts },

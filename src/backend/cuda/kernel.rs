@@ -4,8 +4,8 @@
 //! metadata first and the parameters, by value, last. A kernel's source is a prelude of constants, the files it includes,
 //! and its own file, whose `extern "C"` function bears its name. It needs no header, so that NVRTC needs no toolkit.
 
-use super::super::repack::DeviceFormat;
 use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::repack::DeviceFormat;
 use std::fmt::Write;
 
 mod attention;
@@ -18,8 +18,8 @@ mod variants;
 pub use attention::DecodeKernel;
 pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce, attention_tiling};
 pub(super) use logits::{
-    ArgmaxChunksParams, ArgmaxRowsParams, LOGITS_CHUNK, TopKChunksParams, TopKRowsParams, argmax_chunks, argmax_rows,
-    top_k_chunks, top_k_rows,
+    ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,
+    argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{MatMulKernel, MatMulParams};
 pub use variants::kernel_variants;
@@ -170,11 +170,14 @@ impl Kernel {
             .constant("KV_HEADS", shape.num_kv_heads)
             .constant("GROUP", shape.num_heads / shape.num_kv_heads)
             .constant("HEAD_DIM", shape.head_dim)
+            .constant("ROW_SCALES", row_scales(layout))
+            .constant("SCALE_GROUP", shape.head_dim)
             .include(match layout.dtype {
                 KvDtype::F16 => cuda!("include/kv_f16.cuh"),
                 KvDtype::F32 => cuda!("include/kv_f32.cuh"),
-                KvDtype::Int8 => unreachable!("refused before any kernel is built"),
+                KvDtype::Int8 => cuda!("include/kv_int8.cuh"),
             })
+            .include(cuda!("include/kv_page.cuh"))
     }
 
     /// The whole text, for NVRTC.
@@ -205,6 +208,11 @@ const REDUCE_THREADS: u32 = 256;
 /// Grid: (octets / threads, tokens).
 pub(super) fn embed(format: DeviceFormat) -> Kernel {
     Kernel::new::<EmbedParams>("embed", cuda!("embed.cu"), MAP_THREADS, 1).weight(format)
+}
+
+/// Writes into the step's metadata. Grid: (tokens of the step before / threads, 1).
+pub(super) fn feed_tokens() -> Kernel {
+    Kernel::without_params("feed_tokens", cuda!("feed_tokens.cu"), MAP_THREADS, 2)
 }
 
 params! {
@@ -242,9 +250,25 @@ params! {
     RopeParams { qkv_stride: u32 }
 }
 
-/// Grid: ((heads + 2 kv heads) * head dim / 4 / threads, tokens).
+/// Scales of a row of the KV pool.
+fn row_scales(layout: &KvLayout) -> u32 {
+    match layout.dtype {
+        KvDtype::F32 | KvDtype::F16 => 0,
+        KvDtype::Int8 => 1,
+    }
+}
+
+/// `rope_and_cache`, or `rope_and_cache_int8`. Grid: ((heads + 2 kv heads) * head dim / 8 / threads, tokens).
 pub(super) fn rope_and_cache(shape: &AttentionShape, layout: &KvLayout, pairing: RopePairing) -> Kernel {
-    Kernel::new::<RopeParams>("rope_and_cache", cuda!("rope_and_cache.cu"), MAP_THREADS, 5)
+    let (name, file) = match layout.dtype {
+        KvDtype::F32 | KvDtype::F16 => ("rope_and_cache", cuda!("rope_and_cache.cu")),
+        KvDtype::Int8 => ("rope_and_cache_int8", cuda!("rope_and_cache_int8.cu")),
+    };
+    // Whole heads.
+    let lanes = shape.head_dim / 8;
+    let heads = (MAP_THREADS / lanes).max(1);
+    Kernel::new::<RopeParams>(name, file, heads * lanes, 5)
         .kv(shape, layout)
         .flag("INTERLEAVED", pairing == RopePairing::Interleaved)
+        .include(cuda!("include/rope.cuh"))
 }

@@ -15,6 +15,7 @@ mod emulate;
 mod events;
 mod graphs;
 mod kernel;
+mod landing;
 mod library;
 pub mod nvrtc;
 mod plan;
@@ -22,24 +23,26 @@ mod staging;
 mod weights;
 
 pub use device::CudaDevice;
-pub use driver::{DeviceTraits, Driver, GraphId, KernelId, Launch};
+pub use driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId};
 pub use emulate::EmulatedDevice;
 pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
-use super::cpu::draw;
-use super::step_words::{self, AttentionTiling, StepCounts, StepWords};
+use super::gpu::{buffers, grid, repack, step_words, wanted};
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvDtype, KvLayout, MAX_TOP_K,
-    ProfileClock, Program, Rows, StepInput, StepLimits, StepOutput, WeightId,
+    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvLayout, ProfileClock,
+    Program, StepInput, StepLimits, StepOutput, WeightId,
 };
+use buffers::Buffers;
 use driver::Buffer;
 use graphs::Graphs;
-use kernel::{LOGITS_CHUNK, attention_tiling};
-use plan::{Buffers, Plan, Planner};
+use kernel::attention_tiling;
+use plan::{Plan, Planner};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
+use step_words::{AttentionTiling, StepCounts, StepWords};
+use wanted::WantedBytes;
 use weights::CudaWeight;
 
 /// A [`Backend`] on a CUDA device.
@@ -48,16 +51,18 @@ pub struct CudaBackend {
     weights: Vec<CudaWeight>,
     prepared: Option<Prepared>,
     words: StepWords,
-    /// Of the last step, those fed by the one before in place.
-    token_ids: Vec<u32>,
-    /// Of the last step.
-    last: StepOutput,
-    /// Steps that have not been collected.
-    done: VecDeque<StepOutput>,
+    /// Steps submitted and not collected, in order.
+    in_flight: VecDeque<InFlight>,
     allocated_bytes: u64,
     decode: DecodeKernel,
     /// The times of the last step, if they are wanted.
     profile: Option<ForwardProfile>,
+}
+
+/// A step that the device has been given.
+struct InFlight {
+    read: ReadId,
+    wanted: WantedBytes,
 }
 
 struct Prepared {
@@ -67,7 +72,7 @@ struct Prepared {
     tiling: AttentionTiling,
     graphs: Graphs,
     plan: Plan,
-    buffers: Buffers,
+    buffers: Buffers<Buffer>,
 }
 
 impl CudaBackend {
@@ -78,9 +83,7 @@ impl CudaBackend {
             weights: Vec::new(),
             prepared: None,
             words: StepWords::default(),
-            token_ids: Vec::new(),
-            last: StepOutput::default(),
-            done: VecDeque::new(),
+            in_flight: VecDeque::with_capacity(2),
             allocated_bytes: 0,
             decode: DecodeKernel::default(),
             profile: None,
@@ -95,53 +98,6 @@ impl CudaBackend {
 
     fn prepared(&self) -> &Prepared {
         self.prepared.as_ref().expect("prepare() comes before this call")
-    }
-
-    fn buffers(
-        &mut self,
-        program: &Program,
-        kv: &KvLayout,
-        limits: &StepLimits,
-        tiling: &AttentionTiling,
-    ) -> Result<Buffers, BackendError> {
-        let driver = self.driver.clone();
-        let mut buffer = |what: &str, bytes: u64| {
-            self.allocated_bytes += bytes;
-            Buffer::new(&driver, what, bytes)
-        };
-        let mut activations = Vec::new();
-        for activation in &program.activations {
-            let rows = match activation.rows {
-                Rows::Tokens => limits.max_tokens,
-                Rows::Logits => limits.max_logits_rows,
-            };
-            activations.push(buffer(activation.name, 4 * u64::from(rows) * u64::from(activation.cols))?);
-        }
-        let (mut k_pool, mut v_pool) = (Vec::new(), Vec::new());
-        for layer in 0..kv.num_layers {
-            k_pool.push(buffer(&format!("the K pool of layer {layer}"), kv.layer_bytes())?);
-            v_pool.push(buffer(&format!("the V pool of layer {layer}"), kv.layer_bytes())?);
-        }
-        let shape = &program.attention;
-        let partials = u64::from(step_words::max_partials(limits, kv.block_size, tiling)) * u64::from(shape.num_heads);
-        let words = step_words::max_words(limits, kv.block_size, tiling);
-        let chunks = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols.div_ceil(LOGITS_CHUNK));
-        let rows = u64::from(limits.max_logits_rows.max(1));
-        Ok(Buffers {
-            step: buffer("the step's metadata", 4 * words as u64)?,
-            activations,
-            k_pool,
-            v_pool,
-            rope: buffer("RoPE's table", 8 * program.rope.cos.len() as u64)?,
-            partial_out: buffer("partial attention", 4 * partials * u64::from(shape.head_dim))?,
-            partial_stats: buffer("partial attention", 8 * partials)?,
-            chunk_max: buffer("the argmax", 8 * rows * u64::from(chunks))?,
-            ids: buffer("token ids", 4 * rows)?,
-            chunk_sums: buffer("the likeliest tokens", 4 * rows * u64::from(chunks))?,
-            chunk_top: buffer("the likeliest tokens", 8 * rows * u64::from(chunks * MAX_TOP_K))?,
-            scores: buffer("the likeliest tokens", 8 * rows * u64::from(MAX_TOP_K))?,
-            unused: buffer("an input that is not there", 16)?,
-        })
     }
 
     fn read_pool(&self, buffer: &Buffer) -> Result<Vec<f32>, BackendError> {
@@ -173,47 +129,15 @@ impl Prepared {
         Ok(names.into_iter().zip(times).map(dispatch).collect())
     }
 
-    /// What comes back of a step: token ids, the likeliest tokens, whole rows of logits. The rows that tokens are drawn from
-    /// come back whole as well, and the reference draws: these kernels have no twin yet.
-    fn read_back(
-        &self,
-        driver: &dyn Driver,
-        input: &StepInput<'_>,
-        output: &mut StepOutput,
-    ) -> Result<(), BackendError> {
-        let rows = input.logits_indices.len();
-        let start = Instant::now();
-        let Some(logits) = self.program.logits.filter(|_| rows > 0) else {
-            driver.synchronize()?;
-            output.waited = start.elapsed();
-            return Ok(());
-        };
-        let row_bytes = 4 * u64::from(self.program.activations[logits.0 as usize].cols);
-        let logits = &self.buffers.activations[logits.0 as usize];
-        let row = |row: u32| logits.range(u64::from(row) * row_bytes, row_bytes);
-        let top_k_bytes = 8 * input.top_k_rows.len() * input.top_k as usize;
-        let mut draw_rows: Vec<u32> = input.draws.iter().map(|draw| draw.row).collect();
-        draw_rows.sort_unstable();
-        draw_rows.dedup();
-        let mut ranges = vec![self.buffers.ids.range(0, 4 * rows as u64)];
-        ranges.push(self.buffers.scores.range(0, top_k_bytes as u64));
-        ranges.extend(input.read_logits_rows.iter().map(|&index| row(index)));
-        ranges.extend(draw_rows.iter().map(|&index| row(index)));
-        let bytes = driver.read(&ranges)?;
-        output.waited = start.elapsed();
-        let (ids, rest) = bytes.split_at(4 * rows);
-        let (top_k, rest) = rest.split_at(top_k_bytes);
-        let (whole, drawn_from) = rest.split_at(input.read_logits_rows.len() * row_bytes as usize);
-        output.argmax = bytemuck::pod_collect_to_vec(ids);
-        output.top_k = bytemuck::pod_collect_to_vec(top_k);
-        output.logits = bytemuck::pod_collect_to_vec(whole);
-        let drawn_from: Vec<f32> = bytemuck::pod_collect_to_vec(drawn_from);
-        let vocab = row_bytes as usize / 4;
-        output.drawn.extend(input.draws.iter().map(|token| {
-            let at = draw_rows.binary_search(&token.row).expect("it is one of them");
-            draw::draw(&drawn_from[at * vocab..][..vocab], token, input.adjustments)
-        }));
-        Ok(())
+    /// Where the bytes that come back of a step stand, in the order of [`WantedBytes`].
+    fn wanted_ranges(&self, input: &StepInput<'_>, wanted: &WantedBytes) -> Vec<(u64, u64)> {
+        let Some(logits) = self.program.logits else { return Vec::new() };
+        let Buffers { activations, ids, draws, top_k, .. } = &self.buffers;
+        let firsts = [(ids, wanted.argmax), (&draws.drawn, wanted.drawn), (&top_k.scores, wanted.top_k)];
+        let logits = &activations[logits.0 as usize];
+        let row = |&row: &u32| logits.range(u64::from(row) * wanted.logits_row, wanted.logits_row);
+        let firsts = firsts.map(|(buffer, bytes)| buffer.range(0, bytes)).into_iter();
+        firsts.chain(input.read_logits_rows.iter().map(row)).collect()
     }
 }
 
@@ -236,11 +160,6 @@ impl Backend for CudaBackend {
                 kv.block_size, kv.head_dim
             )));
         }
-        if kv.dtype == KvDtype::Int8 {
-            return Err(BackendError::Unsupported(
-                "the CUDA kernels have no KV pool of int8: use --kv-cache-dtype f16".to_owned(),
-            ));
-        }
         if limits.quantize_activations {
             return Err(BackendError::Unsupported(
                 "the CUDA kernels do not round activations to int8: leave out --quantize-activations".to_owned(),
@@ -251,8 +170,13 @@ impl Backend for CudaBackend {
             kv.dtype,
             self.driver.traits().compute_capability,
             limits.batch_invariant,
+            limits.cascade_attention,
         );
-        let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
+        let driver = self.driver.clone();
+        let buffers = Buffers::new(&program, &kv, &limits, &tiling, |what, bytes| {
+            self.allocated_bytes += bytes;
+            Buffer::new(&driver, what, bytes)
+        })?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         buffers.rope.write(0, bytemuck::cast_slice(&rope))?;
         let planner = Planner {
@@ -272,10 +196,7 @@ impl Backend for CudaBackend {
         self.driver.synchronize()
     }
 
-    /// Waits for the step at once.
     fn submit(&mut self, input: &StepInput<'_>) -> Result<(), BackendError> {
-        self.last.feed(input, &mut self.token_ids);
-        let input = &StepInput { token_ids: &self.token_ids, ..*input };
         let prepared = self.prepared.as_mut().expect("prepare() comes before submit()");
         input.check(prepared.kv.num_blocks, prepared.kv.block_size, &prepared.limits);
         let rope_rows = prepared.program.rope.cos.len() as u32 / (prepared.program.attention.head_dim / 2).max(1);
@@ -288,15 +209,24 @@ impl Backend for CudaBackend {
             None => prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?,
             Some(profile) => profile.dispatches = prepared.run_timed(&*self.driver, &self.words.counts)?,
         }
-        self.last.clear();
-        prepared.read_back(&*self.driver, input, &mut self.last)?;
-        self.done.push_back(self.last.clone());
+        let wanted = WantedBytes::of(input, &prepared.program);
+        let read = self.driver.begin_read(&prepared.wanted_ranges(input, &wanted))?;
+        self.in_flight.push_back(InFlight { read, wanted });
         Ok(())
     }
 
     fn collect(&mut self, output: &mut StepOutput) -> Result<(), BackendError> {
-        *output = self.done.pop_front().expect("submit() comes before collect()");
+        output.clear();
+        let InFlight { read, wanted } = self.in_flight.pop_front().expect("submit() comes before collect()");
+        let start = Instant::now();
+        let bytes = self.driver.finish_read(read)?;
+        output.waited = start.elapsed();
+        wanted.split(&bytes, output);
         Ok(())
+    }
+
+    fn runs_beside_the_host(&self) -> bool {
+        !self.driver.memory().is_software
     }
 
     fn write_activation(&mut self, activation: ActId, values: &[f32]) -> Result<(), BackendError> {

@@ -1,66 +1,16 @@
 //! A program as prepared launches: kernels, buffers and parameters are fixed at start-up, a step only chooses among them and
 //! sets the grids.
 
-use super::super::step_words::{AttentionTiling, StepCounts, header};
 use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
+use super::buffers::Buffers;
 use super::driver::{Buffer, Driver, KernelId, Launch};
+use super::grid::Grid;
 use super::kernel::{self, DecodeKernel, Kernel, MatMulKernel};
+use super::step_words::{AttentionTiling, StepCounts, header};
 use super::weights::CudaWeight;
 use std::sync::Arc;
 
-/// Workgroups of a launch, from the step's counts.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Grid {
-    /// `(x, ceil(rows / each))`.
-    Columns {
-        x: u32,
-        each: u32,
-    },
-    /// `(ceil(rows / each), 1)`.
-    RowGroups {
-        each: u32,
-    },
-    /// The same in every step.
-    Fixed {
-        x: u32,
-    },
-    /// `(work items, y)`.
-    DecodeItems {
-        y: u32,
-    },
-    PrefillItems {
-        y: u32,
-    },
-    ReduceItems {
-        y: u32,
-    },
-    /// `(x, copies)`.
-    BlockCopies {
-        x: u32,
-    },
-    /// `(x, rows whose likeliest tokens are wanted)`.
-    TopKColumns {
-        x: u32,
-    },
-    /// `(rows whose likeliest tokens are wanted, 1)`.
-    TopKRows,
-}
-
-impl Grid {
-    fn size(self, rows: u32, counts: &StepCounts) -> (u32, u32) {
-        match self {
-            Self::Columns { x, each } => (x, rows.div_ceil(each)),
-            Self::RowGroups { each } => (rows.div_ceil(each), 1),
-            Self::Fixed { x } => (x, 1),
-            Self::DecodeItems { y } => (counts.decode_items, y),
-            Self::PrefillItems { y } => (counts.prefill_items, y),
-            Self::ReduceItems { y } => (counts.reduce_items, y),
-            Self::BlockCopies { x } => (x, counts.block_copies),
-            Self::TopKColumns { x } => (x, counts.top_k_rows),
-            Self::TopKRows => (counts.top_k_rows, 1),
-        }
-    }
-}
+mod logits;
 
 /// One way to run a node.
 struct Choice {
@@ -79,24 +29,6 @@ pub(super) struct Node {
     choices: Vec<Choice>,
     /// Addresses, the step's first.
     buffers: Vec<u64>,
-}
-
-/// The buffers of a prepared program.
-pub(super) struct Buffers {
-    pub(super) step: Buffer,
-    pub(super) activations: Vec<Buffer>,
-    pub(super) k_pool: Vec<Buffer>,
-    pub(super) v_pool: Vec<Buffer>,
-    pub(super) rope: Buffer,
-    pub(super) partial_out: Buffer,
-    pub(super) partial_stats: Buffer,
-    pub(super) chunk_max: Buffer,
-    pub(super) ids: Buffer,
-    pub(super) chunk_sums: Buffer,
-    pub(super) chunk_top: Buffer,
-    pub(super) scores: Buffer,
-    /// Given where a kernel has an input that this op does not use.
-    pub(super) unused: Buffer,
 }
 
 /// Everything a step launches, in order.
@@ -119,16 +51,13 @@ impl Plan {
 
 impl Node {
     fn launch(&self, counts: &StepCounts) -> Option<(&'static str, Launch<'_>)> {
-        let rows = match self.rows {
-            Rows::Tokens => counts.tokens,
-            Rows::Logits => counts.logits_rows,
-        };
+        let rows = counts.rows(self.rows);
         if rows == 0 {
             return None;
         }
         let choice = self.choices.iter().find(|choice| rows <= choice.max_rows);
         let choice = choice.expect("the last choice is for any number of rows");
-        let grid = choice.grid.size(rows, counts);
+        let grid = choice.grid.size(counts);
         let launch = Launch { kernel: choice.kernel, grid, buffers: &self.buffers, params: &choice.params };
         (grid.0 > 0 && grid.1 > 0).then_some((choice.name, launch))
     }
@@ -144,13 +73,15 @@ pub(super) struct Planner<'a> {
     /// See [`super::super::StepLimits::batch_invariant`].
     pub(super) batch_invariant: bool,
     pub(super) weights: &'a [CudaWeight],
-    pub(super) buffers: &'a Buffers,
+    pub(super) buffers: &'a Buffers<Buffer>,
     pub(super) nodes: Vec<Node>,
 }
 
 impl<'a> Planner<'a> {
-    /// Turns every op into launches, block copies before them and the argmax and the likeliest tokens after them.
+    /// Turns every op into launches, tokens of the step before and block copies before them, and argmax, likeliest tokens
+    /// and draws after them.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
+        self.feed_tokens()?;
         for layer in 0..self.kv.num_layers as usize {
             self.copy_blocks(layer)?;
         }
@@ -160,6 +91,7 @@ impl<'a> Planner<'a> {
         if let Some(logits) = self.program.logits {
             self.argmax(logits)?;
             self.top_k(logits)?;
+            self.draws(logits)?;
         }
         Ok(Plan { nodes: self.nodes })
     }
@@ -171,7 +103,7 @@ impl<'a> Planner<'a> {
             Op::SelectLogitsRows { x, out } => {
                 let kernel = kernel::select_logits_rows();
                 let quads = self.cols(out) / 4;
-                let grid = Grid::Columns { x: quads.div_ceil(kernel.threads), each: 1 };
+                let grid = Grid::Columns { x: quads.div_ceil(kernel.threads), rows: Rows::Logits, each: 1 };
                 let buffers = [self.activation(x), self.activation(out)];
                 self.single(&kernel, Rows::Logits, grid, &kernel::QuadsParams { quads }, &buffers)
             }
@@ -180,8 +112,8 @@ impl<'a> Planner<'a> {
                 let shape = &self.program.attention;
                 let kernel = kernel::rope_and_cache(shape, self.kv, pairing);
                 let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
-                let invocations = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim / 4;
-                let grid = Grid::Columns { x: invocations.div_ceil(kernel.threads), each: 1 };
+                let invocations = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim / 8;
+                let grid = Grid::Columns { x: invocations.div_ceil(kernel.threads), rows: Rows::Tokens, each: 1 };
                 let [k, v] = self.pools(layer);
                 let buffers = [self.activation(qkv), self.buffers.rope.address(), self.activation(q), k, v];
                 self.single(&kernel, Rows::Tokens, grid, &params, &buffers)
@@ -190,9 +122,10 @@ impl<'a> Planner<'a> {
             Op::SiluMul { gate_up, out } => {
                 let kernel = kernel::silu_mul();
                 let quads = self.cols(out) / 4;
-                let grid = Grid::Columns { x: quads.div_ceil(kernel.threads), each: 1 };
+                let rows = self.rows(out);
+                let grid = Grid::Columns { x: quads.div_ceil(kernel.threads), rows, each: 1 };
                 let buffers = [self.activation(gate_up), self.activation(out)];
-                self.single(&kernel, self.rows(out), grid, &kernel::QuadsParams { quads }, &buffers)
+                self.single(&kernel, rows, grid, &kernel::QuadsParams { quads }, &buffers)
             }
         }
     }
@@ -256,6 +189,12 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    fn feed_tokens(&mut self) -> Result<(), BackendError> {
+        let kernel = kernel::feed_tokens();
+        let buffers = [&self.buffers.ids, &self.buffers.draws.drawn].map(Buffer::address);
+        self.single(&kernel, Rows::Tokens, Grid::FedTokens { each: kernel.threads }, &[0_u8; 0], &buffers)
+    }
+
     fn copy_blocks(&mut self, layer: usize) -> Result<(), BackendError> {
         let kernel = kernel::copy_blocks();
         let block_bytes = self.kv.layer_bytes() / u64::from(self.kv.num_blocks);
@@ -270,7 +209,7 @@ impl<'a> Planner<'a> {
             let kernel = kernel::embed(part.format);
             let params = kernel::EmbedParams { octets, first_row: part.first_row as u32, num_rows: part.rows as u32 };
             let buffers: Vec<u64> = part.addresses().chain([self.activation(out)]).collect();
-            let grid = Grid::Columns { x: octets.div_ceil(kernel.threads), each: 1 };
+            let grid = Grid::Columns { x: octets.div_ceil(kernel.threads), rows: Rows::Tokens, each: 1 };
             self.single(&kernel, Rows::Tokens, grid, &params, &buffers)?;
         }
         Ok(())
@@ -279,7 +218,8 @@ impl<'a> Planner<'a> {
     fn rms_norm(&mut self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<(), BackendError> {
         let params = kernel::RmsNormParams { quads: self.cols(out) / 4, eps };
         let buffers = [self.activation(x), self.vector(weight), self.activation(out)];
-        self.single(&kernel::rms_norm(), self.rows(out), Grid::RowGroups { each: 1 }, &params, &buffers)
+        let rows = self.rows(out);
+        self.single(&kernel::rms_norm(), rows, Grid::RowGroups { rows, each: 1 }, &params, &buffers)
     }
 
     fn matmul(
@@ -299,9 +239,9 @@ impl<'a> Planner<'a> {
                 let kernel = choice.kernel(part.format);
                 let groups = (part.rows as u32).div_ceil(choice.group_cols());
                 let grid = match choice {
-                    MatMulKernel::Vector { .. } => Grid::Fixed { x: groups },
+                    MatMulKernel::Vector { .. } => Grid::Fixed { x: groups, y: 1 },
                     MatMulKernel::Tensor { .. } | MatMulKernel::Tiled => {
-                        Grid::Columns { x: groups, each: choice.group_rows() }
+                        Grid::Columns { x: groups, rows, each: choice.group_rows() }
                     }
                 };
                 let params = kernel::MatMulParams {
@@ -344,36 +284,10 @@ impl<'a> Planner<'a> {
 
         let kernel = kernel::attention_prefill(&shape, self.kv, &self.tiling, self.compute_capability());
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
-        self.single(&kernel, Rows::Tokens, Grid::PrefillItems { y: groups }, &params, &[q, k, v, out])?;
+        self.single(&kernel, Rows::Tokens, Grid::PrefillItems { y: groups }, &params, &buffers)?;
 
         let kernel = kernel::attention_reduce(&shape, self.kv);
         let grid = Grid::ReduceItems { y: shape.num_heads };
         self.single(&kernel, Rows::Tokens, grid, &[0_u8; 0], &[partials[0], partials[1], out])
-    }
-
-    fn argmax(&mut self, logits: ActId) -> Result<(), BackendError> {
-        let vocab = self.cols(logits);
-        let chunks = vocab.div_ceil(kernel::LOGITS_CHUNK);
-        let params = kernel::ArgmaxChunksParams { vocab, chunks };
-        let [chunk_max, ids] = [&self.buffers.chunk_max, &self.buffers.ids].map(Buffer::address);
-        let grid = Grid::Columns { x: chunks, each: 1 };
-        let buffers = [self.activation(logits), chunk_max];
-        self.single(&kernel::argmax_chunks(), Rows::Logits, grid, &params, &buffers)?;
-        let kernel = kernel::argmax_rows();
-        let grid = Grid::RowGroups { each: kernel.threads };
-        self.single(&kernel, Rows::Logits, grid, &kernel::ArgmaxRowsParams { chunks }, &[chunk_max, ids])
-    }
-
-    fn top_k(&mut self, logits: ActId) -> Result<(), BackendError> {
-        let vocab = self.cols(logits);
-        let chunks = vocab.div_ceil(kernel::LOGITS_CHUNK);
-        let params = kernel::TopKChunksParams { vocab, chunks };
-        let b = self.buffers;
-        let [sums, top, scores] = [&b.chunk_sums, &b.chunk_top, &b.scores].map(Buffer::address);
-        let grid = Grid::TopKColumns { x: chunks };
-        let buffers = [self.activation(logits), sums, top];
-        self.single(&kernel::top_k_chunks(), Rows::Logits, grid, &params, &buffers)?;
-        let params = kernel::TopKRowsParams { chunks };
-        self.single(&kernel::top_k_rows(), Rows::Logits, Grid::TopKRows, &params, &[sums, top, scores])
     }
 }

@@ -1,7 +1,8 @@
 //! Weights on the device: the aligned planes of `repack`, row-major.
 
-use super::super::repack::{self, BLOCK, DeviceFormat};
-use super::super::{BackendError, HostWeight, WeightFormat};
+use super::super::gpu::repack::DeviceFormat;
+use super::super::gpu::weight_runs::weight_runs;
+use super::super::{BackendError, HostWeight};
 use super::driver::{Buffer, Driver};
 use std::sync::Arc;
 
@@ -29,38 +30,13 @@ pub(super) struct CudaWeight {
 
 /// Uploads a weight: neighbouring parts of one device format go together.
 pub(super) fn upload(driver: &Arc<dyn Driver>, weight: &HostWeight<'_>) -> Result<CudaWeight, BackendError> {
-    let is_vector = weight.rows() == 1 && weight.parts[0].format == WeightFormat::F32;
-    if !is_vector && !weight.cols.is_multiple_of(BLOCK) {
-        return Err(BackendError::Unsupported(format!(
-            "weight {}: {} input features; the CUDA kernels need a multiple of {BLOCK}",
-            weight.name, weight.cols
-        )));
-    }
     let mut uploaded = CudaWeight { parts: Vec::new(), bytes: 0 };
-    let mut first_row = 0;
-    for run in weight.parts.chunk_by(|a, b| repack::device_format(a.format) == repack::device_format(b.format)) {
-        let (mut values, mut scales, mut rows) = (Vec::new(), Vec::new(), 0);
-        for part in run {
-            let row_bytes = part.format.row_bytes(weight.cols).unwrap_or(0);
-            if row_bytes == 0 || part.data.len() != row_bytes * part.rows {
-                return Err(BackendError::Unsupported(format!(
-                    "weight {}: {} bytes do not make {} rows of {} {:?}",
-                    weight.name,
-                    part.data.len(),
-                    part.rows,
-                    weight.cols,
-                    part.format
-                )));
-            }
-            repack::repack(part.format, &part.data, &mut values, &mut scales);
-            rows += part.rows;
-        }
-        let format = repack::device_format(run[0].format);
+    for run in weight_runs(weight, |_| Ok(usize::MAX))? {
+        let (values, scales) = run.planes();
         uploaded.bytes += (values.len() + scales.len()) as u64;
         let values = plane(driver, &weight.name, &values)?;
-        let scales = if format.has_scales() { Some(plane(driver, &weight.name, &scales)?) } else { None };
-        uploaded.parts.push(CudaPart { format, first_row, rows, values, scales });
-        first_row += rows;
+        let scales = if run.format.has_scales() { Some(plane(driver, &weight.name, &scales)?) } else { None };
+        uploaded.parts.push(CudaPart { format: run.format, first_row: run.first_row, rows: run.rows, values, scales });
     }
     Ok(uploaded)
 }

@@ -27,14 +27,9 @@ pub(super) fn cases() -> Vec<KernelCase> {
             let heads = AttentionShape { num_heads: num_kv_heads, num_kv_heads, head_dim, scale: 1.0 };
             let name = format!("{num_kv_heads}x{head_dim}/{}", dtype.name());
             let build = move |rng: &mut SplitMix64| copy_data(rng, heads, dtype);
-            cases.push(
-                KernelCase { kv_dtype: dtype, ..KernelCase::new("block_copies", name.clone(), 0.0, build) }
-                    .quick_if(true),
-            );
+            cases.push(KernelCase::new("block_copies", name.clone(), 0.0, build).quick_if(true));
             let build = move |rng: &mut SplitMix64| swap_data(rng, heads, dtype);
-            cases.push(
-                KernelCase { kv_dtype: dtype, ..KernelCase::new("swap_blocks", name, 0.0, build) }.quick_if(true),
-            );
+            cases.push(KernelCase::new("swap_blocks", name, 0.0, build).quick_if(true));
         }
     }
     cases

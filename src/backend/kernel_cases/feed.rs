@@ -42,7 +42,7 @@ fn data(rng: &mut SplitMix64, seqs: u32) -> CaseData {
 fn fed(seq: u32, seqs: u32, step: u32) -> FedToken {
     let other = (seq + step) % seqs;
     // An argmax of nothing is no token.
-    let from = if seq % 2 == 0 && other != 1 { SampledBy::Argmax(other) } else { SampledBy::Draw(other) };
+    let from = if seq.is_multiple_of(2) && other != 1 { SampledBy::Argmax(other) } else { SampledBy::Draw(other) };
     FedToken { token: seq, from }
 }
 

@@ -78,8 +78,6 @@ pub struct KernelCase {
     pub int8_tolerance: Option<f64>,
     /// Lets the backend round activations to int8; no case does by itself.
     pub quantize_activations: bool,
-    /// Element type of the KV pool; not every backend has each.
-    pub kv_dtype: KvDtype,
     /// In the quick subset: a few small cases per kernel.
     pub quick: bool,
     /// Needs some hundred MiB on host and device.
@@ -110,7 +108,6 @@ impl KernelCase {
             f16_tolerance: None,
             int8_tolerance: None,
             quantize_activations: false,
-            kv_dtype: KvDtype::F32,
             quick: false,
             large: false,
             build,
@@ -144,7 +141,6 @@ impl KernelCase {
 
     /// Over a pool of this type; values read from one of f16 may differ by an ulp.
     fn with_kv(mut self, dtype: KvDtype) -> Self {
-        self.kv_dtype = dtype;
         if dtype == KvDtype::F16 {
             self.kv_tolerance = 1e-3;
         }

@@ -24,8 +24,7 @@ pub(super) fn cases() -> Vec<KernelCase> {
     let case = |(dtype, pairing, tolerance, f16_tolerance): (KvDtype, RopePairing, f64, f64)| {
         let build = move |rng: &mut SplitMix64| data(rng, dtype, pairing);
         let name = format!("{pairing:?}/{}", dtype.name());
-        let case = KernelCase::new("tiny_model", name, tolerance, build).with_f16_tolerance(f16_tolerance);
-        KernelCase { kv_dtype: dtype, ..case }.quick_if(true)
+        KernelCase::new("tiny_model", name, tolerance, build).with_f16_tolerance(f16_tolerance).quick_if(true)
     };
     variants.map(case).into()
 }

@@ -5,6 +5,7 @@
 
 use super::super::{AttentionShape, KvDtype};
 use super::Variant;
+use super::repack::DeviceFormat;
 use std::fmt::Write;
 
 mod attention;
@@ -12,14 +13,13 @@ mod kv_cache;
 mod logits;
 mod matmul;
 
-pub(in crate::backend) use attention::AttentionTiling;
 #[cfg(test)]
 pub(super) use attention::WORKGROUP_BYTES;
-pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce};
+pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce, attention_tiling};
 pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache, rope_groups};
 pub(super) use logits::{
-    ArgmaxChunksParams, ArgmaxRowsParams, DRAW_BLOCK, DrawBlocksParams, DrawRowsParams, LOGITS_CHUNK, TopKChunksParams,
-    TopKRowsParams, argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
+    ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,
+    argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{
     ACCUMULATE, BIAS, Folded, Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, VECTOR_ROWS, quantize_rows,
@@ -29,38 +29,6 @@ macro_rules! wgsl {
     ($path:literal) => {
         include_str!(concat!("../../../shaders/wgsl/", $path))
     };
-}
-
-/// How a weight lies on the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::backend) enum DeviceFormat {
-    F32,
-    F16,
-    Bf16,
-    /// Q8_0 in planes.
-    Q8,
-    /// Q4_0 and Q4_1 in planes.
-    Q4,
-}
-
-impl DeviceFormat {
-    #[cfg(test)]
-    pub(in crate::backend) const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8, Self::Q4];
-
-    fn file(self) -> &'static str {
-        match self {
-            Self::F32 => wgsl!("include/weight_f32.wgsl"),
-            Self::F16 => wgsl!("include/weight_f16.wgsl"),
-            Self::Bf16 => wgsl!("include/weight_bf16.wgsl"),
-            Self::Q8 => wgsl!("include/weight_q8.wgsl"),
-            Self::Q4 => wgsl!("include/weight_q4.wgsl"),
-        }
-    }
-
-    /// Whether there is a second plane, of scales.
-    pub(in crate::backend) fn has_scales(self) -> bool {
-        matches!(self, Self::Q8 | Self::Q4)
-    }
 }
 
 /// Rows of a weight whose blocks lie next to each other, so that the lanes of a software adapter, a row each, read one
@@ -144,7 +112,13 @@ impl Kernel {
         }
         self.constant("WEIGHT_GROUP", weight_group(variant) as u32)
             .include(wgsl!("include/weight_layout.wgsl"))
-            .include(format.file())
+            .include(match format {
+                DeviceFormat::F32 => wgsl!("include/weight_f32.wgsl"),
+                DeviceFormat::F16 => wgsl!("include/weight_f16.wgsl"),
+                DeviceFormat::Bf16 => wgsl!("include/weight_bf16.wgsl"),
+                DeviceFormat::Q8 => wgsl!("include/weight_q8.wgsl"),
+                DeviceFormat::Q4 => wgsl!("include/weight_q4.wgsl"),
+            })
     }
 
     fn reduce(self, variant: Variant, subgroup_size: u32) -> Self {

@@ -13,9 +13,6 @@ mod profile;
 mod read_back;
 #[cfg(test)]
 mod reflection;
-pub(in crate::backend) mod repack;
-mod shared_prefix;
-pub(in crate::backend) mod step_words;
 #[cfg(test)]
 mod translation;
 mod tune;
@@ -23,7 +20,6 @@ mod tuning;
 #[cfg(test)]
 mod uniformity;
 mod weights;
-mod work_items;
 
 pub use adapter::{AdapterSummary, Variant, adapters};
 pub use device::GpuDevice;
@@ -33,20 +29,22 @@ pub use tune::{
 };
 pub use tuning::Tuning;
 
+use super::gpu::{buffers, grid, repack, step_words, wanted, weight_runs};
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvLayout, Op, ProfileClock, Program, Rows,
-    StepInput, StepLimits,
+    ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvLayout, ProductInputs, ProfileClock,
+    Program, StepInput, StepLimits, StepOutput, WeightId,
 };
-use super::{MAX_TOP_K, ProductInputs, StepOutput, WeightId};
-use kernel::{AttentionTiling, DRAW_BLOCK, LOGITS_CHUNK, VECTOR_ROWS};
+use buffers::Buffers;
+use kernel::attention_tiling;
 use pace::Pace;
-use plan::{Buffers, DrawBuffers, Plan, Planner, TopKBuffers};
+use plan::{Int8Rows, Plan, Planner};
 use profile::Profiler;
 use read_back::ReadBack;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
-use step_words::{StepCounts, StepWords};
+use step_words::{AttentionTiling, StepCounts, StepWords};
+use wanted::WantedBytes;
 use weights::GpuWeight;
 
 /// A [`Backend`] on a `wgpu` device.
@@ -71,7 +69,7 @@ struct Prepared {
     kv: KvLayout,
     limits: StepLimits,
     tiling: AttentionTiling,
-    buffers: Buffers,
+    buffers: Buffers<wgpu::Buffer>,
     plan: Plan,
 }
 
@@ -84,35 +82,6 @@ struct InFlight {
     work: u64,
     /// When the host began with it.
     began: Instant,
-}
-
-/// Bytes that come back of each kind, in this order.
-struct WantedBytes {
-    argmax: u64,
-    drawn: u64,
-    top_k: u64,
-    logits: u64,
-}
-
-impl WantedBytes {
-    fn total(&self) -> u64 {
-        self.argmax + self.drawn + self.top_k + self.logits
-    }
-
-    fn split(&self, bytes: &[u8], output: &mut StepOutput) {
-        let (argmax, rest) = bytes.split_at(self.argmax as usize);
-        let (drawn, rest) = rest.split_at(self.drawn as usize);
-        let (top_k, logits) = rest.split_at(self.top_k as usize);
-        append(&mut output.argmax, argmax);
-        append(&mut output.drawn, drawn);
-        append(&mut output.top_k, top_k);
-        append(&mut output.logits, logits);
-    }
-}
-
-/// Appends values to `to`; where `bytes` begin in memory is any address.
-fn append<T: bytemuck::AnyBitPattern>(to: &mut Vec<T>, bytes: &[u8]) {
-    to.extend(bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>));
 }
 
 impl Prepared {
@@ -132,18 +101,6 @@ impl Prepared {
         }
     }
 
-    /// Nothing comes back of a program without logits.
-    fn wanted_bytes(&self, input: &StepInput<'_>) -> WantedBytes {
-        let vocab = self.program.logits.map_or(0, |logits| self.program.activations[logits.0 as usize].cols);
-        let each = u64::from(vocab > 0);
-        WantedBytes {
-            argmax: 4 * each * input.logits_indices.len() as u64,
-            drawn: 4 * each * input.draws.len() as u64,
-            top_k: 8 * each * input.top_k_rows.len() as u64 * u64::from(input.top_k),
-            logits: 4 * u64::from(vocab) * input.read_logits_rows.len() as u64,
-        }
-    }
-
     fn copy_wanted(
         &self,
         input: &StepInput<'_>,
@@ -157,8 +114,7 @@ impl Prepared {
         read_back.copy(encoder, &self.buffers.draws.drawn, 0, wanted.drawn);
         read_back.copy(encoder, &self.buffers.top_k.scores, 0, wanted.top_k);
         for &row in input.read_logits_rows {
-            let bytes = wanted.logits / input.read_logits_rows.len() as u64;
-            read_back.copy(encoder, logits, u64::from(row) * bytes, bytes);
+            read_back.copy(encoder, logits, u64::from(row) * wanted.logits_row, wanted.logits_row);
         }
     }
 }
@@ -196,65 +152,6 @@ impl WebGpuBackend {
         self.prepared.as_ref().expect("prepare() comes before this call")
     }
 
-    fn buffers(
-        &mut self,
-        program: &Program,
-        kv: &KvLayout,
-        limits: &StepLimits,
-        tiling: &AttentionTiling,
-    ) -> Result<Buffers, BackendError> {
-        let gpu = self.gpu.clone();
-        let mut buffer = |what: &str, bytes: u64| {
-            self.allocated_bytes += bytes;
-            gpu.buffer(what, bytes)
-        };
-        let mut activations = Vec::new();
-        for activation in &program.activations {
-            let rows = match activation.rows {
-                Rows::Tokens => limits.max_tokens,
-                Rows::Logits => limits.max_logits_rows,
-            };
-            activations.push(buffer(activation.name, 4 * u64::from(rows) * u64::from(activation.cols))?);
-        }
-        let (mut k_pool, mut v_pool) = (Vec::new(), Vec::new());
-        for layer in 0..kv.num_layers {
-            k_pool.push(buffer(&format!("K pool of layer {layer}"), kv.layer_bytes())?);
-            v_pool.push(buffer(&format!("V pool of layer {layer}"), kv.layer_bytes())?);
-        }
-        let shape = &program.attention;
-        let partials = u64::from(step_words::max_partials(limits, kv.block_size, tiling)) * u64::from(shape.num_heads);
-        let words = step_words::max_words(limits, kv.block_size, tiling);
-        let vocab = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols);
-        let chunks = vocab.div_ceil(LOGITS_CHUNK);
-        let draw_blocks = u64::from(limits.max_draws) * u64::from(vocab.div_ceil(DRAW_BLOCK));
-        let rows = u64::from(limits.max_logits_rows.max(1));
-        let int8_blocks = if limits.quantize_activations { int8_blocks(program) } else { 0 };
-        Ok(Buffers {
-            step: buffer("step", 4 * words as u64)?,
-            activations,
-            k_pool,
-            v_pool,
-            rope: buffer("rope", 8 * program.rope.cos.len() as u64)?,
-            partial_out: buffer("partial attention", 4 * partials * u64::from(shape.head_dim))?,
-            partial_stats: buffer("partial attention", 8 * partials)?,
-            chunk_max: buffer("argmax", 8 * rows * u64::from(chunks))?,
-            ids: buffer("ids", 4 * rows)?,
-            top_k: TopKBuffers {
-                chunk_sums: buffer("likeliest tokens", 4 * rows * u64::from(chunks))?,
-                chunk_top: buffer("likeliest tokens", 8 * rows * u64::from(chunks * MAX_TOP_K))?,
-                scores: buffer("likeliest tokens", 8 * rows * u64::from(MAX_TOP_K))?,
-            },
-            quants: buffer("int8 activations", 32 * int8_blocks)?,
-            steps: buffer("int8 activations", 8 * int8_blocks)?,
-            draws: DrawBuffers {
-                keys: buffer("draws", 4 * u64::from(DRAW_BLOCK) * draw_blocks)?,
-                stats: buffer("draws", 8 * draw_blocks)?,
-                drawn: buffer("draws", 4 * u64::from(limits.max_draws))?,
-            },
-            unused: buffer("unused", 16)?,
-        })
-    }
-
     fn read_floats(&self, buffer: &wgpu::Buffer, len: usize) -> Result<Vec<f32>, BackendError> {
         if len == 0 {
             return Ok(Vec::new());
@@ -279,15 +176,6 @@ impl WebGpuBackend {
     fn write_pool(&self, buffer: &wgpu::Buffer, values: &[f32]) {
         self.gpu.queue.write_buffer(buffer, 0, &self.prepared().kv.encode_layer(values));
     }
-}
-
-/// Blocks of 32 in the largest input of a product that may be rounded to int8.
-fn int8_blocks(program: &Program) -> u64 {
-    let cols = |op: &Op| match *op {
-        Op::MatMul { x, .. } => program.activations[x.0 as usize].cols,
-        _ => 0,
-    };
-    u64::from(VECTOR_ROWS) * u64::from(program.ops.iter().map(cols).max().unwrap_or(0) / 32)
 }
 
 impl Backend for WebGpuBackend {
@@ -317,8 +205,13 @@ impl Backend for WebGpuBackend {
             ..limits
         };
         let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
-        let tiling = AttentionTiling::new(self.gpu.variant(), &program.attention, kv.dtype, &limits, &tuning);
-        let buffers = self.buffers(&program, &kv, &limits, &tiling)?;
+        let tiling = attention_tiling(self.gpu.variant(), &program.attention, kv.dtype, &limits, &tuning);
+        let mut buffer = |what: &str, bytes: u64| {
+            self.allocated_bytes += bytes;
+            self.gpu.buffer(what, bytes)
+        };
+        let buffers = Buffers::new(&program, &kv, &limits, &tiling, &mut buffer)?;
+        let int8 = limits.quantize_activations.then(|| Int8Rows::new(&program, &mut buffer)).transpose()?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
         let planner = Planner {
@@ -327,9 +220,10 @@ impl Backend for WebGpuBackend {
             kv: &kv,
             tiling,
             tuning: &tuning,
-            limits: &limits,
+            batch_invariant: limits.batch_invariant,
             weights: &self.weights,
             buffers: &buffers,
+            int8,
             nodes: Vec::new(),
         };
         let plan = planner.plan()?;
@@ -352,7 +246,7 @@ impl Backend for WebGpuBackend {
             Some(profiler) => profiler.encode(gpu, &prepared.plan, &self.words.counts),
             None => prepared.encode(gpu, &self.words.counts, self.pace.budget()),
         };
-        let wanted = prepared.wanted_bytes(input);
+        let wanted = WantedBytes::of(input, &prepared.program);
         let mut read_back = self.read_backs.pop().unwrap_or_default();
         read_back.begin(gpu, wanted.total());
         prepared.copy_wanted(input, &wanted, &mut read_back, &mut encoder);

@@ -1,98 +1,25 @@
 //! A program as prebuilt dispatches: pipelines, bind groups and parameters are fixed at start-up, a step only chooses among
 //! them and sets the grid.
 
-use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, StepLimits, WeightId};
+use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
+use super::buffers::Buffers;
 use super::device::{GpuDevice, Pipeline};
-use super::kernel::{self, AttentionTiling, Kernel};
-use super::step_words::StepCounts;
+use super::grid::Grid;
+use super::kernel::{self, Kernel};
+use super::step_words::{AttentionTiling, StepCounts};
 use super::tuning::Tuning;
 use super::weights::GpuWeight;
 use fusion::{Fused, Product};
+pub(super) use int8::Int8Rows;
 use std::sync::Arc;
 
 mod attention;
 mod fusion;
+mod int8;
 mod logits;
 mod product;
 #[cfg(test)]
 mod tests;
-
-/// Workgroups of a dispatch, from the step's counts.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Grid {
-    /// `(x, ceil(rows / each))`.
-    Columns {
-        x: u32,
-        rows: Rows,
-        each: u32,
-    },
-    /// `(ceil(rows / each), 1)`.
-    RowGroups {
-        rows: Rows,
-        each: u32,
-    },
-    /// The same in every step.
-    Fixed {
-        x: u32,
-        y: u32,
-    },
-    /// `(work items, y)`.
-    DecodeItems {
-        y: u32,
-    },
-    PrefillItems {
-        y: u32,
-    },
-    ReduceItems {
-        y: u32,
-    },
-    /// `(x, copies)`.
-    BlockCopies {
-        x: u32,
-    },
-    /// `(x, rows whose likeliest tokens are wanted)`.
-    TopKColumns {
-        x: u32,
-    },
-    /// `(rows whose likeliest tokens are wanted, 1)`.
-    TopKRows,
-    /// `(x, draws)`.
-    DrawColumns {
-        x: u32,
-    },
-    /// `(draws, 1)`.
-    Draws,
-    /// `(ceil(tokens of the step before / each), 1)`.
-    FedTokens {
-        each: u32,
-    },
-}
-
-fn count(rows: Rows, counts: &StepCounts) -> u32 {
-    match rows {
-        Rows::Tokens => counts.tokens,
-        Rows::Logits => counts.logits_rows,
-    }
-}
-
-impl Grid {
-    fn size(self, counts: &StepCounts) -> (u32, u32) {
-        match self {
-            Self::Columns { x, rows, each } => (x, count(rows, counts).div_ceil(each)),
-            Self::RowGroups { rows, each } => (count(rows, counts).div_ceil(each), 1),
-            Self::Fixed { x, y } => (x, y),
-            Self::DecodeItems { y } => (counts.decode_items, y),
-            Self::PrefillItems { y } => (counts.prefill_items, y),
-            Self::ReduceItems { y } => (counts.reduce_items, y),
-            Self::BlockCopies { x } => (x, counts.block_copies),
-            Self::TopKColumns { x } => (x, counts.top_k_rows),
-            Self::TopKRows => (counts.top_k_rows, 1),
-            Self::DrawColumns { x } => (x, counts.draws),
-            Self::Draws => (counts.draws, 1),
-            Self::FedTokens { each } => (counts.fed_tokens.div_ceil(each), 1),
-        }
-    }
-}
 
 /// A kernel with everything that it is given.
 struct Call {
@@ -114,40 +41,6 @@ pub(super) struct Node {
     /// What `max_rows` counts; nothing runs when there are none.
     rows: Rows,
     choices: Vec<Choice>,
-}
-
-/// The buffers of a prepared program.
-pub(super) struct Buffers {
-    pub(super) step: wgpu::Buffer,
-    pub(super) activations: Vec<wgpu::Buffer>,
-    pub(super) k_pool: Vec<wgpu::Buffer>,
-    pub(super) v_pool: Vec<wgpu::Buffer>,
-    pub(super) rope: wgpu::Buffer,
-    pub(super) partial_out: wgpu::Buffer,
-    pub(super) partial_stats: wgpu::Buffer,
-    pub(super) chunk_max: wgpu::Buffer,
-    pub(super) ids: wgpu::Buffer,
-    pub(super) top_k: TopKBuffers,
-    /// A product's input as int8, and the steps of its blocks.
-    pub(super) quants: wgpu::Buffer,
-    pub(super) steps: wgpu::Buffer,
-    pub(super) draws: DrawBuffers,
-    /// Bound where a kernel has an input that this op does not use.
-    pub(super) unused: wgpu::Buffer,
-}
-
-/// Those of the likeliest tokens.
-pub(super) struct TopKBuffers {
-    pub(super) chunk_sums: wgpu::Buffer,
-    pub(super) chunk_top: wgpu::Buffer,
-    pub(super) scores: wgpu::Buffer,
-}
-
-/// Those of the draws.
-pub(super) struct DrawBuffers {
-    pub(super) keys: wgpu::Buffer,
-    pub(super) stats: wgpu::Buffer,
-    pub(super) drawn: wgpu::Buffer,
 }
 
 /// Multiply-adds of a dispatch, as far as they count.
@@ -197,7 +90,7 @@ impl Dispatch<'_> {
 impl Node {
     /// What it comes to in a step; a dispatch of no workgroup is left out.
     fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
-        let rows = count(self.rows, counts);
+        let rows = counts.rows(self.rows);
         let choice = self.choices.iter().find(|choice| rows <= choice.max_rows);
         let calls = &choice.expect("the last choice is for any number of rows").calls;
         let dispatches = calls.iter().map(|call| Dispatch { call, grid: call.grid.size(counts) });
@@ -219,7 +112,7 @@ impl Plan {
     fn node_work(&self, index: usize, counts: &StepCounts) -> u64 {
         let node = &self.nodes[index];
         let runs = node.dispatches(counts).next().is_some();
-        if runs { self.work[index].of(count(node.rows, counts), counts) } else { 0 }
+        if runs { self.work[index].of(counts.rows(node.rows), counts) } else { 0 }
     }
 
     /// Every dispatch of a step, in order.
@@ -256,9 +149,12 @@ pub(super) struct Planner<'a> {
     pub(super) kv: &'a KvLayout,
     pub(super) tiling: AttentionTiling,
     pub(super) tuning: &'a Tuning,
-    pub(super) limits: &'a StepLimits,
+    /// See [`super::super::StepLimits::batch_invariant`].
+    pub(super) batch_invariant: bool,
     pub(super) weights: &'a [GpuWeight],
-    pub(super) buffers: &'a Buffers,
+    pub(super) buffers: &'a Buffers<wgpu::Buffer>,
+    /// Where products may round their input to int8.
+    pub(super) int8: Option<Int8Rows>,
     pub(super) nodes: Vec<Node>,
 }
 

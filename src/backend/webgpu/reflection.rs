@@ -1,9 +1,8 @@
 //! The host's tables of every kernel against its WGSL, as `naga` reads it.
 
 use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
-use super::kernel::{
-    self, AttentionTiling, Binding, DeviceFormat, Folded, Input, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES,
-};
+use super::kernel::{self, Binding, Folded, Input, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
+use super::repack::DeviceFormat;
 use super::step_words::{
     ADJUSTMENT_WORDS, DRAW_WORDS, DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header,
 };
@@ -110,7 +109,7 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
     for shape in shapes() {
         for dtype in KvDtype::ALL {
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
-            let tiling = AttentionTiling::new(variant, &shape, dtype, &limits, tuning);
+            let tiling = kernel::attention_tiling(variant, &shape, dtype, &limits, tuning);
             let fields = || fields!(AttentionParams: scale, items_at);
             let decode = kernel::attention_decode(variant, subgroup_size, &shape, dtype, &tiling);
             let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, dtype, &tiling);
@@ -308,6 +307,7 @@ fn step_metadata_is_that_of_the_host() {
         ("QUERIES_AT", header::QUERIES_AT),
         ("NUM_FED_TOKENS", header::NUM_FED_TOKENS),
         ("FED_TOKENS_AT", header::FED_TOKENS_AT),
+        ("NUM_DRAWS", header::NUM_DRAWS),
     ];
     assert_eq!(header.len(), header::WORDS);
     let others = [

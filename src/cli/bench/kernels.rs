@@ -9,7 +9,7 @@ use super::target::{OpenTarget, Target};
 use anyhow::{Result, bail};
 use bindery::backend::kernel_bench::{BenchProgram, BenchStep, ModelShape, Selection, StepTime, programs};
 use bindery::backend::webgpu::Variant;
-use bindery::backend::{Backend, BackendError, BackendKind, DevicePeaks, WeightFormat};
+use bindery::backend::{Backend, BackendError, BackendKind, DevicePeaks, KernelVariant, WeightFormat};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
@@ -106,7 +106,11 @@ struct Row {
 /// Runs the command.
 pub(super) fn run(args: &KernelsArgs) -> Result<ExitCode> {
     let mut file = JsonFile::create(args.output_json.as_deref())?;
-    let target = |variant| Target { backend: args.backend, device: args.device.clone(), variant };
+    let target = |variant: Option<Variant>| Target {
+        backend: args.backend,
+        device: args.device.clone(),
+        variant: variant.map(KernelVariant::WebGpu),
+    };
     let first = target(args.variant.first().copied()).open()?;
     let mut plan = args.plan(&first)?;
     let peaks = first.device.measure_peaks()?;

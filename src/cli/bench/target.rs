@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bindery::backend::webgpu::Variant;
-use bindery::backend::{Backend, BackendError, BackendKind, DeviceChoice, OpenDevice};
+use bindery::backend::{Backend, BackendError, BackendKind, DeviceChoice, KernelVariant, OpenDevice};
 use std::str::FromStr;
 
 /// A device as the command line names it: `BACKEND[:DEVICE[/VARIANT]]`.
@@ -10,7 +10,7 @@ use std::str::FromStr;
 pub(super) struct Target {
     pub(super) backend: BackendKind,
     pub(super) device: Option<String>,
-    pub(super) variant: Option<Variant>,
+    pub(super) variant: Option<KernelVariant>,
 }
 
 impl FromStr for Target {
@@ -20,10 +20,16 @@ impl FromStr for Target {
         let (backend, device) = text.split_once(':').map_or((text, None), |(backend, device)| (backend, Some(device)));
         let backend = backend.parse().map_err(|error| format!("backend {backend:?}: {error}"))?;
         let (device, variant) = match device.and_then(|device| device.rsplit_once('/')) {
-            Some((device, variant)) => (Some(device), Some(variant.parse()?)),
+            Some((device, variant)) => (Some(device), Some(variant)),
             None => (device, None),
         };
         let device = device.filter(|device| !device.is_empty()).map(str::to_owned);
+        let variant = match (backend, variant) {
+            (_, None) => None,
+            #[cfg(feature = "cuda")]
+            (BackendKind::Cuda, Some(name)) => Some(KernelVariant::Cuda(name.parse()?)),
+            (_, Some(name)) => Some(KernelVariant::WebGpu(name.parse()?)),
+        };
         Ok(Self { backend, device, variant })
     }
 }
@@ -52,7 +58,7 @@ impl Target {
         let (kernels, variants) = match &device {
             OpenDevice::WebGpu(gpu) => (gpu.variant().to_string(), gpu.summary().variants.clone()),
             #[cfg(feature = "cuda")]
-            OpenDevice::Cuda(_) => ("cuda".to_owned(), Vec::new()),
+            OpenDevice::Cuda(..) => ("cuda".to_owned(), Vec::new()),
         };
         let example = device.backend();
         let (description, is_software) = (example.description(), example.memory().is_software);
@@ -73,17 +79,27 @@ mod tests {
 
     #[test]
     fn targets_have_up_to_three_parts() {
-        let target = |device: Option<&str>, variant| Target {
-            backend: BackendKind::WebGpu,
-            device: device.map(str::to_owned),
-            variant,
-        };
-        assert_eq!("webgpu".parse(), Ok(target(None, None)));
-        assert_eq!("webgpu:llvmpipe".parse(), Ok(target(Some("llvmpipe"), None)));
-        assert_eq!("webgpu:1/plain".parse(), Ok(target(Some("1"), Some(Variant::Plain))));
-        assert_eq!("webgpu:/cpu".parse(), Ok(target(None, Some(Variant::Cpu))));
-        assert_eq!("cuda:0".parse(), Ok(Target { backend: BackendKind::Cuda, ..target(Some("0"), None) }));
+        let target =
+            |backend, device: Option<&str>, variant| Target { backend, device: device.map(str::to_owned), variant };
+        let webgpu =
+            |device, variant: Option<Variant>| target(BackendKind::WebGpu, device, variant.map(KernelVariant::WebGpu));
+        assert_eq!("webgpu".parse(), Ok(webgpu(None, None)));
+        assert_eq!("webgpu:llvmpipe".parse(), Ok(webgpu(Some("llvmpipe"), None)));
+        assert_eq!("webgpu:1/plain".parse(), Ok(webgpu(Some("1"), Some(Variant::Plain))));
+        assert_eq!("webgpu:/cpu".parse(), Ok(webgpu(None, Some(Variant::Cpu))));
+        assert_eq!("cuda:0".parse(), Ok(target(BackendKind::Cuda, Some("0"), None)));
         assert!("llvmpipe".parse::<Target>().unwrap_err().contains("webgpu"));
         assert!("webgpu:x/fast".parse::<Target>().unwrap_err().contains("fast"));
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn the_variants_of_cuda_are_its_decode_kernels() {
+        use bindery::backend::cuda::DecodeKernel;
+        for decode in [DecodeKernel::Teams, DecodeKernel::Blocks] {
+            let target: Target = format!("cuda:/{decode}").parse().expect("it is one of them");
+            assert_eq!(target.variant, Some(KernelVariant::Cuda(decode)));
+        }
+        assert!("cuda:0/plain".parse::<Target>().unwrap_err().contains("teams, blocks"));
     }
 }

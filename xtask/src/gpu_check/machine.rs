@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::pack::COMMIT_FILE;
+
 /// NVIDIA's PCI vendor id.
 const NVIDIA: u64 = 0x10de;
 
@@ -13,6 +15,8 @@ const NVIDIA: u64 = 0x10de;
 pub struct Machine {
     /// The system, and NVIDIA's own words about its GPUs, where its tool is there.
     pub description: String,
+    /// What is checked: version and commit.
+    pub program: String,
     /// The list of `bindery devices --json`.
     pub devices: Vec<Value>,
     /// Index of the Vulkan adapter to test: NVIDIA's, else the first.
@@ -40,8 +44,11 @@ impl Machine {
         let devices: Vec<Value> = devices.unwrap_or_default();
         let gpus = says("nvidia-smi", &["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]);
         let description = [says("uname", &["-srm"]), gpus].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        let version = bindery(&["--version"]).unwrap_or_else(|| "bindery, which does not start".to_owned());
+        let commit = std::fs::read_to_string(folder.join(COMMIT_FILE)).unwrap_or_default();
         Self {
             description,
+            program: format!("{version}, commit {}", commit.trim()),
             vulkan: vulkan(&devices),
             without_cuda: without_cuda(&devices, &bindery(&["devices"]).unwrap_or_default()),
             without_python: says("python3", &["--version"]).is_none().then(|| "no python3".to_owned()),

@@ -2,8 +2,10 @@
 //!
 //! The folder holds `bindery`, this program, small models and goldens, and NVRTC. On that machine `run.sh` starts this
 //! program as `gpu-check-run`: it looks what there is (`machine`), runs one stage after the other (`plan`, `stage`), each
-//! under its own limit and all of them under one, and writes the report anew after each (`report`).
+//! under its own limit and all of them under one, and writes the report anew after each (`report`), with what was aimed for
+//! beside it (`goals`).
 
+mod goals;
 mod machine;
 mod pack;
 mod parity;
@@ -66,8 +68,8 @@ fn check(folder: &Path, scale: Scale, time: Duration) -> Result<()> {
         println!("the real model: {reason}");
     }
     let machine = Machine::probe(folder);
-    println!("{}", machine.description);
-    let mut report = Report { folder, machine: &machine, records: Vec::new() };
+    println!("{}; {}", machine.program, machine.description);
+    let mut report = Report { folder, machine: &machine, scale, records: Vec::new() };
     for stage in (Planner { machine: &machine, scale }).stages() {
         let left = time.saturating_sub(start.elapsed());
         let (outcome, took) = stage::run(&stage, folder, left)?;

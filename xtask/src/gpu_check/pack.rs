@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::plan::TOKEN_RUNS;
-use crate::run::{TEST_FEATURES, cargo, command, root, run as run_command, succeeds, target_dir};
+use super::plan::{ORACLE_INPUT, TOKEN_RUNS, TokenRun};
+use crate::run::{TEST_FEATURES, cargo, command, root, run as run_command, stdout, succeeds, target_dir};
 use crate::{adapters, cuda, model};
 
 /// Most that the folder may hold.
@@ -18,6 +18,8 @@ const PART_BYTES: usize = 40 << 20;
 /// Where the parts go, in the folder.
 pub const PARTS_FOLDER: &str = "parts";
 const SUMS: &str = "SHA256SUMS";
+/// Says which commit the folder was built from.
+pub const COMMIT_FILE: &str = "COMMIT";
 
 /// What the folder is built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub fn pack(build: Build) -> Result<PathBuf> {
     for name in ["bin", "golden", "lib", "models", "results"] {
         fs::create_dir_all(folder.join(name))?;
     }
+    let commit = stdout(command("git").args(["describe", "--always", "--dirty"]));
+    fs::write(folder.join(COMMIT_FILE), commit.as_deref().unwrap_or("unknown"))?;
     programs(build, &folder)?;
     scripts(&folder)?;
     goldens(&folder)?;
@@ -46,7 +50,7 @@ pub fn pack(build: Build) -> Result<PathBuf> {
     }
     let bytes = size(&folder)?;
     println!("{}: {:.1} MiB", folder.display(), bytes as f64 / f64::from(1 << 20));
-    if build == Build::Release && bytes > MOST_BYTES {
+    if bytes > MOST_BYTES {
         bail!("the folder is larger than {} MiB", MOST_BYTES >> 20);
     }
     Ok(folder)
@@ -104,15 +108,16 @@ fn goldens(folder: &Path) -> Result<()> {
             oracle.push(request(text["name"].as_str().context("a golden without a name")?, &text["ids"], 48));
         }
     }
-    fs::write(folder.join(TOKEN_RUNS[1].2), oracle.join("\n"))?;
-    let tiny = [5, 40, 130, 17].map(|len: u32| {
-        let ids: Vec<u32> = (0..len).map(|i| (i * i * 31 + len * 7 + 11) % 4096).collect();
+    fs::write(folder.join(ORACLE_INPUT), oracle.join("\n"))?;
+    // The last two begin with the same blocks.
+    let tiny = [(5, 0), (40, 1), (130, 2), (131, 2)].map(|(len, start): (u32, u32)| {
+        let ids: Vec<u32> = (0..len).map(|i| (i * i * 31 + start * 7 + 11) % 4096).collect();
         request(&format!("tiny-{len}"), &json!(ids), 32)
     });
-    fs::write(folder.join(TOKEN_RUNS[0].2), tiny.join("\n"))?;
-    let (_, flags, input) = TOKEN_RUNS[0];
+    let TokenRun { flags, input, .. } = TOKEN_RUNS[0];
+    fs::write(folder.join(input), tiny.join("\n"))?;
     let mut bindery = command(folder.join("bin/bindery"));
-    bindery.current_dir(folder).args(["run-batch", "-i", input, "-o", "golden/tiny.jsonl", "--max-model-len", "512"]);
+    bindery.current_dir(folder).args(["run-batch", "-i", input, "-o", "golden/tiny.jsonl"]);
     run_command(bindery.args(flags.split_whitespace()))
 }
 

@@ -47,15 +47,54 @@ impl Backend {
     fn absent(self, machine: &Machine) -> Option<String> {
         match self {
             Self::Vulkan => machine.vulkan.is_none().then(|| "no Vulkan adapter (is libvulkan1 there?)".to_owned()),
-            Self::Cuda => machine.without_cuda.clone(),
+            Self::Cuda => machine.without_cuda.as_ref().map(|_| "no CUDA".to_owned()),
         }
     }
 }
 
-/// Prompts, models and goldens of the token stages: name, model flags, input file.
-pub const TOKEN_RUNS: [(&str, &str, &str); 2] = [
-    ("tiny", "--load-format dummy --model models/tiny.json", "golden/tiny-in.jsonl"),
-    ("smollm2", "--model models/SmolLM2-135M-Instruct.Q4_1.gguf", "golden/smollm2-in.jsonl"),
+/// Greedy tokens of some prompts, against a golden.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenRun {
+    pub name: &'static str,
+    /// The model, and what is special about the run.
+    pub flags: &'static str,
+    pub input: &'static str,
+    pub golden: Golden,
+}
+
+/// What a run's tokens must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Golden {
+    /// What the tiny model gave where the folder was packed.
+    Tiny,
+    /// What transformers gave for the real one.
+    Oracle,
+}
+
+/// Prompts of the oracle.
+pub const ORACLE_INPUT: &str = "golden/smollm2-in.jsonl";
+
+/// The first one makes the golden of the tiny model. The second has the same prompts in a pool of so few blocks that
+/// requests are preempted and come back.
+pub const TOKEN_RUNS: [TokenRun; 3] = [
+    TokenRun {
+        name: "tiny",
+        flags: "--load-format dummy --model models/tiny.json --max-model-len 192",
+        input: "golden/tiny-in.jsonl",
+        golden: Golden::Tiny,
+    },
+    TokenRun {
+        name: "tiny-preempted",
+        flags: "--load-format dummy --model models/tiny.json --max-model-len 192 --num-gpu-blocks-override 14",
+        input: "golden/tiny-in.jsonl",
+        golden: Golden::Tiny,
+    },
+    TokenRun {
+        name: "smollm2",
+        flags: "--model models/SmolLM2-135M-Instruct.Q4_1.gguf --max-model-len 512",
+        input: ORACLE_INPUT,
+        golden: Golden::Oracle,
+    },
 ];
 
 /// Shapes of the benchmarks, larger ones later.
@@ -91,17 +130,24 @@ impl Planner<'_> {
         }
         stages.extend(Backend::ALL.map(|backend| self.throughput(backend)));
         stages.push(self.compare());
+        stages.push(self.decode_kernels());
+        if self.scale == Scale::Full {
+            let all = |backend: Backend| {
+                self.bindery(backend, &format!("selftest-all-{}", backend.name()), 120, "selftest --all", None)
+            };
+            stages.extend([Backend::Cuda, Backend::Vulkan].map(all));
+        }
         stages
     }
 
     /// A command of `bindery` on a backend; `json` is the flag that names its file.
     fn bindery(&self, backend: Backend, name: &str, limit_s: u64, command: &str, json: Option<&str>) -> Stage {
         let command = [command.to_owned(), backend.flags(self.machine).join(" ")].join(" ");
-        Stage { absent: backend.absent(self.machine), ..Self::command(name, limit_s, &command, json) }
+        Stage { absent: backend.absent(self.machine), ..self.command(name, limit_s, &command, json) }
     }
 
     /// The same with the devices in the command.
-    fn command(name: &str, limit_s: u64, command: &str, json: Option<&str>) -> Stage {
+    fn command(&self, name: &str, limit_s: u64, command: &str, json: Option<&str>) -> Stage {
         let mut all: Vec<String> = std::iter::once("bin/bindery".to_owned()).chain(words(command)).collect();
         if let Some(flag) = json {
             all.extend([flag.to_owned(), format!("results/{name}.json")]);
@@ -110,16 +156,25 @@ impl Planner<'_> {
             name: name.to_owned(),
             absent: None,
             command: all,
-            limit: Duration::from_secs(limit_s),
+            limit: self.limit(limit_s),
             writes_json: json.is_some(),
         }
     }
 
-    fn tokens(&self, backend: Backend, (name, model, input): (&str, &str, &str)) -> Stage {
+    /// So many seconds on a GPU. A software adapter, which compiles kernels for long, has the time of the whole check.
+    fn limit(&self, seconds: u64) -> Duration {
+        match self.scale {
+            Scale::Full => Duration::from_secs(seconds),
+            Scale::Tiny => Duration::MAX,
+        }
+    }
+
+    fn tokens(&self, backend: Backend, run: TokenRun) -> Stage {
+        let TokenRun { name, flags, input, golden } = run;
         let stage = format!("tokens-{name}-{}", backend.name());
-        let command = format!("run-batch -i {input} -o results/{stage}.jsonl --max-model-len 512 {model}");
+        let command = format!("run-batch -i {input} -o results/{stage}.jsonl {flags}");
         let mut stage = self.bindery(backend, &stage, 60, &command, None);
-        if name == "smollm2" && !self.machine.has_model {
+        if golden == Golden::Oracle && !self.machine.has_model {
             stage.absent = Some("the model's parts are not in the folder".to_owned());
         }
         stage
@@ -153,7 +208,7 @@ impl Planner<'_> {
     fn kernels(&self, backend: Backend) -> Stage {
         let name = format!("kernels-{}", backend.name());
         let what = match self.scale {
-            Scale::Full => "--shapes SmolLM2-135M,Llama-3.2-1B,Llama-3.1-8B --formats f16,q4_0",
+            Scale::Full => "--shapes Llama-3.1-8B,Llama-3.2-1B --formats f16,q4_0",
             Scale::Tiny => "--kernel qkv --rows 1,8 --num-runs 3",
         };
         // Its file grows as kernels are measured: what is there when time is up stays.
@@ -168,8 +223,17 @@ impl Planner<'_> {
             Scale::Tiny => "--num-iters 1 --input-len 16 --output-len 4 --batch-sizes 1",
         };
         let command = format!("bench compare --a {vulkan} --b cuda {lens} {}", self.model("llama-1b", "f16"));
-        let mut stage = Self::command("compare", 90, &command, Some("--output-json"));
+        let mut stage = self.command("compare", 90, &command, Some("--output-json"));
         stage.absent = Backend::ALL.into_iter().find_map(|backend| backend.absent(self.machine));
+        self.if_bench_has("compare", stage)
+    }
+
+    /// The two kernels of CUDA for the attention of decodes.
+    fn decode_kernels(&self) -> Stage {
+        let model = self.model("llama-8b", "f16");
+        let command = format!("bench compare --a cuda:/teams --b cuda:/blocks --parts kernels --kernel decode {model}");
+        let mut stage = self.command("decode-kernels-cuda", 60, &command, Some("--output-json"));
+        stage.absent = Backend::Cuda.absent(self.machine);
         self.if_bench_has("compare", stage)
     }
 
@@ -184,9 +248,9 @@ impl Planner<'_> {
         let name = format!("torch-{shape}");
         let script = format!("python3 torch_baseline.py models/{shape}.json results/{name}.json");
         Stage {
-            absent: self.machine.without_cuda.clone().or_else(|| self.machine.without_python.clone()),
+            absent: Backend::Cuda.absent(self.machine).or_else(|| self.machine.without_python.clone()),
             command: words(&script).collect(),
-            limit: Duration::from_secs(90),
+            limit: self.limit(90),
             writes_json: true,
             name,
         }

@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::goals::goals;
 use super::machine::Machine;
 use super::parity::{self, Agreement, Run};
-use super::plan::{Backend, TOKEN_RUNS};
+use super::plan::{Backend, Golden, Scale, TOKEN_RUNS};
 use super::stage::{Outcome, Stage};
 
 /// A stage that has had its turn.
@@ -45,6 +46,7 @@ struct Parity {
 pub struct Report<'a> {
     pub folder: &'a Path,
     pub machine: &'a Machine,
+    pub scale: Scale,
     pub records: Vec<Record>,
 }
 
@@ -75,8 +77,8 @@ impl Report<'_> {
     /// Each backend's tokens against the goldens, and the backends against each other.
     fn parity(&self) -> Vec<Parity> {
         let mut all = Vec::new();
-        for (name, ..) in TOKEN_RUNS {
-            let golden = self.golden(name);
+        for run in TOKEN_RUNS {
+            let (name, golden) = (run.name, self.golden(run.golden));
             let [vulkan, cuda] = Backend::ALL.map(|backend| self.tokens(name, backend));
             let pairs = [
                 ("golden, vulkan", &golden, &vulkan),
@@ -98,9 +100,9 @@ impl Report<'_> {
         parity::from_batch_output(&text?.ok()?).ok()
     }
 
-    fn golden(&self, name: &str) -> Option<BTreeMap<String, Run>> {
+    fn golden(&self, which: Golden) -> Option<BTreeMap<String, Run>> {
         let golden = self.folder.join("golden");
-        if name == "tiny" {
+        if which == Golden::Tiny {
             return parity::from_batch_output(&fs::read_to_string(golden.join("tiny.jsonl")).ok()?).ok();
         }
         let is_golden = |path: &std::path::PathBuf| {
@@ -126,7 +128,11 @@ impl Report<'_> {
         });
         json!({
             "date": today(),
+            "program": self.machine.program,
             "machine": self.machine.description,
+            "is_dry_run": self.scale == Scale::Tiny,
+            "vulkan_device": self.machine.vulkan,
+            "without_cuda": self.machine.without_cuda,
             "devices": self.machine.devices,
             "stages": stages.collect::<Vec<_>>(),
             "parity": parity.collect::<Vec<_>>(),
@@ -134,12 +140,7 @@ impl Report<'_> {
     }
 
     fn markdown(&self, parity: &[Parity]) -> String {
-        let mut text = format!("# gpu-check, {}\n\n{}\n", today(), self.machine.description);
-        for device in &self.machine.devices {
-            let name = |key: &str| device[key].as_str().unwrap_or_default();
-            writeln!(text, "- {} {}: {} {}", name("backend"), device["index"], name("name"), name("driver"))
-                .expect("ok");
-        }
+        let mut text = self.heading();
         text.push_str("\n| stage | outcome | seconds | figures |\n|---|---|---|---|\n");
         for record in &self.records {
             let outcome = match record.outcome.reason() {
@@ -156,7 +157,38 @@ impl Report<'_> {
             let result = agreement.as_ref().map_or("absent".to_owned(), ToString::to_string);
             writeln!(text, "| {name} | {result} |").expect("a string takes any write");
         }
+        // Those of the tiny model say nothing.
+        if self.scale == Scale::Full {
+            text.push_str("\n| goal | at least | measured | |\n|---|---|---|---|\n");
+            let figures = |stage: &str| self.records.iter().find(|r| r.name == stage)?.figures.as_ref();
+            goals(&figures).iter().for_each(|goal| writeln!(text, "{goal}").expect("a string takes any write"));
+        }
         text
+    }
+
+    /// What was checked, where, and on which devices.
+    fn heading(&self) -> String {
+        let Machine { program, description, vulkan, without_cuda, .. } = self.machine;
+        let mut lines = vec![format!("# gpu-check, {}", today()), String::new(), format!("{program}; {description}")];
+        if self.scale == Scale::Tiny {
+            lines.push(String::new());
+            lines.push("A dry run: tiny models under the names of large ones. It shows that the check works; its figures mean nothing.".to_owned());
+        }
+        lines.push(String::new());
+        for device in &self.machine.devices {
+            let name = |key: &str| device[key].as_str().unwrap_or_default();
+            let is_tested = name("backend") == "cuda" || device["index"].as_u64() == *vulkan;
+            let tested = if is_tested { "" } else { " (not tested)" };
+            lines.push(format!(
+                "- {} {}: {}, {}{tested}",
+                name("backend"),
+                device["index"],
+                name("name"),
+                name("driver")
+            ));
+        }
+        lines.extend(without_cuda.as_ref().map(|reason| format!("- {reason}")));
+        lines.join("\n") + "\n"
     }
 }
 
@@ -168,6 +200,7 @@ fn figures(json: &Value) -> String {
         ("decode_share_of_copy_bandwidth", "% of copy bandwidth in decode", 100.0),
         ("output_throughput", "completion tokens/s", 1.0),
         ("copy_bytes_per_s", "GB/s copied", 1e-9),
+        ("copy_bandwidth_bytes_per_s", "GB/s copied", 1e-9),
         ("prefill_512_tokens_per_s", "prefill tokens/s", 1.0),
         ("decode_batch1_tokens_per_s", "decode tokens/s", 1.0),
         ("decode_batch1_cuda_graph_tokens_per_s", "decode tokens/s by a CUDA graph", 1.0),
@@ -223,25 +256,30 @@ mod tests {
     fn what_is_absent_is_neither_passed_nor_failed() {
         let folder = std::env::temp_dir().join(format!("bindery-report-{}", std::process::id()));
         fs::create_dir_all(folder.join("results")).unwrap();
-        let machine = Machine { description: "a machine".into(), ..Machine::default() };
+        let without_cuda = Some("CUDA: no CUDA driver found".to_owned());
+        let machine = Machine { description: "a machine".into(), without_cuda, ..Machine::default() };
         let record = |name: &str, outcome| Record {
             name: name.into(),
             outcome,
             took: Duration::from_secs(1),
             figures: Some(json!({"decode_tokens_per_s": 12.5})),
         };
-        let absent = Outcome::Absent("CUDA: no CUDA driver found".into());
-        let mut report = Report { folder: &folder, machine: &machine, records: vec![record("selftest-cuda", absent)] };
+        let absent = Outcome::Absent("no CUDA".into());
+        let records = vec![record("selftest-cuda", absent)];
+        let mut report = Report { folder: &folder, machine: &machine, scale: Scale::Full, records };
         assert_eq!(report.failures(), [""; 0]);
         report.records.push(record("selftest-vulkan", Outcome::Failed("exit status: 1".into())));
         assert_eq!(report.failures(), ["selftest-vulkan: FAILED"]);
         report.write().unwrap();
         let text = fs::read_to_string(folder.join("results/report.md")).unwrap();
-        assert!(
-            text.contains("| selftest-cuda | absent: CUDA: no CUDA driver found | 1.0 | 12.5 decode tokens/s |"),
-            "{text}"
-        );
-        assert!(text.contains("| tokens of tiny: golden, cuda | absent |"), "{text}");
+        assert!(text.contains("| selftest-cuda | absent: no CUDA | 1.0 | 12.5 decode tokens/s |"), "{text}");
+        for line in [
+            "- CUDA: no CUDA driver found\n",
+            "| tokens of tiny: golden, cuda | absent |",
+            "| 8B f16 decode of one sequence on CUDA, share of copy bandwidth | 0.75 | | not measured |",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
         let json: Value =
             serde_json::from_str(&fs::read_to_string(folder.join("results/report.json")).unwrap()).unwrap();
         assert_eq!(json["stages"][0]["outcome"], "absent");

@@ -1,8 +1,10 @@
 //! The attention kernels, and how their work is cut up.
 
-use super::super::super::step_words::AttentionTiling;
 use super::super::super::{AttentionShape, KvDtype, KvLayout};
+use super::super::step_words::AttentionTiling;
 use super::{Kernel, TENSOR_CAPABILITY, WORKGROUP_BYTES, cuda, params};
+use std::fmt;
+use std::str::FromStr;
 
 params! {
     /// Parameters of `attention_decode` and `attention_prefill`.
@@ -17,6 +19,27 @@ pub enum DecodeKernel {
     Teams,
     /// `attention_decode_block`: a subgroup with all keys of a block.
     Blocks,
+}
+
+impl FromStr for DecodeKernel {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "teams" => Ok(Self::Teams),
+            "blocks" => Ok(Self::Blocks),
+            _ => Err(format!("{name:?} is none of CUDA's decode kernels: teams, blocks")),
+        }
+    }
+}
+
+impl fmt::Display for DecodeKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Teams => "teams",
+            Self::Blocks => "blocks",
+        })
+    }
 }
 
 /// Invocations of a workgroup of the decode kernels.
@@ -39,7 +62,7 @@ fn has_tensor_prefill(shape: &AttentionShape, kv: KvDtype, compute_capability: u
     compute_capability >= TENSOR_CAPABILITY && kv == KvDtype::F16 && shape.head_dim <= TENSOR_HEAD_DIM
 }
 
-/// Workgroup memory of `attention_prefill`: q, the staged keys and values, and the weights.
+/// Workgroup memory of `attention_prefill`: q, the staged keys and values, each with room for eight scales, and the weights.
 fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
     4 * rows * head_dim + 2 * keys * (head_dim * kv.element_bytes() + 16) + 4 * rows * keys
 }
@@ -51,6 +74,7 @@ pub(in super::super) fn attention_tiling(
     kv: KvDtype,
     compute_capability: u32,
     batch_invariant: bool,
+    cascade_attention: bool,
 ) -> AttentionTiling {
     let group = shape.num_heads / shape.num_kv_heads;
     let heads_per_group = [4, 2, 1].into_iter().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
@@ -62,8 +86,9 @@ pub(in super::super) fn attention_tiling(
     };
     let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
     let prefill_tokens = rows / heads_per_group;
-    // A prefill work item of these kernels is of one sequence, and gives no partial results.
-    AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split: 256, decode_tokens, share_prefixes: false }
+    // What a token is read together with is up to its neighbours.
+    let share_prefixes = cascade_attention && !batch_invariant;
+    AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split: 256, decode_tokens, share_prefixes }
 }
 
 /// Grid: (decode work items, heads / heads per group).
@@ -98,7 +123,7 @@ pub(in super::super) fn attention_prefill(
     tiling: &AttentionTiling,
     compute_capability: u32,
 ) -> Kernel {
-    let build = |name, file, threads| Kernel::new::<AttentionParams>(name, file, threads, 4);
+    let build = |name, file, threads| Kernel::new::<AttentionParams>(name, file, threads, 6);
     if has_tensor_prefill(shape, layout.dtype, compute_capability) {
         // Staged rows of K and V, each eight halves longer than the head.
         let workgroup_bytes = 2 * TENSOR_KEYS * 2 * (shape.head_dim + 8);

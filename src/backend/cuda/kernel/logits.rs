@@ -1,9 +1,7 @@
-//! The kernels that look at finished logits: argmax and the likeliest tokens.
+//! The kernels that look at finished logits: argmax, the likeliest tokens, and draws.
 
-use super::{Kernel, REDUCE_THREADS, cuda, params};
-
-/// Columns that one workgroup of `argmax_chunks` or `top_k_chunks` looks at.
-pub(in super::super) const LOGITS_CHUNK: u32 = 4096;
+use super::super::buffers::LOGITS_CHUNK;
+use super::{Kernel, MAP_THREADS, REDUCE_THREADS, cuda, params};
 
 params! {
     /// Parameters of `argmax_chunks`.
@@ -50,4 +48,27 @@ pub(in super::super) fn top_k_rows() -> Kernel {
     Kernel::new::<TopKRowsParams>("top_k_rows", cuda!("top_k_rows.cu"), REDUCE_THREADS, 3)
         .reduce()
         .include(cuda!("include/ranked.cuh"))
+}
+
+params! {
+    /// Parameters of `draw_blocks`.
+    DrawBlocksParams { vocab: u32, blocks: u32 }
+}
+
+/// Grid: (blocks * `DRAW_BLOCK` / threads, draws).
+pub(in super::super) fn draw_blocks() -> Kernel {
+    Kernel::new::<DrawBlocksParams>("draw_blocks", cuda!("draw_blocks.cu"), MAP_THREADS, 3)
+        .include(cuda!("include/draw.cuh"))
+}
+
+params! {
+    /// Parameters of `draw_rows`.
+    DrawRowsParams { blocks: u32 }
+}
+
+/// Grid: (draws, 1).
+pub(in super::super) fn draw_rows() -> Kernel {
+    Kernel::new::<DrawRowsParams>("draw_rows", cuda!("draw_rows.cu"), REDUCE_THREADS, 3)
+        .reduce()
+        .include(cuda!("include/draw.cuh"))
 }

@@ -1,6 +1,6 @@
 //! The matrix products.
 
-use super::super::super::repack::DeviceFormat;
+use super::super::repack::DeviceFormat;
 use super::{Kernel, TENSOR_CAPABILITY, cuda, params};
 
 params! {

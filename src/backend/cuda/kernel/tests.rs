@@ -1,6 +1,6 @@
 //! The host's tables of every kernel against its text.
 
-use super::super::super::step_words::{ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, header};
+use super::super::step_words::{DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, header};
 use super::{Kernel, cuda, kernel_variants};
 
 /// What stands between the first `open` and the next `close`.
@@ -56,7 +56,9 @@ fn arguments_are_the_step_then_buffers_then_parameters() {
         if kernel.params_bytes > 0 {
             assert_eq!(arguments.pop().as_deref(), Some("Params params"), "{label}");
         }
-        assert_eq!(arguments[0], "Step step", "{label}");
+        // One kernel writes there.
+        let step = if kernel.name == "feed_tokens" { "u32* step" } else { "Step step" };
+        assert_eq!(arguments[0], step, "{label}");
         assert!(arguments[1..].iter().all(|argument| argument.contains('*')), "{label}: {arguments:?}");
         assert_eq!(arguments.len() as u32, kernel.buffers, "{label}: {arguments:?}");
     }
@@ -83,7 +85,12 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_DECODE_ITEMS", header::NUM_DECODE_ITEMS),
         ("NUM_PREFILL_ITEMS", header::NUM_PREFILL_ITEMS),
         ("NUM_REDUCE_ITEMS", header::NUM_REDUCE_ITEMS),
+        ("DRAWS_AT", header::DRAWS_AT),
+        ("ADJUSTMENTS_AT", header::ADJUSTMENTS_AT),
         ("QUERIES_AT", header::QUERIES_AT),
+        ("NUM_FED_TOKENS", header::NUM_FED_TOKENS),
+        ("FED_TOKENS_AT", header::FED_TOKENS_AT),
+        ("NUM_DRAWS", header::NUM_DRAWS),
         ("ROWS_TOKENS", header::NUM_TOKENS),
         ("ROWS_LOGITS", header::NUM_LOGITS_ROWS),
         ("ITEM_WORDS", ITEM_WORDS),
@@ -95,6 +102,7 @@ fn step_metadata_is_that_of_the_host() {
         assert!(text.contains(&line), "step.cuh has no {line:?}");
     }
     assert!(text.contains(&format!("constexpr u32 NO_PARTIAL = {NO_PARTIAL:#x}u;")));
+    assert!(text.contains(&format!("constexpr u32 DRAWN = {DRAWN:#x}u;")));
     // The order in which `StepWords` writes an item's words.
     let names = |text: &str| -> Vec<String> {
         let declared = code(text).replace("u32", "").replace(';', ",");

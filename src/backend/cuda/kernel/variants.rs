@@ -1,15 +1,12 @@
 //! Every kernel, for tests that compile them.
 
-use super::super::super::repack::DeviceFormat;
 use super::super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::super::repack::DeviceFormat;
 use super::{
     DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
-    attention_reduce, attention_tiling, copy_blocks, embed, rms_norm, rope_and_cache, select_logits_rows, silu_mul,
-    top_k_chunks, top_k_rows,
+    attention_reduce, attention_tiling, copy_blocks, draw_blocks, draw_rows, embed, feed_tokens, rms_norm,
+    rope_and_cache, select_logits_rows, silu_mul, top_k_chunks, top_k_rows,
 };
-
-const FORMATS: [DeviceFormat; 5] =
-    [DeviceFormat::F32, DeviceFormat::F16, DeviceFormat::Bf16, DeviceFormat::Q8, DeviceFormat::Q4];
 
 /// Query heads, key heads, elements of a head.
 const SHAPES: [(u32, u32, u32); 7] =
@@ -18,6 +15,7 @@ const SHAPES: [(u32, u32, u32); 7] =
 /// Every kernel in every variant, weight format and dtype of the KV pool, over a range of head shapes, and what to call it.
 pub fn kernel_variants() -> Vec<(String, Kernel)> {
     let plain = [
+        feed_tokens(),
         rms_norm(),
         select_logits_rows(),
         silu_mul(),
@@ -26,9 +24,11 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
         argmax_rows(),
         top_k_chunks(),
         top_k_rows(),
+        draw_blocks(),
+        draw_rows(),
     ];
     let mut all: Vec<(String, Kernel)> = plain.map(|kernel| (kernel.name.to_owned(), kernel)).into();
-    for format in FORMATS {
+    for format in DeviceFormat::ALL {
         all.push((format!("embed, {format:?}"), embed(format)));
         // With tensor cores and without: the kernels for few rows are the same.
         let with_tensor = MatMulKernel::choices(format, u32::MAX, false);
@@ -43,7 +43,7 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
         all.extend(distinct.iter().map(|choice| (format!("{choice:?}, {format:?}"), choice.kernel(format))));
     }
     for (num_heads, num_kv_heads, head_dim) in SHAPES {
-        for dtype in [KvDtype::F32, KvDtype::F16] {
+        for dtype in KvDtype::ALL {
             let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 0.125 };
             let layout = KvLayout { num_layers: 1, num_blocks: 8, block_size: 16, num_kv_heads, head_dim, dtype };
             let label = format!("{num_heads}/{num_kv_heads}x{head_dim} {dtype:?}");
@@ -51,7 +51,7 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
                 all.push((format!("{}, {label}{what}", kernel.name), kernel));
             };
             // With tensor cores and without.
-            let tilings = [u32::MAX, 0].map(|capability| attention_tiling(&shape, dtype, capability, false));
+            let tilings = [u32::MAX, 0].map(|capability| attention_tiling(&shape, dtype, capability, false, true));
             for which in [DecodeKernel::Teams, DecodeKernel::Blocks] {
                 push(attention_decode(which, &shape, &layout, &tilings[0]), "");
             }

@@ -1,6 +1,7 @@
 //! The attention kernels, and how their work is cut up.
 
 use super::super::super::{AttentionShape, KvDtype, StepLimits};
+use super::super::step_words::AttentionTiling;
 use super::super::{Tuning, Variant};
 use super::{Binding, Kernel, read, write};
 
@@ -18,23 +19,6 @@ pub(in super::super) struct AttentionParams {
     pub(in super::super) items_at: u32,
 }
 
-/// How attention's work is cut up for one device and shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::backend) struct AttentionTiling {
-    /// Query heads of one workgroup; divides the group of heads that share a KV head.
-    pub(in crate::backend) heads_per_group: u32,
-    /// Query tokens of one prefill work item.
-    pub(in crate::backend) prefill_tokens: u32,
-    /// Keys that prefill stages in workgroup memory at once; divides the block size.
-    pub(in crate::backend) prefill_keys: u32,
-    /// Keys of one decode work item.
-    pub(in crate::backend) split: u32,
-    /// New tokens of a sequence, at most, that are decode work items each; more of them are prefill work items.
-    pub(in crate::backend) decode_tokens: u32,
-    /// Whether decodes read the blocks that their sequences begin with in common together.
-    pub(in crate::backend) share_prefixes: bool,
-}
-
 /// Workgroup memory that every adapter has, in bytes (WebGPU's least `maxComputeWorkgroupStorageSize`). `wgpu` does not hold
 /// kernels to it.
 pub(in super::super) const WORKGROUP_BYTES: u32 = 16384;
@@ -45,47 +29,51 @@ fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
     4 * rows * head_dim + 2 * keys * head_dim * kv.element_bytes() + 4 * rows * keys + 4 * rows
 }
 
-impl AttentionTiling {
-    /// Where rows must not depend on the step, a token at one position gets the same work items in every step: all its
-    /// keys in one where decode and prefill are one kernel, and else those of a decode.
-    pub(in super::super) fn new(
-        variant: Variant,
-        shape: &AttentionShape,
-        kv: KvDtype,
-        limits: &StepLimits,
-        tuning: &Tuning,
-    ) -> Self {
-        let batch_invariant = limits.batch_invariant;
-        // What a token is read together with is up to its neighbours.
-        let share_prefixes = limits.cascade_attention && !batch_invariant;
-        let group = shape.num_heads / shape.num_kv_heads;
-        let most_heads = tuning.attention_heads;
-        let divisor = |most: u32| {
-            (1..=group.min(most).min(most_heads).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1)
-        };
-        match variant {
-            // As many rows as stay in (spilled) vector registers without blowing up compile time: the loops over rows and
-            // keys are unrolled.
-            Variant::Cpu => {
-                let heads_per_group = divisor((256 / shape.head_dim).max(1));
-                let rows = (384 / shape.head_dim).max(1);
-                let split = if batch_invariant { u32::MAX } else { tuning.attention_split };
-                let prefill_tokens = (rows / heads_per_group).max(1);
-                Self { heads_per_group, prefill_tokens, prefill_keys: 16, split, decode_tokens: 1, share_prefixes }
+/// Where rows must not depend on the step, a token at one position gets the same work items in every step: all its
+/// keys in one where decode and prefill are one kernel, and else those of a decode.
+pub(in super::super) fn attention_tiling(
+    variant: Variant,
+    shape: &AttentionShape,
+    kv: KvDtype,
+    limits: &StepLimits,
+    tuning: &Tuning,
+) -> AttentionTiling {
+    let batch_invariant = limits.batch_invariant;
+    // What a token is read together with is up to its neighbours.
+    let share_prefixes = limits.cascade_attention && !batch_invariant;
+    let group = shape.num_heads / shape.num_kv_heads;
+    let most_heads = tuning.attention_heads;
+    let divisor =
+        |most: u32| (1..=group.min(most).min(most_heads).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
+    match variant {
+        // As many rows as stay in (spilled) vector registers without blowing up compile time: the loops over rows and
+        // keys are unrolled.
+        Variant::Cpu => {
+            let heads_per_group = divisor((256 / shape.head_dim).max(1));
+            let rows = (384 / shape.head_dim).max(1);
+            let split = if batch_invariant { u32::MAX } else { tuning.attention_split };
+            let prefill_tokens = (rows / heads_per_group).max(1);
+            AttentionTiling {
+                heads_per_group,
+                prefill_tokens,
+                prefill_keys: 16,
+                split,
+                decode_tokens: 1,
+                share_prefixes,
             }
-            // As many rows and keys as fit.
-            Variant::Subgroup | Variant::Plain => {
-                let fits = |d: &u32| group.is_multiple_of(*d) && *d <= most_heads;
-                let heads_per_group = [4, 2, 1].into_iter().find(fits).unwrap_or(1);
-                let (rows, prefill_keys) = [(16, 16), (16, 8), (8, 8), (4, 8), (4, 4), (4, 2)]
-                    .into_iter()
-                    .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
-                    .unwrap_or((4, 1));
-                let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
-                let prefill_tokens = rows / heads_per_group;
-                let split = tuning.attention_split;
-                Self { heads_per_group, prefill_tokens, prefill_keys, split, decode_tokens, share_prefixes }
-            }
+        }
+        // As many rows and keys as fit.
+        Variant::Subgroup | Variant::Plain => {
+            let fits = |d: &u32| group.is_multiple_of(*d) && *d <= most_heads;
+            let heads_per_group = [4, 2, 1].into_iter().find(fits).unwrap_or(1);
+            let (rows, prefill_keys) = [(16, 16), (16, 8), (8, 8), (4, 8), (4, 4), (4, 2)]
+                .into_iter()
+                .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
+                .unwrap_or((4, 1));
+            let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
+            let prefill_tokens = rows / heads_per_group;
+            let split = tuning.attention_split;
+            AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split, decode_tokens, share_prefixes }
         }
     }
 }

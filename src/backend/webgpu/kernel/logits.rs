@@ -1,6 +1,7 @@
 //! The kernels that look at finished logits: argmax, the likeliest tokens, and draws.
 
 use super::super::Variant;
+use super::super::buffers::LOGITS_CHUNK;
 use super::{Kernel, read, write};
 
 macro_rules! wgsl {
@@ -8,9 +9,6 @@ macro_rules! wgsl {
         include_str!(concat!("../../../../shaders/wgsl/", $path))
     };
 }
-
-/// Columns that one workgroup of `argmax_chunks` or `top_k_chunks` looks at.
-pub(in super::super) const LOGITS_CHUNK: u32 = 4096;
 
 /// Parameters of `argmax_chunks`.
 #[repr(C)]
@@ -67,9 +65,6 @@ pub(in super::super) fn top_k_rows(variant: Variant, subgroup_size: u32) -> Kern
         .reduce(variant, subgroup_size)
         .include(wgsl!("include/ranked.wgsl"))
 }
-
-/// Columns of a block of `draw_blocks`.
-pub(in super::super) const DRAW_BLOCK: u32 = 32;
 
 /// Parameters of `draw_blocks`.
 #[repr(C)]

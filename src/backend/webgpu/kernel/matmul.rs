@@ -1,7 +1,8 @@
 //! The matrix products: which kernel for how many rows, how each is cut, and what is folded into it.
 
+use super::super::repack::DeviceFormat;
 use super::super::{Tuning, Variant};
-use super::{DeviceFormat, Kernel, read, write};
+use super::{Kernel, read, write};
 
 macro_rules! wgsl {
     ($path:literal) => {

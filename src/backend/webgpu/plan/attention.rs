@@ -1,9 +1,10 @@
 //! The dispatches around the KV pool: block copies, rope_and_cache and the attention.
 
 use super::super::super::{ActId, AttentionShape, BackendError, RopePairing, Rows};
+use super::super::grid::Grid;
 use super::super::kernel;
 use super::super::step_words::header;
-use super::{Grid, Planner};
+use super::Planner;
 
 impl Planner<'_> {
     /// Three layers in one dispatch, or fewer in one each.

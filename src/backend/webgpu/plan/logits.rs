@@ -1,13 +1,15 @@
 //! The dispatches after the program: argmax, the likeliest tokens, and draws.
 
 use super::super::super::{ActId, BackendError, Rows};
+use super::super::buffers::{DRAW_BLOCK, LOGITS_CHUNK};
+use super::super::grid::Grid;
 use super::super::kernel;
-use super::{Grid, Planner};
+use super::Planner;
 
 impl Planner<'_> {
     pub(super) fn argmax(&mut self, logits: ActId) -> Result<(), BackendError> {
         let vocab = self.cols(logits);
-        let chunks = vocab.div_ceil(kernel::LOGITS_CHUNK);
+        let chunks = vocab.div_ceil(LOGITS_CHUNK);
         let params = kernel::ArgmaxChunksParams { vocab, chunks };
         let kernel = kernel::argmax_chunks(self.gpu.variant, self.gpu.subgroup_size());
         let grid = Grid::Columns { x: chunks, rows: Rows::Logits, each: 1 };
@@ -21,7 +23,7 @@ impl Planner<'_> {
 
     pub(super) fn top_k(&mut self, logits: ActId) -> Result<(), BackendError> {
         let vocab = self.cols(logits);
-        let chunks = vocab.div_ceil(kernel::LOGITS_CHUNK);
+        let chunks = vocab.div_ceil(LOGITS_CHUNK);
         let params = kernel::TopKChunksParams { vocab, chunks };
         let kernel = kernel::top_k_chunks(self.gpu.variant, self.gpu.subgroup_size());
         let b = &self.buffers.top_k;
@@ -36,7 +38,7 @@ impl Planner<'_> {
 
     pub(super) fn draws(&mut self, logits: ActId) -> Result<(), BackendError> {
         let vocab = self.cols(logits);
-        let blocks = vocab.div_ceil(kernel::DRAW_BLOCK);
+        let blocks = vocab.div_ceil(DRAW_BLOCK);
         let params = kernel::DrawBlocksParams { vocab, blocks };
         let b = &self.buffers.draws;
         let buffers = [self.activation(logits), &b.keys, &b.stats];

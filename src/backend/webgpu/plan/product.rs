@@ -1,34 +1,41 @@
 //! The dispatches of a matrix product.
 
-use super::super::super::{BackendError, Rows, WeightId};
-use super::super::kernel::{self, DeviceFormat, Folded, Input, MatMulKernel};
+use super::super::super::{BackendError, Rows};
+use super::super::grid::Grid;
+use super::super::kernel::{self, Folded, Input, MatMulKernel};
 use super::super::step_words::header;
 use super::super::weights::GpuPart;
 use super::fusion::{Norm, Product};
-use super::{Call, Choice, Grid, Node, Planner};
+use super::{Call, Choice, Node, Planner};
 
 impl Planner<'_> {
     /// A choice for each kernel: what its input takes before it, then one call for each part of the weight.
     pub(super) fn product(&mut self, product: &Product) -> Result<(), BackendError> {
         let (variant, matrices) = (self.gpu.variant, self.gpu.matrices());
-        let format = self.int8_format(product.weight);
-        let kernels =
-            MatMulKernel::choices(variant, matrices, self.limits.batch_invariant, format.is_some(), self.tuning);
+        let int8 = self.int8_input(product.weight);
+        let kernels = MatMulKernel::choices(variant, matrices, self.batch_invariant, int8.is_some(), self.tuning);
         let mut choices = Vec::new();
         for (max_rows, kernel) in kernels {
             let mut calls = Vec::new();
             let mut folded = Folded { norm: false, gate: product.gate };
-            match (kernel.input(), product.norm, format) {
-                (Input::Any, norm, _) => folded.norm = norm.is_some(),
+            let input = match (kernel.input(), product.norm, int8) {
+                (Input::Any, Some(norm), _) => {
+                    folded.norm = true;
+                    vec![self.activation(norm.x), self.vector(norm.weight)]
+                }
+                (Input::Any | Input::Normed, None, _) => vec![self.activation(product.x)],
                 (Input::Normed, Some(Norm { x, weight, eps }), _) => {
                     calls.push(self.rms_norm(x, weight, eps, product.x)?);
+                    vec![self.activation(product.x)]
                 }
-                (Input::Normed, None, _) => {}
-                (Input::Int8, _, Some(format)) => calls.push(self.quantize_rows(product, format)?),
+                (Input::Int8, _, Some((rows, format))) => {
+                    calls.push(self.quantize_rows(product, rows, format)?);
+                    vec![&rows.quants, &rows.steps]
+                }
                 (Input::Int8, _, None) => unreachable!("only weights of one quantised format are multiplied by int8"),
-            }
+            };
             for part in &self.weight(product.weight).parts {
-                calls.push(self.call_of_part(product, part, kernel, folded)?);
+                calls.push(self.call_of_part(product, part, kernel, folded, &input)?);
             }
             choices.push(Choice { max_rows, calls });
         }
@@ -36,42 +43,18 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The format of a weight whose products may round x to int8: all its parts are of it.
-    fn int8_format(&self, weight: WeightId) -> Option<DeviceFormat> {
-        let parts = &self.weight(weight).parts;
-        let format = parts[0].format;
-        let fits = self.limits.quantize_activations && format.has_scales() && parts.iter().all(|p| p.format == format);
-        fits.then_some(format)
-    }
-
-    /// Leaves the product's input, after its norm, in `quants` and `steps`.
-    fn quantize_rows(&self, product: &Product, format: DeviceFormat) -> Result<Call, BackendError> {
-        let norm = product.norm;
-        let kernel = kernel::quantize_rows(format, norm.is_some(), self.gpu.variant, self.gpu.subgroup_size());
-        let params =
-            kernel::QuantizeParams { blocks: self.cols(product.x) / 32, norm_eps: norm.map_or(0.0, |norm| norm.eps) };
-        let mut buffers = vec![self.activation(norm.map_or(product.x, |norm| norm.x))];
-        buffers.extend(norm.map(|norm| self.vector(norm.weight)));
-        buffers.extend([&self.buffers.quants, &self.buffers.steps]);
-        let grid = Grid::RowGroups { rows: self.rows(product.x), each: 1 };
-        self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
-    }
-
+    /// `input` is bound between the part and the bias.
     fn call_of_part(
         &self,
         product: &Product,
         part: &GpuPart,
         choice: MatMulKernel,
         folded: Folded,
+        input: &[&wgpu::Buffer],
     ) -> Result<Call, BackendError> {
         let norm = product.norm.filter(|_| folded.norm);
         let mut buffers = part.buffers();
-        if choice.input() == Input::Int8 {
-            buffers.extend([&self.buffers.quants, &self.buffers.steps]);
-        } else {
-            buffers.push(self.activation(norm.map_or(product.x, |norm| norm.x)));
-            buffers.extend(norm.map(|norm| self.vector(norm.weight)));
-        }
+        buffers.extend(input);
         buffers.push(product.bias.map_or(&self.buffers.unused, |bias| self.vector(bias)));
         buffers.push(self.activation(product.out));
 

@@ -18,9 +18,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
-A target is BACKEND[:DEVICE[/VARIANT]]: webgpu, webgpu:nvidia, webgpu:llvmpipe/cpu. Both run the same weights and
-the same prompts in one process, in turns; each figure is the median of the runs. Kernels are timed by the device
-where it has timestamps. \"B is\" says how many times as fast B is as A.
+A target is BACKEND[:DEVICE[/VARIANT]]: webgpu, webgpu:nvidia, webgpu:llvmpipe/cpu, cuda:0/blocks. Both run the same
+weights and the same prompts in one process, in turns; each figure is the median of the runs. Kernels are timed by the
+device where it has timestamps. \"B is\" says how many times as fast B is as A. Variants of CUDA are its two kernels
+for the attention of decodes: teams (the default) and blocks.
 
 Examples:
   bindery bench compare --a webgpu:0 --b webgpu:1

@@ -4,10 +4,31 @@
 //! Q4_1: its minimum, -8 d, is exact in f16. Nothing is dequantised.
 
 use super::super::WeightFormat;
-pub(in crate::backend) use super::kernel::DeviceFormat;
 
 /// Elements of a quantised block, and of the unit by which kernels walk every format.
 pub(in crate::backend) const BLOCK: usize = 32;
+
+/// How a weight lies on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::backend) enum DeviceFormat {
+    F32,
+    F16,
+    Bf16,
+    /// Q8_0 in planes.
+    Q8,
+    /// Q4_0 and Q4_1 in planes.
+    Q4,
+}
+
+impl DeviceFormat {
+    #[cfg(any(test, feature = "cuda"))]
+    pub(in crate::backend) const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Q8, Self::Q4];
+
+    /// Whether there is a second plane, of scales.
+    pub(in crate::backend) fn has_scales(self) -> bool {
+        matches!(self, Self::Q8 | Self::Q4)
+    }
+}
 
 /// Where a format of a file ends up.
 pub(in crate::backend) fn device_format(format: WeightFormat) -> DeviceFormat {
@@ -21,7 +42,7 @@ pub(in crate::backend) fn device_format(format: WeightFormat) -> DeviceFormat {
 }
 
 /// Bytes of one block of 32 elements: values, scales.
-pub(super) fn block_bytes(format: DeviceFormat) -> (u64, u64) {
+pub(in crate::backend) fn block_bytes(format: DeviceFormat) -> (u64, u64) {
     match format {
         DeviceFormat::F32 => (128, 0),
         DeviceFormat::F16 | DeviceFormat::Bf16 => (64, 0),
@@ -59,7 +80,12 @@ pub(in crate::backend) fn repack(format: WeightFormat, data: &[u8], values: &mut
 
 /// Reorders a row-major plane of blocks so that `group` rows are interleaved block by block (`block_index` in the WGSL),
 /// the last group filled up with zeros.
-pub(super) fn interleave(plane: Vec<u8>, blocks_per_row: usize, block_bytes: usize, group: usize) -> Vec<u8> {
+pub(in crate::backend) fn interleave(
+    plane: Vec<u8>,
+    blocks_per_row: usize,
+    block_bytes: usize,
+    group: usize,
+) -> Vec<u8> {
     let row_bytes = blocks_per_row * block_bytes;
     if group == 1 || row_bytes == 0 {
         return plane;

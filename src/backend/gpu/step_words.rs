@@ -1,11 +1,10 @@
-//! One step's metadata as the words of `shaders/wgsl/include/step.wgsl`: a header of counts and offsets, then sections.
+//! One step's metadata as the words of `step.wgsl` and `step.cuh`: a header of counts and offsets, then sections.
 
-use super::super::{LogitAdjustment, SampledBy, StepInput, StepLimits, TokenDraw};
-pub(in crate::backend) use super::kernel::AttentionTiling;
+use super::super::{LogitAdjustment, Rows, SampledBy, StepInput, StepLimits, TokenDraw};
 #[cfg(test)]
 pub(in crate::backend) use super::work_items::NO_PARTIAL;
 use super::work_items::WorkItems;
-pub(in crate::backend) use super::work_items::{ITEM_WORDS, QUERY_WORDS, REDUCE_WORDS};
+pub(in crate::backend) use super::work_items::{AttentionTiling, ITEM_WORDS, QUERY_WORDS, REDUCE_WORDS};
 
 /// Header indices, as in the WGSL.
 pub(in crate::backend) mod header {
@@ -32,7 +31,8 @@ pub(in crate::backend) mod header {
     pub(in crate::backend) const QUERIES_AT: usize = 20;
     pub(in crate::backend) const NUM_FED_TOKENS: usize = 21;
     pub(in crate::backend) const FED_TOKENS_AT: usize = 22;
-    pub(in crate::backend) const WORDS: usize = 23;
+    pub(in crate::backend) const NUM_DRAWS: usize = 23;
+    pub(in crate::backend) const WORDS: usize = 24;
 }
 
 /// Marks the index of a draw, among those of rows.
@@ -46,8 +46,8 @@ fn sampled_by(from: SampledBy) -> u32 {
 }
 
 /// Words of a `TokenDraw` and of a `LogitAdjustment`.
-pub(super) const DRAW_WORDS: usize = size_of::<TokenDraw>() / 4;
-pub(super) const ADJUSTMENT_WORDS: usize = size_of::<LogitAdjustment>() / 4;
+pub(in crate::backend) const DRAW_WORDS: usize = size_of::<TokenDraw>() / 4;
+pub(in crate::backend) const ADJUSTMENT_WORDS: usize = size_of::<LogitAdjustment>() / 4;
 
 /// How much of each kind of work the step has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -63,6 +63,16 @@ pub(in crate::backend) struct StepCounts {
     pub(in crate::backend) fed_tokens: u32,
     /// Keys that the tokens attend to, all together.
     pub(in crate::backend) keys: u64,
+}
+
+impl StepCounts {
+    /// Rows of an activation.
+    pub(in crate::backend) fn rows(&self, rows: Rows) -> u32 {
+        match rows {
+            Rows::Tokens => self.tokens,
+            Rows::Logits => self.logits_rows,
+        }
+    }
 }
 
 /// The words, rebuilt every step in the same allocations.
@@ -145,6 +155,7 @@ impl StepWords {
         self.words[header::NUM_PREFILL_ITEMS] = self.counts.prefill_items;
         self.words[header::NUM_REDUCE_ITEMS] = self.counts.reduce_items;
         self.words[header::NUM_FED_TOKENS] = self.counts.fed_tokens;
+        self.words[header::NUM_DRAWS] = self.counts.draws;
     }
 
     fn section(&mut self, header: usize, values: &[u32]) {

@@ -6,7 +6,6 @@
 //! partial result for each of them.
 
 use super::super::StepInput;
-use super::kernel::AttentionTiling;
 use super::shared_prefix::SharedPrefixes;
 
 /// Words of a `WorkItem`, a `Query` and a `ReduceItem`.
@@ -15,6 +14,23 @@ pub(in crate::backend) const QUERY_WORDS: usize = 2;
 pub(in crate::backend) const REDUCE_WORDS: usize = 3;
 /// `Query::partials` of a token whose only work item writes its output itself.
 pub(in crate::backend) const NO_PARTIAL: u32 = u32::MAX;
+
+/// How attention's work is cut up for one device and shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::backend) struct AttentionTiling {
+    /// Query heads of one workgroup; divides the group of heads that share a KV head.
+    pub(in crate::backend) heads_per_group: u32,
+    /// Query tokens of one prefill work item.
+    pub(in crate::backend) prefill_tokens: u32,
+    /// Keys that prefill stages in workgroup memory at once; divides the block size.
+    pub(in crate::backend) prefill_keys: u32,
+    /// Keys of one decode work item.
+    pub(in crate::backend) split: u32,
+    /// New tokens of a sequence, at most, that are decode work items each; more of them are prefill work items.
+    pub(in crate::backend) decode_tokens: u32,
+    /// Whether decodes read the blocks that their sequences begin with in common together.
+    pub(in crate::backend) share_prefixes: bool,
+}
 
 /// The items, rebuilt every step in the same allocations.
 #[derive(Debug, Default)]
