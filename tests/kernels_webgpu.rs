@@ -24,13 +24,10 @@ fn run_on(gpu: &Arc<GpuDevice>, tuning: Tuning, keep: impl Fn(&KernelCase) -> bo
     assert_pass(&gpu, &tuning.to_string(), &cases.collect::<Vec<_>>());
 }
 
-/// Quick cases of quantised weights, whose activations may be rounded to int8.
+/// Quick cases of quantised weights, with activations rounded to int8.
 fn run_with_quantized_activations(name: &str, variant: Variant) {
     let gpu = open(name, variant);
-    let is_wanted = |case: &KernelCase| {
-        let is_quantised = ["q4", "q8", "tiny"].iter().any(|part| case.name.contains(part));
-        case.quick && case.int8_tolerance.is_some() && is_quantised
-    };
+    let is_wanted = |case: &KernelCase| case.quick && case.int8_tolerance.is_some();
     let mut cases: Vec<KernelCase> = all_cases().into_iter().filter(is_wanted).collect();
     cases.iter_mut().for_each(|case| case.quantize_activations = true);
     assert_pass(&gpu, "activations in int8", &cases);

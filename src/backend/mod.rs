@@ -71,7 +71,8 @@ pub enum ProductInputs {
     F32,
     /// To f16, both of them.
     F16,
-    /// Activations to int8, with a step for each 32 of a row, where weights are quantised; as [`F16`](Self::F16) elsewhere.
+    /// Activations to int8, with a step for each 32 of a row, where weights are quantised; elsewhere at most
+    /// as [`F16`](Self::F16).
     Int8,
 }
 

@@ -104,9 +104,9 @@ pub(super) struct EngineArgs {
     #[arg(long)]
     batch_invariant: bool,
 
-    /// Round activations to int8 where weights in Q8_0, Q4_0 or Q4_1 are multiplied with up to 8 rows of them, so that
-    /// integers are multiplied: less exact. Not by the kernels for software adapters, nor with --batch-invariant
-    #[arg(long)]
+    /// Round activations to int8 where weights in Q8_0, Q4_0 or Q4_1 are multiplied with up to 8 tokens, so that integers are
+    /// multiplied: less exact. Refused for other weights, by CUDA, and by the kernels for software adapters
+    #[arg(long, conflicts_with = "batch_invariant")]
     quantize_activations: bool,
 
     /// Read the blocks that several sequences begin with once for each of them (by default once for all, but on a

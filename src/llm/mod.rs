@@ -126,6 +126,7 @@ impl Llm {
         }
         let chat_template = options.chat_template(checkpoint).map(Arc::new);
         let max_model_len = options.max_model_len(&config)?;
+        options.check_quantize_activations(checkpoint.matrix_format())?;
 
         let loaded = Llama::load(checkpoint, &mut *backend, max_model_len, progress)?;
         let limits = options.step_limits(max_model_len, backend.memory().is_software);

@@ -24,9 +24,10 @@ pub(super) fn cases() -> Vec<KernelCase> {
             for (cols, rows) in [(96, 72), (4160, 24)] {
                 let build = move |rng: &mut SplitMix64| data(rng, ops, cols, format, rows);
                 let name = format!("{name}/{rows}x{cols}, exact in int8");
-                let (kernel, errors) = (ops.kernel(), ops.factor() * tolerance(cols));
-                let case = KernelCase::new(kernel, name, errors, build);
-                let case = case.with_f16_tolerance(ops.factor() * F16_TOLERANCE).with_int8_tolerance(errors);
+                let errors = ops.factor() * tolerance(cols);
+                let case = KernelCase::new(ops.kernel(), name, errors, build);
+                let case = case.with_products(ops.factor() * F16_TOLERANCE, &[format]);
+                let case = KernelCase { int8_tolerance: Some(errors), ..case };
                 // One format of each layout in all ways, as for other fused products.
                 cases.push(case.quick_if(format == Q4_1 || ops == none));
             }

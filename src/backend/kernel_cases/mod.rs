@@ -74,7 +74,7 @@ pub struct KernelCase {
     pub kv_tolerance: f64,
     /// Both of them where products round their inputs to f16; `None` where there is no product.
     pub f16_tolerance: Option<f64>,
-    /// Both of them where products round activations to int8; `None` where there is no product.
+    /// Both of them where products round activations to int8; `None` where there is no product of quantised weights.
     pub int8_tolerance: Option<f64>,
     /// Lets the backend round activations to int8; no case does by itself.
     pub quantize_activations: bool,
@@ -114,13 +114,11 @@ impl KernelCase {
         }
     }
 
-    /// A case with products.
-    fn with_f16_tolerance(self, tolerance: f64) -> Self {
-        Self { f16_tolerance: Some(tolerance), ..self }.with_int8_tolerance(8.0 * tolerance)
-    }
-
-    fn with_int8_tolerance(self, tolerance: f64) -> Self {
-        Self { int8_tolerance: Some(tolerance), ..self }
+    /// A case with products of weights in these formats, and its largest error where inputs are rounded to f16.
+    fn with_products(self, f16_tolerance: f64, formats: &[WeightFormat]) -> Self {
+        let is_quantised = formats.iter().any(|format| format.is_quantised());
+        let int8_tolerance = is_quantised.then_some(8.0 * f16_tolerance);
+        Self { f16_tolerance: Some(f16_tolerance), int8_tolerance, ..self }
     }
 
     /// The largest errors that pass, of activations and of values in the KV pool.

@@ -178,6 +178,10 @@ impl WebGpuBackend {
     }
 }
 
+/// Most rows of x of a product that rounds activations to int8
+/// ([`StepLimits::quantize_activations`](super::StepLimits::quantize_activations)).
+pub const MOST_INT8_ROWS: u32 = kernel::VECTOR_ROWS;
+
 impl Backend for WebGpuBackend {
     fn description(&self) -> String {
         let summary = self.gpu.summary();
@@ -198,12 +202,9 @@ impl Backend for WebGpuBackend {
                 kv.block_size, kv.head_dim
             )));
         }
-        let limits = StepLimits {
-            quantize_activations: limits.quantize_activations
-                && !limits.batch_invariant
-                && self.gpu.variant() != Variant::Cpu,
-            ..limits
-        };
+        if limits.quantize_activations {
+            Int8Rows::check(self.gpu.variant(), &limits)?;
+        }
         let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
         let tiling = attention_tiling(self.gpu.variant(), &program.attention, kv.dtype, &limits, &tuning);
         let mut buffer = |what: &str, bytes: u64| {

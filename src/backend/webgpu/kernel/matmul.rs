@@ -123,8 +123,8 @@ pub(in super::super) fn quantize_rows(
 
 impl MatMulKernel {
     /// The kernels of a variant, each with the largest number of rows that it is chosen for; only one of them where rows
-    /// must not depend on each other. `int8` is for weights of a quantised format whose x may be rounded to int8. Those for
-    /// software adapters never do: measured, it was slower there.
+    /// must not depend on each other. `int8` is for weights of a quantised format whose x is to be rounded to int8; it
+    /// comes neither with [`Variant::Cpu`] nor with `batch_invariant`. What was tuned is the number of rows for floats.
     pub(in super::super) fn choices(
         variant: Variant,
         matrices: Option<Matrices>,
@@ -143,11 +143,12 @@ impl MatMulKernel {
             Variant::Subgroup | Variant::Plain if batch_invariant => vec![(u32::MAX, Self::Tiled)],
             Variant::Subgroup | Variant::Plain => {
                 let cols = tuning.matvec_cols;
+                let most_rows = if int8 { VECTOR_ROWS } else { tuning.matvec_rows };
                 let vector = |tile| match int8 {
                     true => (tile, Self::VectorInt8 { tile, cols }),
                     false => (tile, Self::Vector { tile, cols }),
                 };
-                let vectors = [1, 2, 4, VECTOR_ROWS].into_iter().filter(|&tile| tile <= tuning.matvec_rows).map(vector);
+                let vectors = [1, 2, 4, VECTOR_ROWS].into_iter().filter(|&tile| tile <= most_rows).map(vector);
                 vectors.chain([(u32::MAX, matrices.map_or(Self::Tiled, Self::Coop))]).collect()
             }
         }

@@ -1,6 +1,7 @@
 //! The input of a product as int8: where it stands, and the dispatch that rounds it.
 
-use super::super::super::{BackendError, Op, Program, WeightId};
+use super::super::super::{BackendError, Op, Program, StepLimits, WeightId};
+use super::super::adapter::Variant;
 use super::super::grid::Grid;
 use super::super::kernel;
 use super::super::repack::DeviceFormat;
@@ -16,6 +17,26 @@ pub(in super::super) struct Int8Rows {
 }
 
 impl Int8Rows {
+    /// Whether there are kernels that round activations to int8.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] says why not.
+    pub(in super::super) fn check(variant: Variant, limits: &StepLimits) -> Result<(), BackendError> {
+        let reason = match variant {
+            // Measured on llvmpipe: no faster for one row, slower for many.
+            Variant::Cpu => {
+                "the kernels for software adapters do not round activations to int8: leave out --quantize-activations, or \
+                 take --variant subgroup or plain"
+            }
+            _ if limits.batch_invariant => {
+                "only products of few rows round activations to int8, and what a token comes to must not depend on how many \
+                 there are: leave out --quantize-activations or --batch-invariant"
+            }
+            Variant::Subgroup | Variant::Plain => return Ok(()),
+        };
+        Err(BackendError::Unsupported(reason.to_owned()))
+    }
+
     /// For every product of `program`; `buffer` makes one, given what it is for and its bytes.
     pub(in super::super) fn new(
         program: &Program,

@@ -7,6 +7,7 @@ use super::super::super::{
 };
 use super::super::step_words::StepWords;
 use super::super::{GpuDevice, Variant, WebGpuBackend};
+use super::Int8Rows;
 use std::borrow::Cow;
 
 const HIDDEN: u32 = 64;
@@ -67,6 +68,19 @@ fn program(backend: &mut WebGpuBackend, layers: u32, gate_up: [WeightFormat; 2])
     }
 }
 
+const LIMITS: StepLimits = StepLimits {
+    max_tokens: 64,
+    max_seqs: 8,
+    max_logits_rows: 8,
+    max_block_table_entries: 64,
+    max_block_copies: 8,
+    max_draws: 8,
+    max_adjustments: 8,
+    batch_invariant: false,
+    cascade_attention: true,
+    quantize_activations: false,
+};
+
 /// The kernels of a step of a model of so many layers, in order.
 fn kernels(
     variant: Variant,
@@ -83,19 +97,7 @@ fn kernels(
     let (num_kv_heads, head_dim) = (HEADS.num_kv_heads, HEADS.head_dim);
     let dtype = KvDtype::F16;
     let kv = KvLayout { num_layers: layers, num_blocks: 64, block_size: 16, num_kv_heads, head_dim, dtype };
-    let limits = StepLimits {
-        max_tokens: 64,
-        max_seqs: 8,
-        max_logits_rows: 8,
-        max_block_table_entries: 64,
-        max_block_copies: 8,
-        max_draws: 8,
-        max_adjustments: 8,
-        batch_invariant: false,
-        cascade_attention: true,
-        quantize_activations: int8,
-    };
-    backend.prepare(program, kv, limits).expect("the kernels compile");
+    backend.prepare(program, kv, StepLimits { quantize_activations: int8, ..LIMITS }).expect("the kernels compile");
     let mut words = StepWords::default();
     words.build(&step.input(), kv.block_size, &backend.prepared().tiling);
     backend.prepared().plan.dispatches(&words.counts).map(|dispatch| dispatch.kernel()).collect()
@@ -145,5 +147,16 @@ fn activations_are_rounded_to_int8_where_that_is_allowed_and_the_weight_is_quant
         assert_eq!((count("quantize_rows"), count("matvec_int8"), count("matvec")), (3, 3, 2), "{names:?}");
         assert!(!kernels(variant, 1, gate_up, false, &decode).contains(&"quantize_rows"), "{variant}");
     }
-    assert!(!kernels(Variant::Cpu, 1, gate_up, true, &decode).contains(&"quantize_rows"));
+}
+
+#[test]
+fn activations_in_int8_are_refused_where_no_kernel_takes_them() {
+    let invariant = StepLimits { batch_invariant: true, ..LIMITS };
+    for (variant, limits, word) in
+        [(Variant::Cpu, LIMITS, "--variant subgroup"), (Variant::Plain, invariant, "--batch-invariant")]
+    {
+        let error = Int8Rows::check(variant, &limits).expect_err(word).to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    assert!(Int8Rows::check(Variant::Subgroup, &LIMITS).is_ok());
 }
