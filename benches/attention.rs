@@ -86,6 +86,7 @@ impl Case {
             max_adjustments: 0,
             batch_invariant: false,
             cascade_attention: self.cascade,
+            quantize_activations: false,
         };
         let mut backend = WebGpuBackend::new(gpu);
         backend.prepare(program, kv, limits)?;

@@ -43,6 +43,7 @@ fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
         max_draws: 0,
         max_adjustments: 0,
         batch_invariant: false,
+        quantize_activations: false,
         cascade_attention: true,
     };
     backend.prepare(model.program, checkpoint.config().kv_layout(1, 16, KvDtype::F32), limits).unwrap();

@@ -116,6 +116,7 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["bench", "compare", "--a", "webgpu", "--b", "webgpu", "--device", "0"], "--device"),
         (&["bench", "compare", "--a", "webgpu", "--b", "webgpu", "--batch-sizes", "0"], "--batch-sizes"),
         (&["run", "--retune", "--no-autotune", "hi"], "--no-autotune"),
+        (&["run", "--quantize-activations", "--batch-invariant", "hi"], "--batch-invariant"),
         (&["chat", "-n", "2", "--temperature", "1"], "-n"),
         (&["run", "--swap-space", "lots", "hi"], "lots"),
         (&["run", "--preemption-mode", "hope", "hi"], "hope"),
@@ -176,6 +177,10 @@ fn what_device_or_model_cannot_do_is_one_line_and_exit_code_2() {
         assert_refused(&[&["run"], *args].concat(), word);
     }
     assert_refused(&["bench", "latency", "--device", "llvmpipe", "--input-len", "9000"], "9000");
+    let cpu = ["run", "--device", "llvmpipe", "--quantize-activations", "hi"];
+    assert_refused(&cpu, "--variant subgroup");
+    let perplexity = ["bench", "perplexity", "--text", "Cargo.toml", "--quantize-activations"];
+    assert_refused(&perplexity, "--max-num-batched-tokens");
 }
 
 #[test]
@@ -389,6 +394,21 @@ fn bench_runs_on_made_up_weights() {
     let text = stdout_of(&run(&[&throughput[..], &model[..], &out[..], &few[..], &DEVICE[..]].concat()));
     assert!(text.contains("completion tokens"), "{text}");
     assert_eq!(read()["total_num_tokens"], 120);
+}
+
+#[test]
+fn activations_in_int8_need_quantised_weights() {
+    let config = tiny_config("int8_config.json");
+    let run_with = |format: &str| {
+        let model = ["--model", config.to_str().expect("UTF-8"), "--load-format", format];
+        let latency = ["bench", "latency", "--batch-size", "1", "--input-len", "4", "--output-len", "2"];
+        let flags = ["--num-iters", "1", "--device", "llvmpipe", "--variant", "plain", "--quantize-activations"];
+        run(&[&latency[..], &model[..], &flags[..]].concat())
+    };
+    assert!(stdout_of(&run_with("dummy:q4_0")).contains("decode"));
+    let output = run_with("dummy");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("f16") && error.contains("q4_0"), "{error}");
 }
 
 fn json_of(path: &Path) -> Value {

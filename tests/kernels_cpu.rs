@@ -279,16 +279,20 @@ fn cases_of_fused_products_notice_faults() {
 
 #[test]
 fn products_of_rounded_inputs_have_a_tolerance_of_their_own() {
-    let cases = all_cases().into_iter().filter(|case| case.quick && case.f16_tolerance.is_some());
-    for case in cases {
-        let tolerance = case.f16_tolerance.expect("those without are left out");
-        assert!(tolerance > case.tolerance && tolerance > case.kv_tolerance, "{}", case.name);
-        for (share, passes) in [(0.8, true), (1.2, false)] {
-            let error = share * tolerance;
-            let fault = if case.kernel == "tiny_model" { Fault::Logits(error) } else { Fault::Activation(error) };
-            let faulty = || Faulty { inputs: ProductInputs::F16, ..Faulty::new(fault) };
-            let report = run_case(&case, &mut || Ok(Box::new(faulty()))).expect("the reference runs everything");
-            assert_eq!(report.passed, passes, "{}: {report:?}", case.name);
+    let tolerances = |case: &KernelCase| {
+        let tolerances = [(ProductInputs::F16, case.f16_tolerance), (ProductInputs::Int8, case.int8_tolerance)];
+        tolerances.into_iter().filter_map(|(inputs, tolerance)| Some((inputs, tolerance?))).collect::<Vec<_>>()
+    };
+    for case in all_cases().into_iter().filter(|case| case.quick) {
+        for (inputs, tolerance) in tolerances(&case) {
+            assert!(tolerance >= case.tolerance.max(case.kv_tolerance), "{}", case.name);
+            for (share, passes) in [(0.8, true), (1.2, false)] {
+                let error = share * tolerance;
+                let fault = if case.kernel == "tiny_model" { Fault::Logits(error) } else { Fault::Activation(error) };
+                let faulty = || Faulty { inputs, ..Faulty::new(fault) };
+                let report = run_case(&case, &mut || Ok(Box::new(faulty()))).expect("the reference runs everything");
+                assert_eq!(report.passed, passes, "{}, {inputs:?}: {report:?}", case.name);
+            }
         }
     }
 }

@@ -20,21 +20,30 @@ fn run(name: &str, variant: Variant, keep: impl Fn(&KernelCase) -> bool) {
 fn run_on(gpu: &Arc<GpuDevice>, tuning: Tuning, keep: impl Fn(&KernelCase) -> bool) {
     let gpu = gpu.with_kernels(gpu.variant(), tuning);
     let only = std::env::var("BINDERY_KERNEL_CASE").unwrap_or_default();
+    let cases = all_cases().into_iter().filter(|case| keep(case) && case.name.contains(&only));
+    assert_pass(&gpu, &tuning.to_string(), &cases.collect::<Vec<_>>());
+}
+
+/// Quick cases of quantised weights, with activations rounded to int8.
+fn run_with_quantized_activations(name: &str, variant: Variant) {
+    let gpu = open(name, variant);
+    let is_wanted = |case: &KernelCase| case.quick && case.int8_tolerance.is_some();
+    let mut cases: Vec<KernelCase> = all_cases().into_iter().filter(is_wanted).collect();
+    cases.iter_mut().for_each(|case| case.quantize_activations = true);
+    assert_pass(&gpu, "activations in int8", &cases);
+}
+
+fn assert_pass(gpu: &Arc<GpuDevice>, how: &str, cases: &[KernelCase]) {
     let mut failures = Vec::new();
-    for case in all_cases().iter().filter(|case| keep(case) && case.name.contains(&only)) {
+    for case in cases {
         match run_case(case, &mut || Ok(Box::new(WebGpuBackend::new(gpu.clone())))) {
             Ok(report) if report.passed => {}
             Ok(report) => failures.push(format!("{}: {}", case.name, report.worst)),
             Err(error) => failures.push(format!("{}: {error}", case.name)),
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{}, {} kernels, {tuning}:\n{}",
-        gpu.summary().name,
-        gpu.variant(),
-        failures.join("\n")
-    );
+    let (name, variant) = (&gpu.summary().name, gpu.variant());
+    assert!(failures.is_empty(), "{name}, {variant} kernels, {how}:\n{}", failures.join("\n"));
 }
 
 #[test]
@@ -97,4 +106,19 @@ fn lavapipe_tuned_kernels() {
             }
         }
     }
+}
+
+#[test]
+fn lavapipe_subgroup_kernels_with_quantized_activations() {
+    run_with_quantized_activations("llvmpipe", Variant::Subgroup);
+}
+
+#[test]
+fn lavapipe_plain_kernels_with_quantized_activations() {
+    run_with_quantized_activations("llvmpipe", Variant::Plain);
+}
+
+#[test]
+fn swiftshader_plain_kernels_with_quantized_activations() {
+    run_with_quantized_activations("SwiftShader", Variant::Plain);
 }

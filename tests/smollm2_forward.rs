@@ -49,6 +49,7 @@ fn runner(path: &Path) -> ModelRunner {
         max_draws: 0,
         max_adjustments: 0,
         batch_invariant: false,
+        quantize_activations: false,
         cascade_attention: true,
     };
     backend.prepare(model.program, kv, limits).unwrap();

@@ -71,6 +71,9 @@ pub enum ProductInputs {
     F32,
     /// To f16, both of them.
     F16,
+    /// Activations to int8, with a step for each 32 of a row, where weights are quantised; elsewhere at most
+    /// as [`F16`](Self::F16).
+    Int8,
 }
 
 /// What is known about a device's memory.

@@ -22,6 +22,10 @@ pub struct StepLimits {
     /// Whether what a token comes to must be the same to the bit whatever else is in its step, and wherever its
     /// sequence is cut into steps. Backends then use one kernel where the number of rows would choose.
     pub batch_invariant: bool,
+    /// Whether products of quantised weights may round activations to int8 ([`ProductInputs::Int8`](super::ProductInputs)).
+    /// CUDA refuses it, and so does WebGPU with `batch_invariant` or with kernels for software adapters; the reference
+    /// rounds nothing.
+    pub quantize_activations: bool,
     /// Whether blocks that several sequences of a step begin with may be read once for all of them. The results are the
     /// same but for rounding, so a batch-invariant backend does not.
     pub cascade_attention: bool,

@@ -35,6 +35,11 @@ impl WeightFormat {
         }
     }
 
+    /// Whether elements are small integers with a scale for each block.
+    pub const fn is_quantised(self) -> bool {
+        matches!(self, Self::Q8_0 | Self::Q4_0 | Self::Q4_1)
+    }
+
     /// Elements in one block.
     pub const fn block_len(self) -> usize {
         match self {

@@ -104,6 +104,11 @@ pub(super) struct EngineArgs {
     #[arg(long)]
     batch_invariant: bool,
 
+    /// Round activations to int8 where weights in Q8_0, Q4_0 or Q4_1 are multiplied with up to 8 tokens, so that integers are
+    /// multiplied: less exact. Refused for other weights, by CUDA, and by the kernels for software adapters
+    #[arg(long, conflicts_with = "batch_invariant")]
+    quantize_activations: bool,
+
     /// Read the blocks that several sequences begin with once for each of them (by default once for all)
     #[arg(long)]
     disable_cascade_attn: bool,
@@ -225,6 +230,7 @@ impl EngineArgs {
             swap_space_bytes: self.swap_space,
             preemption_mode: self.preemption_mode,
             batch_invariant: self.batch_invariant,
+            quantize_activations: self.quantize_activations,
             disable_cascade_attn: self.disable_cascade_attn,
             async_scheduling: (self.async_scheduling || self.no_async_scheduling).then_some(self.async_scheduling),
             enable_prefix_caching: self.enable_prefix_caching || !self.no_enable_prefix_caching,

@@ -41,6 +41,11 @@ pub(super) struct SelftestArgs {
     #[arg(long)]
     all: bool,
 
+    /// Only products of quantised weights, with activations rounded to int8 as the flag of this name does elsewhere;
+    /// tolerances are wider by as much
+    #[arg(long)]
+    quantize_activations: bool,
+
     /// Only cases with this in their name
     #[arg(long, value_name = "TEXT", default_value = "")]
     kernel: String,
@@ -61,8 +66,13 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
     let variant = args.variant.map(KernelVariant::WebGpu);
     let choice = DeviceChoice { backend: args.backend, device: args.device.as_deref(), variant };
     let device = OpenDevice::open(choice)?;
-    let wanted = |case: &KernelCase| (args.all || (case.quick && !case.large)) && case.name.contains(&args.kernel);
-    let cases: Vec<KernelCase> = all_cases().into_iter().filter(wanted).collect();
+    let wanted = |case: &KernelCase| {
+        (args.all || (case.quick && !case.large))
+            && case.name.contains(&args.kernel)
+            && (case.int8_tolerance.is_some() || !args.quantize_activations)
+    };
+    let mut cases: Vec<KernelCase> = all_cases().into_iter().filter(wanted).collect();
+    cases.iter_mut().for_each(|case| case.quantize_activations = args.quantize_activations);
     if cases.is_empty() {
         anyhow::bail!("--kernel {:?}: no case has this in its name", args.kernel);
     }

@@ -126,6 +126,7 @@ impl Llm {
         }
         let chat_template = options.chat_template(checkpoint).map(Arc::new);
         let max_model_len = options.max_model_len(&config)?;
+        options.check_quantize_activations(checkpoint.matrix_format())?;
 
         let loaded = Llama::load(checkpoint, &mut *backend, max_model_len, progress)?;
         let limits = options.step_limits(max_model_len);
@@ -403,6 +404,7 @@ impl LlmOptions {
             max_draws: self.max_num_seqs,
             max_adjustments: self.max_num_seqs.saturating_mul(MOST_ADJUSTMENTS_PER_SEQ).min(MOST_ADJUSTMENTS),
             batch_invariant: self.batch_invariant,
+            quantize_activations: self.quantize_activations,
             cascade_attention: !self.disable_cascade_attn,
         }
     }

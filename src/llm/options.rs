@@ -1,11 +1,11 @@
 //! How a model is loaded and run.
 
 use super::{LlmError, PreemptionMode};
-use crate::backend::KvDtype;
 #[cfg(feature = "webgpu")]
 use crate::backend::webgpu::{Autotune, Variant};
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
 use crate::backend::{BackendKind, DeviceChoice, KernelVariant};
+use crate::backend::{KvDtype, WeightFormat};
 use crate::engine::Policy;
 use crate::model::{Checkpoint, Dtype, LoadError, LoadFormat, ModelConfig};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
@@ -59,6 +59,9 @@ pub struct LlmOptions {
     /// Whether a request's logits are the same to the bit alone and in any batch, in any chunks, after any preemption or
     /// prefix hit; slower.
     pub batch_invariant: bool,
+    /// Whether products of weights in Q8_0, Q4_0 and Q4_1 with few rows round activations to int8, which is less exact.
+    /// On WebGPU only; refused for other weights, by the kernels for software adapters, and with `batch_invariant`.
+    pub quantize_activations: bool,
     /// Whether the attention reads blocks that several sequences begin with once for each of them, instead of together.
     pub disable_cascade_attn: bool,
     /// Whether a step is scheduled and submitted before the tokens of the one before it are known, where no request needs
@@ -103,6 +106,7 @@ impl LlmOptions {
             swap_space_bytes: 4 << 30,
             preemption_mode: PreemptionMode::Auto,
             batch_invariant: false,
+            quantize_activations: false,
             disable_cascade_attn: false,
             async_scheduling: None,
             enable_prefix_caching: true,
@@ -148,6 +152,18 @@ impl LlmOptions {
             return refuse("--gpu-memory-utilization", value, "must be above 0 and at most 1");
         }
         Ok(())
+    }
+
+    /// Whether activations can be rounded to int8, if they are to be.
+    pub(super) fn check_quantize_activations(&self, matrices: WeightFormat) -> Result<(), LlmError> {
+        match self.quantize_activations && !matrices.is_quantised() {
+            true => Err(LlmError::Option {
+                option: "--quantize-activations",
+                value: format!("with weights in {}", matrices.name()),
+                allowed: "only products of weights in q8_0, q4_0 or q4_1 take activations in int8".to_owned(),
+            }),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn max_model_len(&self, config: &ModelConfig) -> Result<u32, LlmError> {

@@ -45,6 +45,7 @@ impl PlainModel {
             max_draws: 0,
             max_adjustments: 0,
             batch_invariant: false,
+            quantize_activations: false,
             cascade_attention: true,
         };
         let kv = checkpoint.config().kv_layout(num_blocks, 16, KvDtype::F32);

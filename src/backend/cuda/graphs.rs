@@ -145,6 +145,7 @@ mod tests {
         max_draws: 90,
         max_adjustments: 90,
         batch_invariant: false,
+        quantize_activations: false,
         cascade_attention: true,
     };
 

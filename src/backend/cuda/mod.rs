@@ -160,6 +160,11 @@ impl Backend for CudaBackend {
                 kv.block_size, kv.head_dim
             )));
         }
+        if limits.quantize_activations {
+            return Err(BackendError::Unsupported(
+                "the CUDA kernels do not round activations to int8: leave out --quantize-activations".to_owned(),
+            ));
+        }
         let tiling = attention_tiling(
             &program.attention,
             kv.dtype,

@@ -18,27 +18,33 @@ const GATED: ActId = ActId(3);
 
 /// What a case computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Ops {
-    norm: bool,
-    gate: bool,
+pub(super) struct Ops {
+    pub(super) norm: bool,
+    pub(super) gate: bool,
 }
 
 impl Ops {
-    fn kernel(self) -> &'static str {
+    pub(super) fn kernel(self) -> &'static str {
         match (self.norm, self.gate) {
             (true, true) => "norm_matmul_silu",
             (true, false) => "norm_matmul",
-            (false, _) => "matmul_silu",
+            (false, true) => "matmul_silu",
+            (false, false) => "matmul",
         }
     }
 
     /// Errors of a product become so many times larger.
-    fn factor(self) -> f64 {
-        if self.gate { 4.0 } else { 2.0 }
+    pub(super) fn factor(self) -> f64 {
+        match (self.norm, self.gate) {
+            (_, true) => 4.0,
+            (true, false) => 2.0,
+            (false, false) => 1.0,
+        }
     }
 }
 
-const EACH: [Ops; 3] =
+/// Every way to fuse.
+pub(super) const EACH: [Ops; 3] =
     [Ops { norm: true, gate: false }, Ops { norm: false, gate: true }, Ops { norm: true, gate: true }];
 
 pub(super) fn cases() -> Vec<KernelCase> {
@@ -51,17 +57,17 @@ pub(super) fn cases() -> Vec<KernelCase> {
                 let build = move |rng: &mut SplitMix64| data(rng, ops, cols, &[(format, rows)], &TOKENS);
                 // One format: software adapters take long to compile what has many sums and barriers.
                 let quick = rows == 72 && format == Q4_1;
-                cases.push(case(ops, format!("{name}/{rows}x{cols}"), cols, build).quick_if(quick));
+                cases.push(case(ops, format!("{name}/{rows}x{cols}"), cols, &[format], build).quick_if(quick));
             }
             // The shapes of a small model.
             let rows = if ops.gate { 3072 } else { 960 };
             let build = move |rng: &mut SplitMix64| data(rng, ops, 576, &[(format, rows)], &[1, 3, 33]);
-            cases.push(case(ops, format!("{name}/{rows}x576"), 576, build));
+            cases.push(case(ops, format!("{name}/{rows}x576"), 576, &[format], build));
         }
         // Gate and up, or q, k and v, of different formats.
         let parts = [(Q4_1, 20), (Q8_0, 13), (F16, 1), (Bf16, 30)];
         let build = move |rng: &mut SplitMix64| data(rng, ops, 96, &parts, &TOKENS);
-        cases.push(case(ops, "four formats".to_owned(), 96, build).quick_if(true));
+        cases.push(case(ops, "four formats".to_owned(), 96, &parts.map(|(format, _)| format), build).quick_if(true));
     }
     cases.extend(unusual());
     cases
@@ -71,22 +77,24 @@ fn case(
     ops: Ops,
     name: String,
     cols: u32,
+    formats: &[WeightFormat],
     build: impl Fn(&mut SplitMix64) -> CaseData + Send + Sync + 'static,
 ) -> KernelCase {
     let case = KernelCase::new(ops.kernel(), name, ops.factor() * tolerance(cols), build);
-    case.with_f16_tolerance(ops.factor() * F16_TOLERANCE)
+    case.with_products(ops.factor() * F16_TOLERANCE, formats)
 }
 
 /// A bias, a residual, logits rows, and outputs that others read too.
 fn unusual() -> Vec<KernelCase> {
+    use WeightFormat::{Q4_1, Q8_0};
     let [norm, gate, both] = EACH;
     vec![
-        case(norm, "bias+accumulate".to_owned(), 96, |rng| with_epilogue(rng, true, OUT)).quick_if(true),
-        case(norm, "onto its own input".to_owned(), 96, |rng| with_epilogue(rng, false, X)).quick_if(true),
-        case(norm, "logits rows".to_owned(), 96, logits_rows).quick_if(true),
-        case(norm, "normed twice read".to_owned(), 96, move |rng| read_twice(rng, norm)).quick_if(true),
-        case(gate, "products read again".to_owned(), 96, move |rng| read_twice(rng, gate)).quick_if(true),
-        case(both, "products read again".to_owned(), 96, move |rng| read_twice(rng, both)).quick_if(true),
+        case(norm, "bias+accumulate".to_owned(), 96, &[Q8_0], |rng| with_epilogue(rng, true, OUT)).quick_if(true),
+        case(norm, "onto its own input".to_owned(), 96, &[Q8_0], |rng| with_epilogue(rng, false, X)).quick_if(true),
+        case(norm, "logits rows".to_owned(), 96, &[Q8_0], logits_rows).quick_if(true),
+        case(norm, "normed twice read".to_owned(), 96, &[Q4_1], move |rng| read_twice(rng, norm)).quick_if(true),
+        case(gate, "products read again".to_owned(), 96, &[Q4_1], move |rng| read_twice(rng, gate)).quick_if(true),
+        case(both, "products read again".to_owned(), 96, &[Q4_1], move |rng| read_twice(rng, both)).quick_if(true),
     ]
 }
 

@@ -72,8 +72,9 @@ pub(super) fn tolerance(cols: u32) -> f64 {
 }
 
 fn case(name: String, shape: Shape) -> KernelCase {
+    let formats: Vec<WeightFormat> = shape.parts.iter().map(|&(format, _)| format).collect();
     let case = KernelCase::new("matmul", name, tolerance(shape.cols), move |rng: &mut SplitMix64| data(rng, &shape));
-    case.with_f16_tolerance(F16_TOLERANCE)
+    case.with_products(F16_TOLERANCE, &formats)
 }
 
 fn data(rng: &mut SplitMix64, shape: &Shape) -> CaseData {

@@ -28,6 +28,12 @@
 //! 4e-3 for matmul (conversions may truncate, so up to 2^-10 of each factor, in sums of order 2), and as many times that as
 //! in the table for the others; 2e-2 for the tiny model.
 //!
+//! Where they round activations to int8 ([`KernelCase::quantize_activations`]) it is eight times that, 3.2e-2 for matmul:
+//! inputs are uniform with a standard deviation of 1, so a block of 32 is rounded to steps of `sqrt(3) / 127` at most; such
+//! errors have a standard deviation of `1 / sqrt(12)` steps, 4e-3, and a row of weights, whose length is about 1.1, makes
+//! 4.4e-3 of them. That is seven times as much, for ten thousands of outputs. Cases whose inputs int8 holds exactly keep the
+//! tolerance of the table.
+//!
 //! Plain sequential f32 sums reach at most half of these bounds in every case of matmul, rms_norm, silu_mul and
 //! paged_attention, so a kernel that fails has a bug, or computes in less than f32.
 
@@ -37,6 +43,7 @@ mod dense;
 mod draw;
 mod feed;
 mod fused;
+mod int8;
 mod matmul;
 mod rng;
 mod run;
@@ -67,6 +74,10 @@ pub struct KernelCase {
     pub kv_tolerance: f64,
     /// Both of them where products round their inputs to f16; `None` where there is no product.
     pub f16_tolerance: Option<f64>,
+    /// Both of them where products round activations to int8; `None` where there is no product of quantised weights.
+    pub int8_tolerance: Option<f64>,
+    /// Lets the backend round activations to int8; no case does by itself.
+    pub quantize_activations: bool,
     /// In the quick subset: a few small cases per kernel.
     pub quick: bool,
     /// Needs some hundred MiB on host and device.
@@ -89,12 +100,25 @@ impl KernelCase {
     ) -> Self {
         let name = format!("{kernel}/{name}");
         let (kv_tolerance, build) = (tolerance, Box::new(build));
-        Self { name, kernel, tolerance, kv_tolerance, f16_tolerance: None, quick: false, large: false, build }
+        Self {
+            name,
+            kernel,
+            tolerance,
+            kv_tolerance,
+            f16_tolerance: None,
+            int8_tolerance: None,
+            quantize_activations: false,
+            quick: false,
+            large: false,
+            build,
+        }
     }
 
-    /// A case with products.
-    fn with_f16_tolerance(self, tolerance: f64) -> Self {
-        Self { f16_tolerance: Some(tolerance), ..self }
+    /// A case with products of weights in these formats, and its largest error where inputs are rounded to f16.
+    fn with_products(self, f16_tolerance: f64, formats: &[WeightFormat]) -> Self {
+        let is_quantised = formats.iter().any(|format| format.is_quantised());
+        let int8_tolerance = is_quantised.then_some(8.0 * f16_tolerance);
+        Self { f16_tolerance: Some(f16_tolerance), int8_tolerance, ..self }
     }
 
     /// The largest errors that pass, of activations and of values in the KV pool.
@@ -102,6 +126,7 @@ impl KernelCase {
         let at_least = match inputs {
             ProductInputs::F32 => 0.0,
             ProductInputs::F16 => self.f16_tolerance.unwrap_or(0.0),
+            ProductInputs::Int8 => self.int8_tolerance.unwrap_or(0.0),
         };
         (self.tolerance.max(at_least), self.kv_tolerance.max(at_least))
     }
@@ -133,6 +158,7 @@ pub fn all_cases() -> Vec<KernelCase> {
         feed::cases(),
         matmul::cases(),
         fused::cases(),
+        int8::cases(),
         cache::cases(),
         attention::cases(),
         tiny_model::cases(),

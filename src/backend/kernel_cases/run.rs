@@ -31,7 +31,7 @@ pub fn run_case(
     let data = case.data();
     let mut backend = make_backend()?;
     let mut reference = CpuBackend::new();
-    let limits = data.limits();
+    let limits = StepLimits { quantize_activations: case.quantize_activations, ..data.limits() };
     set_up(&data, limits, &mut *backend)?;
     set_up(&data, limits, &mut reference)?;
 

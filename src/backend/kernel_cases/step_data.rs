@@ -126,6 +126,7 @@ pub fn limits_of<'a>(steps: impl Iterator<Item = &'a StepData> + Clone) -> StepL
         max_draws: most(|step| step.draws.len()),
         max_adjustments: most(|step| step.adjustments.len()),
         batch_invariant: false,
+        quantize_activations: false,
         cascade_attention: true,
     }
 }

@@ -14,6 +14,9 @@ const INTERMEDIATE: u32 = 160;
 const HEADS: AttentionShape = AttentionShape { num_heads: 4, num_kv_heads: 2, head_dim: 32, scale: 0.176_776_7 };
 const LAYERS: u32 = 2;
 const NUM_BLOCKS: u32 = 12;
+/// Formats of its matrices.
+const FORMATS: [WeightFormat; 5] =
+    [WeightFormat::F16, WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::Q4_1];
 
 pub(super) fn cases() -> Vec<KernelCase> {
     let variants = [
@@ -24,7 +27,7 @@ pub(super) fn cases() -> Vec<KernelCase> {
     let case = |(dtype, pairing, tolerance, f16_tolerance): (KvDtype, RopePairing, f64, f64)| {
         let build = move |rng: &mut SplitMix64| data(rng, dtype, pairing);
         let name = format!("{pairing:?}/{}", dtype.name());
-        KernelCase::new("tiny_model", name, tolerance, build).with_f16_tolerance(f16_tolerance).quick_if(true)
+        KernelCase::new("tiny_model", name, tolerance, build).with_products(f16_tolerance, &FORMATS).quick_if(true)
     };
     variants.map(case).into()
 }

@@ -21,7 +21,9 @@ pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,
     argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
-pub(super) use matmul::{ACCUMULATE, BIAS, Folded, MatMulKernel, MatMulParams, Matrices};
+pub(super) use matmul::{
+    ACCUMULATE, BIAS, Folded, Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, VECTOR_ROWS, quantize_rows,
+};
 
 macro_rules! wgsl {
     ($path:literal) => {

@@ -37,7 +37,7 @@ use super::{
 use buffers::Buffers;
 use kernel::attention_tiling;
 use pace::Pace;
-use plan::{Plan, Planner};
+use plan::{Int8Rows, Plan, Planner};
 use profile::Profiler;
 use read_back::ReadBack;
 use std::collections::VecDeque;
@@ -178,6 +178,10 @@ impl WebGpuBackend {
     }
 }
 
+/// Most rows of x of a product that rounds activations to int8
+/// ([`StepLimits::quantize_activations`](super::StepLimits::quantize_activations)).
+pub const MOST_INT8_ROWS: u32 = kernel::VECTOR_ROWS;
+
 impl Backend for WebGpuBackend {
     fn description(&self) -> String {
         let summary = self.gpu.summary();
@@ -198,12 +202,17 @@ impl Backend for WebGpuBackend {
                 kv.block_size, kv.head_dim
             )));
         }
+        if limits.quantize_activations {
+            Int8Rows::check(self.gpu.variant(), &limits)?;
+        }
         let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
         let tiling = attention_tiling(self.gpu.variant(), &program.attention, kv.dtype, &limits, &tuning);
-        let buffers = Buffers::new(&program, &kv, &limits, &tiling, |what, bytes| {
+        let mut buffer = |what: &str, bytes: u64| {
             self.allocated_bytes += bytes;
             self.gpu.buffer(what, bytes)
-        })?;
+        };
+        let buffers = Buffers::new(&program, &kv, &limits, &tiling, &mut buffer)?;
+        let int8 = limits.quantize_activations.then(|| Int8Rows::new(&program, &mut buffer)).transpose()?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
         let planner = Planner {
@@ -215,6 +224,7 @@ impl Backend for WebGpuBackend {
             batch_invariant: limits.batch_invariant,
             weights: &self.weights,
             buffers: &buffers,
+            int8,
             nodes: Vec::new(),
         };
         let plan = planner.plan()?;
@@ -303,8 +313,10 @@ impl Backend for WebGpuBackend {
     }
 
     fn product_inputs(&self) -> ProductInputs {
+        let limits = &self.prepared().limits;
         match self.gpu.matrices() {
-            Some(_) if !self.prepared().limits.batch_invariant => ProductInputs::F16,
+            _ if limits.quantize_activations => ProductInputs::Int8,
+            Some(_) if !limits.batch_invariant => ProductInputs::F16,
             _ => ProductInputs::F32,
         }
     }

@@ -10,10 +10,12 @@ use super::step_words::{AttentionTiling, StepCounts};
 use super::tuning::Tuning;
 use super::weights::GpuWeight;
 use fusion::{Fused, Product};
+pub(super) use int8::Int8Rows;
 use std::sync::Arc;
 
 mod attention;
 mod fusion;
+mod int8;
 mod logits;
 mod product;
 #[cfg(test)]
@@ -151,6 +153,8 @@ pub(super) struct Planner<'a> {
     pub(super) batch_invariant: bool,
     pub(super) weights: &'a [GpuWeight],
     pub(super) buffers: &'a Buffers<wgpu::Buffer>,
+    /// Where products may round their input to int8.
+    pub(super) int8: Option<Int8Rows>,
     pub(super) nodes: Vec<Node>,
 }
 

@@ -1,7 +1,7 @@
 //! The host's tables of every kernel against its WGSL, as `naga` reads it.
 
 use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
-use super::kernel::{self, Binding, Folded, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
+use super::kernel::{self, Binding, Folded, Input, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
 use super::repack::DeviceFormat;
 use super::step_words::{
     ADJUSTMENT_WORDS, DRAW_WORDS, DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header,
@@ -76,11 +76,15 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
     ];
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
+        for with_norm in [false, true].into_iter().filter(|_| format.has_scales()) {
+            let kernel = kernel::quantize_rows(format, with_norm, variant, subgroup_size);
+            all.push((format!("{label} {with_norm}"), kernel, fields!(QuantizeParams: blocks, norm_eps)));
+        }
         all.push((label.clone(), kernel::embed(format, variant), fields!(EmbedParams: octets, first_row, num_rows)));
-        for choice in products(variant, subgroup_size, tuning) {
+        for choice in products(variant, subgroup_size, format.has_scales(), tuning) {
             for folded in [(false, false), (true, false), (false, true), (true, true)] {
                 let folded = Folded { norm: folded.0, gate: folded.1 };
-                if folded.norm && !choice.folds_norm() {
+                if folded.norm && choice.input() != Input::Any {
                     continue;
                 }
                 let fields =
@@ -100,6 +104,7 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
         max_adjustments: 1,
         batch_invariant: false,
         cascade_attention: true,
+        quantize_activations: false,
     };
     for shape in shapes() {
         for dtype in KvDtype::ALL {
@@ -121,10 +126,16 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
 }
 
 /// Every matrix product of a variant, on adapters with and without cooperative matrices.
-fn products(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<MatMulKernel> {
-    let matrices = [8, 16].map(|size| Some(Matrices { size, max_subgroup_size: subgroup_size.max(8) }));
-    let of = |matrices| MatMulKernel::choices(variant, matrices, false, tuning);
-    [None].into_iter().chain(matrices).flat_map(of).map(|(_, choice)| choice).collect()
+fn products(variant: Variant, subgroup_size: u32, quantised: bool, tuning: &Tuning) -> Vec<MatMulKernel> {
+    let of = |matrices, int8| MatMulKernel::choices(variant, matrices, false, int8, tuning);
+    let mut all = of(None, false);
+    for size in [8, 16] {
+        all.extend(of(Some(Matrices { size, max_subgroup_size: subgroup_size.max(8) }), false));
+    }
+    if quantised {
+        all.extend(of(None, true));
+    }
+    all.into_iter().map(|(_, choice)| choice).collect()
 }
 
 /// What kernels may use; `SHADER_FLOAT16_IN_FLOAT32` is unpack2x16float and pack2x16float.

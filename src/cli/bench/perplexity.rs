@@ -6,6 +6,7 @@ use super::super::table::table;
 use super::super::units::human_count;
 use anyhow::{Context as _, Result, bail};
 use bindery::backend::KvDtype;
+use bindery::backend::webgpu::MOST_INT8_ROWS;
 use bindery::engine::DEFAULT_BLOCK_SIZE;
 use bindery::llm::Perplexity;
 use serde_json::{Value, json};
@@ -17,13 +18,16 @@ use std::process::ExitCode;
 const AFTER_HELP: &str = "\
 The text is cut into windows that begin every --stride tokens; each token is predicted once, from the tokens of its window
 before it. Perplexity is exp of the mean of -ln(probability) over all tokens but the first: lower is better, and what a
-format of weights or of the KV pool costs shows as a ratio.
+format of weights or of the KV pool costs shows as a ratio. With --quantize-activations, everything is measured without
+it first; only steps of up to 8 tokens do it, so all must be.
 
 Examples:
   bindery bench perplexity --text tests/data/public_domain.txt
-  bindery bench perplexity --text tests/data/public_domain.txt --kv-cache-dtypes f16,int8";
+  bindery bench perplexity --text tests/data/public_domain.txt --kv-cache-dtypes f16,int8
+  bindery bench perplexity --text tests/data/public_domain.txt --quantize-activations --max-num-batched-tokens 8 \
+    --max-num-seqs 8";
 
-/// What weights or KV formats cost in accuracy, on a text
+/// What formats of weights, KV pool or activations cost in accuracy, on a text
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct PerplexityArgs {
@@ -68,14 +72,25 @@ pub(super) fn run(args: PerplexityArgs) -> Result<ExitCode> {
     if dtypes.is_empty() {
         dtypes.push(options.kv_cache_dtype);
     }
+    let quantize = options.quantize_activations;
+    if quantize && options.max_num_batched_tokens > MOST_INT8_ROWS {
+        bail!(
+            "--quantize-activations with --max-num-batched-tokens {}: steps of more than {MOST_INT8_ROWS} tokens do not \
+             round activations, so --max-num-batched-tokens must be at most that",
+            options.max_num_batched_tokens
+        );
+    }
+    let each = |quantize_activations| dtypes.iter().map(move |&dtype| (dtype, quantize_activations));
+    let settings = each(false).chain(each(true).filter(|_| quantize));
     let create = |path: &PathBuf| File::create(path).with_context(|| format!("--output-json {}", path.display()));
     let file = args.output_json.as_ref().map(create).transpose()?;
 
     let (mut rows, mut json_rows): (Vec<Vec<String>>, Vec<Value>) = (Vec::new(), Vec::new());
     let mut first = None;
     let mut device = String::new();
-    for dtype in dtypes {
-        options.kv_cache_dtype = dtype;
+    for (dtype, quantize_activations) in settings {
+        (options.kv_cache_dtype, options.quantize_activations) = (dtype, quantize_activations);
+        let activations = if quantize_activations { "int8" } else { "f32" };
         let mut llm = load(&options)?;
         if args.window >= llm.max_model_len() {
             bail!("--window {}: must be less than the longest sequence, {} tokens", args.window, llm.max_model_len());
@@ -94,17 +109,19 @@ pub(super) fn run(args: PerplexityArgs) -> Result<ExitCode> {
         device = llm.device_description();
         rows.push(vec![
             dtype.name().to_owned(),
+            activations.to_owned(),
             tokens.len().to_string(),
             format!("{perplexity:.4}"),
             format!("{:+.3} %", 100.0 * (perplexity / of_first - 1.0)),
             token_bytes.to_string(),
         ]);
         json_rows.push(json!({
-            "kv_cache_dtype": dtype.name(), "tokens": tokens.len(), "predicted_tokens": measured.predicted_tokens,
-            "perplexity": perplexity, "mean_nll": measured.mean_nll, "kv_token_bytes": token_bytes,
+            "kv_cache_dtype": dtype.name(), "activations": activations, "tokens": tokens.len(),
+            "predicted_tokens": measured.predicted_tokens, "perplexity": perplexity, "mean_nll": measured.mean_nll,
+            "kv_token_bytes": token_bytes,
         }));
     }
-    let head = ["KV pool", "tokens", "perplexity", "to the first", "bytes of KV for a token"];
+    let head = ["KV pool", "activations", "tokens", "perplexity", "to the first", "bytes of KV for a token"];
     writeln!(std::io::stdout(), "{device}\n{}", table(&head, &rows))?;
     if let Some(mut file) = file {
         let json = json!({

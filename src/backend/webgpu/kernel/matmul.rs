@@ -64,6 +64,19 @@ pub(in super::super) enum MatMulKernel {
     Tiled,
     /// `matmul_coop`.
     Coop(Matrices),
+    /// `matvec_int8`, as `matvec`.
+    VectorInt8 { tile: u32, cols: u32 },
+}
+
+/// What a kernel takes for x.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Input {
+    /// x as it is; a norm can be folded in.
+    Any,
+    /// x after the norm: only what is normalised is sure to be of a size that f16 holds well.
+    Normed,
+    /// x as `quantize_rows` leaves it, after the norm.
+    Int8,
 }
 
 /// Invocations of a workgroup of `matmul_cpu`.
@@ -78,13 +91,45 @@ fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
     }
 }
 
+/// Most rows of `matvec` and `matvec_int8`.
+pub(in super::super) const VECTOR_ROWS: u32 = 8;
+
+/// Parameters of `quantize_rows`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in super::super) struct QuantizeParams {
+    pub(in super::super) blocks: u32,
+    pub(in super::super) norm_eps: f32,
+}
+
+/// Rounds rows of x to int8, in the order that a product with weights of `format` reads them.
+pub(in super::super) fn quantize_rows(
+    format: DeviceFormat,
+    with_norm: bool,
+    variant: Variant,
+    subgroup_size: u32,
+) -> Kernel {
+    let bindings =
+        if with_norm { vec![read(3), read(4), write(5), write(6)] } else { vec![read(3), write(5), write(6)] };
+    Kernel::new("quantize_rows", wgsl!("quantize_rows.wgsl"), &bindings, size_of::<QuantizeParams>())
+        .include(if with_norm { wgsl!("include/input_normed.wgsl") } else { wgsl!("include/input_plain.wgsl") })
+        .include(wgsl!("include/int8_word.wgsl"))
+        .include(match format {
+            DeviceFormat::Q4 => wgsl!("include/int8_words_q4.wgsl"),
+            _ => wgsl!("include/int8_words_q8.wgsl"),
+        })
+        .reduce(variant, subgroup_size)
+}
+
 impl MatMulKernel {
     /// The kernels of a variant, each with the largest number of rows that it is chosen for; only one of them where rows
-    /// must not depend on each other.
+    /// must not depend on each other. `int8` is for weights of a quantised format whose x is to be rounded to int8; it
+    /// comes neither with [`Variant::Cpu`] nor with `batch_invariant`. What was tuned is the number of rows for floats.
     pub(in super::super) fn choices(
         variant: Variant,
         matrices: Option<Matrices>,
         batch_invariant: bool,
+        int8: bool,
         tuning: &Tuning,
     ) -> Vec<(u32, Self)> {
         match variant {
@@ -97,24 +142,32 @@ impl MatMulKernel {
             ],
             Variant::Subgroup | Variant::Plain if batch_invariant => vec![(u32::MAX, Self::Tiled)],
             Variant::Subgroup | Variant::Plain => {
-                let vector = |tile| (tile, Self::Vector { tile, cols: tuning.matvec_cols });
-                let vectors = [1, 2, 4, 8].into_iter().filter(|&tile| tile <= tuning.matvec_rows).map(vector);
+                let cols = tuning.matvec_cols;
+                let most_rows = if int8 { VECTOR_ROWS } else { tuning.matvec_rows };
+                let vector = |tile| match int8 {
+                    true => (tile, Self::VectorInt8 { tile, cols }),
+                    false => (tile, Self::Vector { tile, cols }),
+                };
+                let vectors = [1, 2, 4, VECTOR_ROWS].into_iter().filter(|&tile| tile <= most_rows).map(vector);
                 vectors.chain([(u32::MAX, matrices.map_or(Self::Tiled, Self::Coop))]).collect()
             }
         }
     }
 
-    /// Whether the normalisation of x can be folded into it. Not where x is rounded to f16: only what is normalised already
-    /// is sure to be of a size that f16 holds well.
-    pub(in super::super) fn folds_norm(self) -> bool {
-        !matches!(self, Self::Coop(_))
+    /// What it takes for x.
+    pub(in super::super) fn input(self) -> Input {
+        match self {
+            Self::Cpu { .. } | Self::Vector { .. } | Self::Tiled => Input::Any,
+            Self::Coop(_) => Input::Normed,
+            Self::VectorInt8 { .. } => Input::Int8,
+        }
     }
 
     /// Columns of out of one workgroup.
     pub(in super::super) fn group_cols(self, format: DeviceFormat, folded: Folded) -> u32 {
         let weight_rows = match self {
             Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format),
-            Self::Vector { cols, .. } => cols.max(folded.parts()),
+            Self::Vector { cols, .. } | Self::VectorInt8 { cols, .. } => cols.max(folded.parts()),
             Self::Tiled | Self::Coop(_) => 64,
         };
         weight_rows / folded.parts()
@@ -123,7 +176,7 @@ impl MatMulKernel {
     /// Rows of x of one workgroup.
     pub(in super::super) fn group_rows(self) -> u32 {
         match self {
-            Self::Cpu { tile } | Self::Vector { tile, .. } => tile,
+            Self::Cpu { tile } | Self::Vector { tile, .. } | Self::VectorInt8 { tile, .. } => tile,
             Self::Tiled | Self::Coop(_) => 64,
         }
     }
@@ -136,7 +189,7 @@ impl MatMulKernel {
         folded: Folded,
     ) -> Kernel {
         let mut bindings = vec![read(3), read(5), write(6)];
-        if folded.norm {
+        if folded.norm || self.input() == Input::Int8 {
             bindings.insert(1, read(4));
         }
         let new = |name, file| Kernel::new(name, file, &bindings, size_of::<MatMulParams>());
@@ -163,8 +216,20 @@ impl MatMulKernel {
                     8 => wgsl!("include/matrix_8.wgsl"),
                     _ => wgsl!("include/matrix_16.wgsl"),
                 }),
+            Self::VectorInt8 { tile, cols } => new("matvec_int8", wgsl!("matvec_int8.wgsl"))
+                .constant("TILE", tile)
+                .constant("COLS", cols.max(folded.parts()))
+                .include(match format {
+                    DeviceFormat::Q4 => wgsl!("include/int8_q4.wgsl"),
+                    _ => wgsl!("include/int8_q8.wgsl"),
+                })
+                .reduce(variant, subgroup_size),
         };
-        let input = if folded.norm { wgsl!("include/input_normed.wgsl") } else { wgsl!("include/input_plain.wgsl") };
+        let input = match (self.input(), folded.norm) {
+            (Input::Int8, _) => wgsl!("include/input_int8.wgsl"),
+            (_, true) => wgsl!("include/input_normed.wgsl"),
+            (_, false) => wgsl!("include/input_plain.wgsl"),
+        };
         kernel
             .include(input)
             .include(wgsl!("include/product.wgsl"))

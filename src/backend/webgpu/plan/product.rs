@@ -2,27 +2,40 @@
 
 use super::super::super::{BackendError, Rows};
 use super::super::grid::Grid;
-use super::super::kernel::{self, Folded, MatMulKernel};
+use super::super::kernel::{self, Folded, Input, MatMulKernel};
 use super::super::step_words::header;
 use super::super::weights::GpuPart;
-use super::fusion::Product;
+use super::fusion::{Norm, Product};
 use super::{Call, Choice, Node, Planner};
 
 impl Planner<'_> {
-    /// A choice for each kernel: the norm in a call of its own where the kernel does not fold it, then one call for each
-    /// part of the weight.
+    /// A choice for each kernel: what its input takes before it, then one call for each part of the weight.
     pub(super) fn product(&mut self, product: &Product) -> Result<(), BackendError> {
         let (variant, matrices) = (self.gpu.variant, self.gpu.matrices());
+        let int8 = self.int8_input(product.weight);
+        let kernels = MatMulKernel::choices(variant, matrices, self.batch_invariant, int8.is_some(), self.tuning);
         let mut choices = Vec::new();
-        for (max_rows, kernel) in MatMulKernel::choices(variant, matrices, self.batch_invariant, self.tuning) {
-            let norm_first = product.norm.filter(|_| !kernel.folds_norm());
-            let folded = Folded { norm: product.norm.is_some() && norm_first.is_none(), gate: product.gate };
+        for (max_rows, kernel) in kernels {
             let mut calls = Vec::new();
-            if let Some(norm) = norm_first {
-                calls.push(self.rms_norm(norm.x, norm.weight, norm.eps, product.x)?);
-            }
+            let mut folded = Folded { norm: false, gate: product.gate };
+            let input = match (kernel.input(), product.norm, int8) {
+                (Input::Any, Some(norm), _) => {
+                    folded.norm = true;
+                    vec![self.activation(norm.x), self.vector(norm.weight)]
+                }
+                (Input::Any | Input::Normed, None, _) => vec![self.activation(product.x)],
+                (Input::Normed, Some(Norm { x, weight, eps }), _) => {
+                    calls.push(self.rms_norm(x, weight, eps, product.x)?);
+                    vec![self.activation(product.x)]
+                }
+                (Input::Int8, _, Some((rows, format))) => {
+                    calls.push(self.quantize_rows(product, rows, format)?);
+                    vec![&rows.quants, &rows.steps]
+                }
+                (Input::Int8, _, None) => unreachable!("only weights of one quantised format are multiplied by int8"),
+            };
             for part in &self.weight(product.weight).parts {
-                calls.push(self.call_of_part(product, part, kernel, folded)?);
+                calls.push(self.call_of_part(product, part, kernel, folded, &input)?);
             }
             choices.push(Choice { max_rows, calls });
         }
@@ -30,17 +43,18 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// `input` is bound between the part and the bias.
     fn call_of_part(
         &self,
         product: &Product,
         part: &GpuPart,
         choice: MatMulKernel,
         folded: Folded,
+        input: &[&wgpu::Buffer],
     ) -> Result<Call, BackendError> {
         let norm = product.norm.filter(|_| folded.norm);
         let mut buffers = part.buffers();
-        buffers.push(self.activation(norm.map_or(product.x, |norm| norm.x)));
-        buffers.extend(norm.map(|norm| self.vector(norm.weight)));
+        buffers.extend(input);
         buffers.push(product.bias.map_or(&self.buffers.unused, |bias| self.vector(bias)));
         buffers.push(self.activation(product.out));
 
@@ -49,7 +63,9 @@ impl Planner<'_> {
         let groups = cols.div_ceil(choice.group_cols(part.format, folded));
         let width = groups.min(self.gpu.device.limits().max_compute_workgroups_per_dimension);
         let grid = match choice {
-            MatMulKernel::Vector { .. } => Grid::Fixed { x: width, y: groups.div_ceil(width) },
+            MatMulKernel::Vector { .. } | MatMulKernel::VectorInt8 { .. } => {
+                Grid::Fixed { x: width, y: groups.div_ceil(width) }
+            }
             _ => Grid::Columns { x: groups, rows, each: choice.group_rows() },
         };
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };

@@ -7,6 +7,7 @@ use super::super::super::{
 };
 use super::super::step_words::StepWords;
 use super::super::{GpuDevice, Variant, WebGpuBackend};
+use super::Int8Rows;
 use std::borrow::Cow;
 
 const HIDDEN: u32 = 64;
@@ -67,33 +68,44 @@ fn program(backend: &mut WebGpuBackend, layers: u32, gate_up: [WeightFormat; 2])
     }
 }
 
-/// Dispatches of one layer in a step, whatever comes before and after the layers.
-fn dispatches_per_layer(variant: Variant, gate_up: [WeightFormat; 2], step: &StepData) -> usize {
+const LIMITS: StepLimits = StepLimits {
+    max_tokens: 64,
+    max_seqs: 8,
+    max_logits_rows: 8,
+    max_block_table_entries: 64,
+    max_block_copies: 8,
+    max_draws: 8,
+    max_adjustments: 8,
+    batch_invariant: false,
+    cascade_attention: true,
+    quantize_activations: false,
+};
+
+/// The kernels of a step of a model of so many layers, in order.
+fn kernels(
+    variant: Variant,
+    layers: u32,
+    gate_up: [WeightFormat; 2],
+    int8: bool,
+    step: &StepData,
+) -> Vec<&'static str> {
     let gpu = GpuDevice::open(Some("llvmpipe"), Some(variant)).unwrap_or_else(|error| {
         panic!("{error}; `cargo xtask test` installs the adapter: mesa-vulkan-drivers (llvmpipe)")
     });
-    let [two, five] = [2, 5].map(|layers| {
-        let mut backend = WebGpuBackend::new(gpu.clone());
-        let program = program(&mut backend, layers, gate_up);
-        let (num_kv_heads, head_dim) = (HEADS.num_kv_heads, HEADS.head_dim);
-        let dtype = KvDtype::F16;
-        let kv = KvLayout { num_layers: layers, num_blocks: 64, block_size: 16, num_kv_heads, head_dim, dtype };
-        let limits = StepLimits {
-            max_tokens: 64,
-            max_seqs: 8,
-            max_logits_rows: 8,
-            max_block_table_entries: 64,
-            max_block_copies: 8,
-            max_draws: 8,
-            max_adjustments: 8,
-            batch_invariant: false,
-            cascade_attention: true,
-        };
-        backend.prepare(program, kv, limits).expect("the kernels compile");
-        let mut words = StepWords::default();
-        words.build(&step.input(), kv.block_size, &backend.prepared().tiling);
-        backend.prepared().plan.dispatches(&words.counts).count()
-    });
+    let mut backend = WebGpuBackend::new(gpu);
+    let program = program(&mut backend, layers, gate_up);
+    let (num_kv_heads, head_dim) = (HEADS.num_kv_heads, HEADS.head_dim);
+    let dtype = KvDtype::F16;
+    let kv = KvLayout { num_layers: layers, num_blocks: 64, block_size: 16, num_kv_heads, head_dim, dtype };
+    backend.prepare(program, kv, StepLimits { quantize_activations: int8, ..LIMITS }).expect("the kernels compile");
+    let mut words = StepWords::default();
+    words.build(&step.input(), kv.block_size, &backend.prepared().tiling);
+    backend.prepared().plan.dispatches(&words.counts).map(|dispatch| dispatch.kernel()).collect()
+}
+
+/// Dispatches of one layer in a step, whatever comes before and after the layers.
+fn dispatches_per_layer(variant: Variant, gate_up: [WeightFormat; 2], step: &StepData) -> usize {
+    let [two, five] = [2, 5].map(|layers| kernels(variant, layers, gate_up, false, step).len());
     (five - two) / 3
 }
 
@@ -122,4 +134,29 @@ fn gate_and_up_of_different_formats_take_two_more() {
     for variant in EACH_VARIANT {
         assert_eq!(dispatches_per_layer(variant, different, &decode(100, 1)), 8, "{variant}");
     }
+}
+
+#[test]
+fn activations_are_rounded_to_int8_where_that_is_allowed_and_the_weight_is_quantised() {
+    let gate_up = [WeightFormat::Q4_1, WeightFormat::F16];
+    let decode = decode(100, 1);
+    for variant in [Variant::Subgroup, Variant::Plain] {
+        let names = kernels(variant, 1, gate_up, true, &decode);
+        let count = |name| names.iter().filter(|&&kernel| kernel == name).count();
+        // All but gate and up, which have a part that is not quantised.
+        assert_eq!((count("quantize_rows"), count("matvec_int8"), count("matvec")), (3, 3, 2), "{names:?}");
+        assert!(!kernels(variant, 1, gate_up, false, &decode).contains(&"quantize_rows"), "{variant}");
+    }
+}
+
+#[test]
+fn activations_in_int8_are_refused_where_no_kernel_takes_them() {
+    let invariant = StepLimits { batch_invariant: true, ..LIMITS };
+    for (variant, limits, word) in
+        [(Variant::Cpu, LIMITS, "--variant subgroup"), (Variant::Plain, invariant, "--batch-invariant")]
+    {
+        let error = Int8Rows::check(variant, &limits).expect_err(word).to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    assert!(Int8Rows::check(Variant::Subgroup, &LIMITS).is_ok());
 }
