@@ -6,6 +6,10 @@ use bindery::llm::{Event, HostTimes, Llm, LlmOptions};
 use bindery::sampling::SamplingParams;
 use std::time::Duration;
 
+/// As in the `bindery` command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const STEPS: usize = 20;
 
 /// A part of a step, and where it stands in its times.

@@ -15,7 +15,11 @@ pub(in crate::backend) struct WeightRun<'a> {
 impl WeightRun<'_> {
     /// The planes of values and scales, row-major; see [`repack`].
     pub(in crate::backend) fn planes(&self) -> (Vec<u8>, Vec<u8>) {
-        let (mut values, mut scales) = (Vec::new(), Vec::new());
+        let blocks_of = |(format, data): &(WeightFormat, &[u8])| data.len() / format.row_bytes(BLOCK).unwrap_or(1);
+        let blocks: usize = self.pieces.iter().map(blocks_of).sum();
+        let (value_bytes, scale_bytes) = repack::block_bytes(self.format);
+        let mut values = Vec::with_capacity(blocks * value_bytes as usize);
+        let mut scales = Vec::with_capacity(blocks * scale_bytes as usize);
         for (format, data) in &self.pieces {
             repack::repack(*format, data, &mut values, &mut scales);
         }
