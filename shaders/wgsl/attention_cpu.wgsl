@@ -30,6 +30,11 @@ fn sum_of_lanes(v: f32) -> f32 {
     return sum;
 }
 
+fn add_dot8(sum: f32, a: Vec8, b: Vec8) -> f32 {
+    let lo = fma(a.lo.w, b.lo.w, fma(a.lo.z, b.lo.z, fma(a.lo.y, b.lo.y, fma(a.lo.x, b.lo.x, sum))));
+    return fma(a.hi.w, b.hi.w, fma(a.hi.z, b.hi.z, fma(a.hi.y, b.hi.y, fma(a.hi.x, b.hi.x, lo))));
+}
+
 // Each row's next octets of q first: a loop that is not unrolled must not index an array, which would go to memory.
 fn rotate(q_row: ptr<function, array<Vec8, ROWS * REGISTERS>>) {
     for (var r = 0u; r < ROWS; r++) {
@@ -77,7 +82,7 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
                 for (var r = 0u; r < ROWS; r++) {
                     let mine = q_row[r * REGISTERS];
                     let q_octet = Vec8(subgroupShuffle(mine.lo, l), subgroupShuffle(mine.hi, l));
-                    for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] += dot8(q_octet, k[c]); }
+                    for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] = add_dot8(p[r * KEYS + c], q_octet, k[c]); }
                 }
             }
             rotate(&q_row);
