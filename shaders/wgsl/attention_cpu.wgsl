@@ -30,6 +30,7 @@ fn sum_of_lanes(v: f32) -> f32 {
     return sum;
 }
 
+// Spelled out, because lavapipe does not fuse the multiplications and additions of `dot`.
 fn add_dot8(sum: f32, a: Vec8, b: Vec8) -> f32 {
     let lo = fma(a.lo.w, b.lo.w, fma(a.lo.z, b.lo.z, fma(a.lo.y, b.lo.y, fma(a.lo.x, b.lo.x, sum))));
     return fma(a.hi.w, b.hi.w, fma(a.hi.z, b.hi.z, fma(a.hi.y, b.hi.y, fma(a.hi.x, b.hi.x, lo))));

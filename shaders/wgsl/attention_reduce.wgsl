@@ -1,4 +1,5 @@
-// Merges the partial results of decode tokens whose keys were split, in split order.
+// Merges the partial results of decode tokens whose keys were split, in split order and in one pass: loads are what it
+// takes on software adapters.
 @group(0) @binding(1) var<storage, read> partial_out: array<vec4<f32>>;   // [partial][HEADS][D / 4], normalised
 @group(0) @binding(2) var<storage, read> partial_stats: array<vec2<f32>>; // [partial][HEADS] (max, sum)
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;     // [T][HEADS][D / 4]

@@ -15,6 +15,7 @@ pub(in crate::backend) struct WeightRun<'a> {
 impl WeightRun<'_> {
     /// The planes of values and scales, row-major; see [`repack`].
     pub(in crate::backend) fn planes(&self) -> (Vec<u8>, Vec<u8>) {
+        // Planes that grew would take up to twice the memory.
         let blocks_of = |(format, data): &(WeightFormat, &[u8])| data.len() / format.row_bytes(BLOCK).unwrap_or(1);
         let blocks: usize = self.pieces.iter().map(blocks_of).sum();
         let (value_bytes, scale_bytes) = repack::block_bytes(self.format);
