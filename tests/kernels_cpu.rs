@@ -275,6 +275,13 @@ fn cases_of_fused_products_notice_faults() {
     for kernel in ["norm_matmul", "matmul_silu", "norm_matmul_silu"] {
         assert_notices(kernel, |case| vec![Fault::Activation(beyond(case.tolerance)), Fault::WeightRow]);
     }
+    for kernel in ["matmul_rope", "norm_matmul_rope"] {
+        assert_notices(kernel, |case| {
+            let (q, kv) = (beyond(case.tolerance), beyond(case.kv_tolerance));
+            let of_cache = [Fault::KvValue(kv), Fault::StraySlot, Fault::Slot, Fault::Position];
+            [Fault::Activation(q), Fault::WeightRow].into_iter().chain(of_cache).collect()
+        });
+    }
 }
 
 #[test]

@@ -95,14 +95,14 @@ fn lavapipe_tuned_kernels() {
     let changed = |tuning: Tuning| {
         let Tuning { matvec_rows, matvec_cols, .. } = Tuning::default();
         let of_products = (tuning.matvec_rows, tuning.matvec_cols) != (matvec_rows, matvec_cols);
-        if of_products { "matmul" } else { "paged_attention" }
+        if of_products { &["matmul", "matmul_rope"][..] } else { &["paged_attention"] }
     };
     for variant in [Variant::Subgroup, Variant::Plain, Variant::Cpu] {
         let gpu = open("llvmpipe", variant);
         for tuning in tuning_candidates().into_iter().filter(|&tuning| tuning != Tuning::default()) {
-            let kernel = changed(tuning);
-            if kernel == "paged_attention" || variant != Variant::Cpu {
-                run_on(&gpu, tuning, |case| case.quick && case.kernel == kernel);
+            let kernels = changed(tuning);
+            if kernels.contains(&"paged_attention") || variant != Variant::Cpu {
+                run_on(&gpu, tuning, |case| case.quick && kernels.contains(&case.kernel));
             }
         }
     }

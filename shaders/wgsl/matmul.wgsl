@@ -60,9 +60,9 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
         for (var i = 0u; i < 4u / PARTS; i++) {
             let row = first_row + tile_row + 16u * j;
             let col = first_col + tile_col + 16u * i;
-            if (row < rows && col < params.cols) {
-                write_out(row, col, combined(acc[j][i] * factors[j], acc[j][i + 4u - 4u / PARTS] * factors[j]));
-            }
+            var sums: Sums;
+            for (var part = 0u; part < PARTS; part++) { sums[part] = acc[j][part * 4u / PARTS + i] * factors[j]; }
+            if (row < rows && col < params.cols) { finish(row, col, sums); }
         }
     }
 }

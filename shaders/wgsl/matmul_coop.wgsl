@@ -20,7 +20,7 @@ var<workgroup> half_tile: array<f32, TILE * TILE / 2u>; // [TILE / 2][TILE]
 fn piece_row(piece: u32) -> u32 { return piece / PIECES_ACROSS * PIECE; }
 fn piece_col(piece: u32) -> u32 { return piece % PIECES_ACROSS * PIECE; }
 // The column of out and the part of the weight that a column of the tile belongs to. Of two parts, a piece has one matrix
-// each, so that what is combined leaves together.
+// each, so that a column's sums leave together.
 fn tile_col(col: u32) -> vec2<u32> {
     let matrix = col / MATRIX;
     return vec2<u32>(matrix / PARTS * MATRIX + col % MATRIX, matrix % PARTS);
@@ -98,7 +98,9 @@ fn matmul_coop(
             let col = first_col + out_col;
             if (row < rows && col < params.cols) {
                 let at = half_row * TILE + out_col / MATRIX * MATRIX * PARTS + out_col % MATRIX;
-                write_out(row, col, combined(half_tile[at], half_tile[at + MATRIX * (PARTS - 1u)]));
+                var sums: Sums;
+                for (var part = 0u; part < PARTS; part++) { sums[part] = half_tile[at + part * MATRIX]; }
+                finish(row, col, sums);
             }
         }
     }

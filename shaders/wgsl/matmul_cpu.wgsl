@@ -13,7 +13,7 @@ fn matmul_cpu(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let rows = num_rows(params.rows);
-    let first_col = wg.x * (WG * OUT_COLS) + li;
+    let first_col = (wg.x * WG + li) * OUT_COLS;
     let first_row = wg.y * TILE;
     var acc: array<Cols, TILE>;
     for (var j = 0u; j < TILE; j++) { acc[j] = Cols(0.0); }
@@ -23,7 +23,7 @@ fn matmul_cpu(
         var scale: array<vec2<f32>, COLS>;
         var raw: array<RawBlock, COLS>;
         for (var i = 0u; i < COLS; i++) {
-            let row = weight_row(first_col + (i % OUT_COLS) * WG, i / OUT_COLS);
+            let row = weight_row(first_col + i % OUT_COLS, i / OUT_COLS);
             let at = block_index(row, block, params.blocks);
             scale[i] = block_scale(at);
             raw[i] = raw_block(at);
@@ -58,14 +58,12 @@ fn matmul_cpu(
     for (var j = 0u; j < TILE; j++) {
         var factor = 1.0;
         if (NORMED) { factor = inverse_rms(subgroupAdd(squares[j])); }
-        for (var i = 0u; i < OUT_COLS; i++) {
+        for (var i = 0u; i < OUT_COLS; i += WIDTH) {
             let row = first_row + j;
-            let col = first_col + i * WG;
-            if (row < rows && col < params.cols) {
-                let first = acc[j][i] * factor;
-                let last = acc[j][COLS - OUT_COLS + i] * factor;
-                write_out(row, col, combined(first, last));
-            }
+            let col = first_col + i;
+            var sums: Sums;
+            for (var s = 0u; s < PARTS * WIDTH; s++) { sums[s] = acc[j][s / WIDTH * OUT_COLS + i + s % WIDTH] * factor; }
+            if (row < rows && col < params.cols) { finish(row, col, sums); }
         }
     }
 }

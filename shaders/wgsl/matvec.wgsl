@@ -29,12 +29,13 @@ fn matvec(inv: Invocation) {
     for (var j = 0u; j < TILE; j++) {
         var factor = 1.0;
         if (NORMED) { factor = inverse_rms(workgroup_sum(squares[j], inv)); }
-        for (var i = 0u; i < OUT_COLS; i++) {
-            let first = workgroup_sum(acc[j * COLS + i], inv) * factor;
-            var last = first;
-            if (PARTS == 2u) { last = workgroup_sum(acc[j * COLS + OUT_COLS + i], inv) * factor; }
+        for (var i = 0u; i < OUT_COLS; i += WIDTH) {
+            var sums: Sums;
+            for (var s = 0u; s < PARTS * WIDTH; s++) {
+                sums[s] = workgroup_sum(acc[j * COLS + s / WIDTH * OUT_COLS + i + s % WIDTH], inv) * factor;
+            }
             let col = first_col + i;
-            if (inv.index == 0u && j < rows && col < params.cols) { write_out(j, col, combined(first, last)); }
+            if (inv.index == 0u && j < rows && col < params.cols) { finish(j, col, sums); }
         }
     }
 }

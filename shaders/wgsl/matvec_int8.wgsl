@@ -30,12 +30,13 @@ fn matvec_int8(inv: Invocation) {
         }
     }
     for (var j = 0u; j < TILE; j++) {
-        for (var i = 0u; i < OUT_COLS; i++) {
-            let first = workgroup_sum(acc[j * COLS + i], inv);
-            var last = first;
-            if (PARTS == 2u) { last = workgroup_sum(acc[j * COLS + OUT_COLS + i], inv); }
+        for (var i = 0u; i < OUT_COLS; i += WIDTH) {
+            var sums: Sums;
+            for (var s = 0u; s < PARTS * WIDTH; s++) {
+                sums[s] = workgroup_sum(acc[j * COLS + s / WIDTH * OUT_COLS + i + s % WIDTH], inv);
+            }
             let col = first_col + i;
-            if (inv.index == 0u && j < rows && col < params.cols) { write_out(j, col, combined(first, last)); }
+            if (inv.index == 0u && j < rows && col < params.cols) { finish(j, col, sums); }
         }
     }
 }

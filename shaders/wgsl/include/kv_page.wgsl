@@ -1,5 +1,5 @@
 // Where rows lie in a pool: a page is what one head has in one block, BLOCK_SIZE rows of HEAD_DIM elements and, in pools of
-// bytes, the rows' scales behind them. A quad is four consecutive elements of a row, an octet eight.
+// bytes, the rows' scales behind them. A pair is two consecutive elements of a row, a quad four, an octet eight.
 const ROW_QUADS = HEAD_DIM / 4u;
 const ROW_OCTETS = HEAD_DIM / 8u;
 const PAGE_QUADS = BLOCK_SIZE * ROW_QUADS + SCALE_QUADS;

@@ -1,8 +1,8 @@
-// What the matrix products out = x W^T have in common, apart from x. PARTS rows of the weight, each `cols` rows after the
-// last, make one column of out.
+// What the matrix products out = x W^T have in common, apart from x and from how their sums leave: PARTS rows of the weight
+// make one column, and WIDTH columns leave at once.
 struct Params {
     blocks: u32,     // columns of x / 32
-    cols: u32,       // columns of out that this binding of the weight makes
+    cols: u32,       // columns that this binding of the weight makes
     out_stride: u32, // columns of out
     out_offset: u32, // the first of them that this binding makes
     rows: u32,       // ROWS_TOKENS or ROWS_LOGITS
@@ -17,14 +17,18 @@ var<immediate> params: Params;
 const ACCUMULATE = 1u; // add to out
 const BIAS = 2u;       // add bias[column of out]
 
-// The row of the weight for column `col` of out; the last one's beyond the last column.
-fn weight_row(col: u32, part: u32) -> u32 { return part * params.cols + min(col, params.cols - 1u); }
+// Those of WIDTH columns: their first parts, then their last.
+alias Sums = array<f32, PARTS * WIDTH>;
+
+fn bias_of(weight_row: u32) -> f32 {
+    if ((params.flags & BIAS) == 0u) { return 0.0; }
+    return bias[weight_row];
+}
 
 fn write_out(row: u32, col: u32, product: f32) {
     let column = params.out_offset + col;
     let at = row * params.out_stride + column;
-    var value = product;
-    if ((params.flags & BIAS) != 0u) { value += bias[column]; }
+    var value = product + bias_of(column);
     if ((params.flags & ACCUMULATE) != 0u) { value += out[at]; }
     out[at] = value;
 }

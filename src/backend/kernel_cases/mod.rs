@@ -17,6 +17,7 @@
 //! | matmul | 1e-5 * max(1, sqrt(cols / 256)) | rounding errors of f32 sums grow like a random walk |
 //! | norm_matmul | twice matmul's | rms_norm's errors and then its own |
 //! | matmul_silu, norm_matmul_silu | four times matmul's | errors of two factors, either up to 4 |
+//! | matmul_rope, norm_matmul_rope | twice matmul's, twice norm_matmul's | errors of two sums that are turned together |
 //! | paged_attention | 1e-5 | `exp` is good to `3 + 2 abs(x)` ulp in WGSL, sums of up to 5000 weights |
 //! | paged_attention, peaked | 2e-4 | scores of order 100 carry errors of 1e-5, which `exp` makes relative ones |
 //! | values in an f16 pool | 1e-3 | one ulp of f16: a last-bit difference in f32 may round the other way |
@@ -45,6 +46,7 @@ mod feed;
 mod fused;
 mod int8;
 mod matmul;
+mod qkv;
 mod rng;
 mod run;
 mod step_data;
@@ -159,6 +161,7 @@ pub fn all_cases() -> Vec<KernelCase> {
         matmul::cases(),
         fused::cases(),
         int8::cases(),
+        qkv::cases(),
         cache::cases(),
         attention::cases(),
         tiny_model::cases(),

@@ -3,7 +3,7 @@
 //! A kernel's source is a prelude of constants, the files it includes, and its own file, whose entry point bears its
 //! name. Tests hold the tables below against the WGSL by reflection.
 
-use super::super::{AttentionShape, KvDtype};
+use super::super::{AttentionShape, KvDtype, RopePairing};
 use super::Variant;
 use super::repack::DeviceFormat;
 use std::fmt::Write;
@@ -22,7 +22,8 @@ pub(super) use logits::{
     argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{
-    ACCUMULATE, BIAS, Folded, Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, VECTOR_ROWS, quantize_rows,
+    ACCUMULATE, BIAS, Epilogue, Folded, Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams,
+    ROPE_AND_CACHE_BUFFERS, VECTOR_ROWS, quantize_rows,
 };
 
 macro_rules! wgsl {
@@ -92,6 +93,13 @@ impl Kernel {
 
     fn constant(mut self, name: &str, value: u32) -> Self {
         writeln!(self.prelude, "const {name} = {value}u;").expect("a string takes any write");
+        self
+    }
+
+    /// Which elements RoPE turns together.
+    fn pairing(mut self, pairing: RopePairing) -> Self {
+        let interleaved = pairing == RopePairing::Interleaved;
+        writeln!(self.prelude, "const INTERLEAVED = {interleaved};").expect("a string takes any write");
         self
     }
 

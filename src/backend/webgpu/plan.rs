@@ -166,10 +166,13 @@ impl<'a> Planner<'a> {
         for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
             self.copy_blocks(layers)?;
         }
-        // A kernel sees gate and up at once where they share their buffers.
-        let can_gate = |weight: WeightId| self.weight(weight).parts.len() == 1;
+        // A kernel sees gate and up, or q, k and v, at once where they share their buffers.
+        let can_end = |weight: WeightId, op: &Op| {
+            let is_whole = self.weight(weight).parts.len() == 1;
+            is_whole && (matches!(op, Op::SiluMul { .. }) || self.folds_rope_and_cache())
+        };
         let mut work = vec![Work::default(); self.nodes.len()];
-        for fused in fusion::fuse(self.program, can_gate) {
+        for fused in fusion::fuse(self.program, can_end) {
             match fused {
                 Fused::Op(op) => self.op(&op)?,
                 Fused::Product(product) => self.product(&product)?,
@@ -216,7 +219,11 @@ impl<'a> Planner<'a> {
                 self.single(&kernel::select_logits_rows(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)
             }
             Op::MatMul { .. } => unreachable!("products are planned with what is folded into them"),
-            Op::RopeAndCache { layer, qkv, q, pairing } => self.rope_and_cache(layer as usize, qkv, q, pairing),
+            Op::RopeAndCache { layer, qkv, q, pairing } => {
+                let call = self.rope_and_cache(layer, qkv, q, pairing)?;
+                self.push(Rows::Tokens, call);
+                Ok(())
+            }
             Op::PagedAttention { layer, q, out } => self.attention(layer as usize, q, out),
             Op::SiluMul { gate_up, out } => {
                 let quads = self.cols(out) / 4;

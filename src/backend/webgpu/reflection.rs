@@ -1,7 +1,7 @@
 //! The host's tables of every kernel against its WGSL, as `naga` reads it.
 
 use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
-use super::kernel::{self, Binding, Folded, Input, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
+use super::kernel::{self, Binding, Epilogue, Folded, Input, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
 use super::repack::DeviceFormat;
 use super::step_words::{
     ADJUSTMENT_WORDS, DRAW_WORDS, DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header,
@@ -82,9 +82,9 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
         }
         all.push((label.clone(), kernel::embed(format, variant), fields!(EmbedParams: octets, first_row, num_rows)));
         for choice in products(variant, subgroup_size, format.has_scales(), tuning) {
-            for folded in [(false, false), (true, false), (false, true), (true, true)] {
-                let folded = Folded { norm: folded.0, gate: folded.1 };
-                if folded.norm && choice.input() != Input::Any {
+            for (norm, epilogue) in [false, true].into_iter().flat_map(|norm| epilogues().map(move |end| (norm, end))) {
+                let folded = Folded { norm, epilogue };
+                if !choice.folds(epilogue) || (norm && choice.input() != Input::Any) {
                     continue;
                 }
                 let fields =
@@ -123,6 +123,15 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
         }
     }
     all
+}
+
+/// Every ending of a product; those that write a KV pool for both of its element types, and for both pairings.
+fn epilogues() -> impl Iterator<Item = Epilogue> {
+    let rope = shapes().into_iter().flat_map(|shape| {
+        let of = move |kv, pairing| Epilogue::RopeAndCache { shape, kv, pairing };
+        [of(KvDtype::F16, RopePairing::Halves), of(KvDtype::F32, RopePairing::Interleaved)]
+    });
+    [Epilogue::Plain, Epilogue::Gate].into_iter().chain(rope)
 }
 
 /// Every matrix product of a variant, on adapters with and without cooperative matrices.
@@ -223,7 +232,9 @@ fn bindings_are_those_of_the_host() {
         }
         declared.sort_by_key(|binding| binding.number);
         assert_eq!(declared, kernel.bindings, "{label}: as declared in the WGSL, and as the host binds them");
-        assert!(declared.len() <= 8, "{label}: {} storage buffers, some adapters have 8", declared.len());
+        // The plan looks whether an adapter has more.
+        let most = if declared.iter().any(|binding| binding.number == 9) { kernel::ROPE_AND_CACHE_BUFFERS } else { 8 };
+        assert!(declared.len() as u32 <= most, "{label}: {} storage buffers, some adapters have 8", declared.len());
     });
 }
 

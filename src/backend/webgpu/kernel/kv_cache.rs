@@ -2,7 +2,6 @@
 
 use super::super::super::{AttentionShape, KvDtype, RopePairing};
 use super::{Kernel, QuadsParams, read, write};
-use std::fmt::Write;
 
 macro_rules! wgsl {
     ($path:literal) => {
@@ -35,13 +34,11 @@ pub(in super::super) fn rope_and_cache(shape: &AttentionShape, kv: KvDtype, pair
         KvDtype::F32 | KvDtype::F16 => ("rope_and_cache", wgsl!("rope_and_cache.wgsl")),
         KvDtype::Int8 => ("rope_and_cache_int8", wgsl!("rope_and_cache_int8.wgsl")),
     };
-    let mut kernel = Kernel::new(name, file, &bindings, size_of::<RopeParams>())
+    Kernel::new(name, file, &bindings, size_of::<RopeParams>())
         .kv(shape, kv)
+        .pairing(pairing)
         .include(wgsl!("include/rope.wgsl"))
-        .constant("WG", rope_lanes(shape).1);
-    writeln!(kernel.prelude, "const INTERLEAVED = {};", pairing == RopePairing::Interleaved)
-        .expect("a string takes any write");
-    kernel
+        .constant("WG", rope_lanes(shape).1)
 }
 
 pub(in super::super) fn copy_blocks() -> Kernel {

@@ -1,5 +1,6 @@
 //! The matrix products: which kernel for how many rows, how each is cut, and what is folded into it.
 
+use super::super::super::{AttentionShape, KvDtype, RopePairing};
 use super::super::repack::DeviceFormat;
 use super::super::{Tuning, Variant};
 use super::{Kernel, read, write};
@@ -29,20 +30,46 @@ pub(in super::super) const ACCUMULATE: u32 = 1;
 pub(in super::super) const BIAS: u32 = 2;
 
 /// What a product computes beside its sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(in super::super) struct Folded {
     /// x is normalised as it is read.
     pub(in super::super) norm: bool,
-    /// The weight's rows are as many gates and then ups, out is `silu(gate) * up`.
-    pub(in super::super) gate: bool,
+    /// What becomes of the sums.
+    pub(in super::super) epilogue: Epilogue,
 }
 
-impl Folded {
-    /// Rows of the weight that make one column of out.
-    fn parts(self) -> u32 {
-        if self.gate { 2 } else { 1 }
+/// What a product does with its sums.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in super::super) enum Epilogue {
+    /// They are out.
+    Plain,
+    /// The weight's rows are as many gates and then ups, out is `silu(gate) * up`.
+    Gate,
+    /// As `rope_and_cache` of a KV pool of floats, out is q.
+    RopeAndCache { shape: AttentionShape, kv: KvDtype, pairing: RopePairing },
+}
+
+impl Epilogue {
+    /// Rows of the weight that make one column.
+    pub(in super::super) fn parts(self) -> u32 {
+        match self {
+            Self::Plain => 1,
+            Self::Gate | Self::RopeAndCache { .. } => 2,
+        }
+    }
+
+    /// Rows of the weight that one invocation must have for its columns to leave.
+    fn least_rows(self) -> u32 {
+        match self {
+            Self::Plain => 1,
+            Self::Gate => 2,
+            Self::RopeAndCache { .. } => 4,
+        }
     }
 }
+
+/// Storage buffers of a product with [`Epilogue::RopeAndCache`], a norm and a quantised weight: more than some adapters have.
+pub(in super::super) const ROPE_AND_CACHE_BUFFERS: u32 = 10;
 
 /// Cooperative matrices of an adapter: f16 factors, f32 sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,10 +110,10 @@ pub(in super::super) enum Input {
 const CPU_WG: u32 = 16;
 
 /// Rows of the weight of a lane of `matmul_cpu`: as many as pay before the registers spill.
-fn cpu_cols(tile: u32, format: DeviceFormat) -> u32 {
+fn cpu_cols(tile: u32, format: DeviceFormat, epilogue: Epilogue) -> u32 {
     match format {
         DeviceFormat::Q8 | DeviceFormat::Q4 => 4,
-        _ if tile < 8 => 2,
+        _ if tile < 8 => epilogue.least_rows().max(2),
         _ => 4,
     }
 }
@@ -163,14 +190,23 @@ impl MatMulKernel {
         }
     }
 
-    /// Columns of out of one workgroup.
-    pub(in super::super) fn group_cols(self, format: DeviceFormat, folded: Folded) -> u32 {
+    /// Whether it can end this way.
+    pub(in super::super) fn folds(self, epilogue: Epilogue) -> bool {
+        match epilogue {
+            Epilogue::Plain | Epilogue::Gate => true,
+            // Others have no two neighbouring columns in one invocation, or sums that are rounded in a way of their own.
+            Epilogue::RopeAndCache { .. } => matches!(self, Self::Cpu { .. } | Self::Vector { .. }),
+        }
+    }
+
+    /// Columns of one workgroup.
+    pub(in super::super) fn group_cols(self, format: DeviceFormat, epilogue: Epilogue) -> u32 {
         let weight_rows = match self {
-            Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format),
-            Self::Vector { cols, .. } | Self::VectorInt8 { cols, .. } => cols.max(folded.parts()),
+            Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format, epilogue),
+            Self::Vector { cols, .. } | Self::VectorInt8 { cols, .. } => cols.max(epilogue.least_rows()),
             Self::Tiled | Self::Coop(_) => 64,
         };
-        weight_rows / folded.parts()
+        weight_rows / epilogue.parts()
     }
 
     /// Rows of x of one workgroup.
@@ -192,6 +228,9 @@ impl MatMulKernel {
         if folded.norm || self.input() == Input::Int8 {
             bindings.insert(1, read(4));
         }
+        if let Epilogue::RopeAndCache { .. } = folded.epilogue {
+            bindings.extend([read(7), write(8), write(9)]);
+        }
         let new = |name, file| Kernel::new(name, file, &bindings, size_of::<MatMulParams>());
         let kernel = match self {
             Self::Cpu { tile } => new("matmul_cpu", wgsl!("matmul_cpu.wgsl"))
@@ -199,13 +238,13 @@ impl MatMulKernel {
                 .constant("X_REGISTERS", 8 / subgroup_size)
                 .constant("TILE", tile)
                 .constant("WG", CPU_WG)
-                .include(match cpu_cols(tile, format) {
+                .include(match cpu_cols(tile, format, folded.epilogue) {
                     2 => wgsl!("include/cols_2.wgsl"),
                     _ => wgsl!("include/cols_4.wgsl"),
                 }),
             Self::Vector { tile, cols } => new("matvec", wgsl!("matvec.wgsl"))
                 .constant("TILE", tile)
-                .constant("COLS", cols.max(folded.parts()))
+                .constant("COLS", cols.max(folded.epilogue.least_rows()))
                 .reduce(variant, subgroup_size),
             Self::Tiled => new("matmul", wgsl!("matmul.wgsl")),
             Self::Coop(matrices) => new("matmul_coop", wgsl!("matmul_coop.wgsl"))
@@ -218,7 +257,7 @@ impl MatMulKernel {
                 }),
             Self::VectorInt8 { tile, cols } => new("matvec_int8", wgsl!("matvec_int8.wgsl"))
                 .constant("TILE", tile)
-                .constant("COLS", cols.max(folded.parts()))
+                .constant("COLS", cols.max(folded.epilogue.least_rows()))
                 .include(match format {
                     DeviceFormat::Q4 => wgsl!("include/int8_q4.wgsl"),
                     _ => wgsl!("include/int8_q8.wgsl"),
@@ -230,14 +269,14 @@ impl MatMulKernel {
             (_, true) => wgsl!("include/input_normed.wgsl"),
             (_, false) => wgsl!("include/input_plain.wgsl"),
         };
-        kernel
-            .include(input)
-            .include(wgsl!("include/product.wgsl"))
-            .include(if folded.gate {
-                wgsl!("include/product_gated.wgsl")
-            } else {
-                wgsl!("include/product_plain.wgsl")
-            })
-            .weight(format, variant)
+        let kernel = kernel.include(input).include(wgsl!("include/product.wgsl"));
+        let kernel = match folded.epilogue {
+            Epilogue::Plain => kernel.include(wgsl!("include/product_plain.wgsl")),
+            Epilogue::Gate => kernel.include(wgsl!("include/product_gated.wgsl")),
+            Epilogue::RopeAndCache { shape, kv, pairing } => {
+                kernel.kv(&shape, kv).pairing(pairing).include(wgsl!("include/product_rope_and_cache.wgsl"))
+            }
+        };
+        kernel.weight(format, variant)
     }
 }

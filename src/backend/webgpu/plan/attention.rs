@@ -1,10 +1,10 @@
 //! The dispatches around the KV pool: block copies, rope_and_cache and the attention.
 
-use super::super::super::{ActId, AttentionShape, BackendError, RopePairing, Rows};
+use super::super::super::{ActId, AttentionShape, BackendError, KvDtype, RopePairing, Rows};
 use super::super::grid::Grid;
 use super::super::kernel;
 use super::super::step_words::header;
-use super::Planner;
+use super::{Call, Planner};
 
 impl Planner<'_> {
     /// Three layers in one dispatch, or fewer in one each.
@@ -19,20 +19,27 @@ impl Planner<'_> {
             .try_for_each(|pools| self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), pools))
     }
 
+    /// Whether a product can do what rope_and_cache does: to round a row of an int8 pool takes all of it, and the product
+    /// binds more buffers than some adapters have.
+    pub(super) fn folds_rope_and_cache(&self) -> bool {
+        let limits = self.gpu.device.limits();
+        self.kv.dtype != KvDtype::Int8 && limits.max_storage_buffers_per_shader_stage >= kernel::ROPE_AND_CACHE_BUFFERS
+    }
+
     pub(super) fn rope_and_cache(
-        &mut self,
-        layer: usize,
+        &self,
+        layer: u32,
         qkv: ActId,
         q: ActId,
         pairing: RopePairing,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Call, BackendError> {
         let shape = &self.program.attention;
         let kernel = kernel::rope_and_cache(shape, self.kv.dtype, pairing);
         let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
         let grid = Grid::Columns { x: kernel::rope_groups(shape), rows: Rows::Tokens, each: 1 };
-        let b = self.buffers;
+        let (b, layer) = (self.buffers, layer as usize);
         let buffers = [self.activation(qkv), &b.rope, self.activation(q), &b.k_pool[layer], &b.v_pool[layer]];
-        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)
+        self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 
     pub(super) fn attention(&mut self, layer: usize, q: ActId, out: ActId) -> Result<(), BackendError> {

@@ -1,4 +1,5 @@
-//! Which ops of a program become one kernel: a norm before a product is folded into it, and so is the gate after it.
+//! Which ops of a program become one kernel: a norm before a product is folded into it, and so is the op after it that
+//! makes something of its sums, a gate or rope_and_cache.
 
 use super::super::super::{ActId, Op, Program, WeightId};
 
@@ -18,11 +19,11 @@ pub(super) struct Product {
     pub(super) norm: Option<Norm>,
     pub(super) weight: WeightId,
     pub(super) bias: Option<WeightId>,
-    /// With a gate, that op's output.
+    /// Its own output; with an epilogue, where a kernel that does not fold it leaves the sums.
     pub(super) out: ActId,
     pub(super) accumulate: bool,
-    /// Whether the [`Op::SiluMul`] after it is folded into it.
-    pub(super) gate: bool,
+    /// The op after it that is folded into it.
+    pub(super) epilogue: Option<Op>,
 }
 
 /// An [`Op::RmsNorm`] before a product.
@@ -33,11 +34,12 @@ pub(super) struct Norm {
     pub(super) eps: f32,
 }
 
-/// The program with what can be folded folded. `can_gate` tells of a weight whether a kernel sees gate and up at once.
+/// The program with what can be folded folded. `can_end` tells whether a product with this weight can do what the op after it
+/// does.
 ///
 /// A folded op's output is never written, so nothing else may read it; and a kernel's output must not be its input, which
 /// others of its workgroups still read.
-pub(super) fn fuse(program: &Program, can_gate: impl Fn(WeightId) -> bool) -> Vec<Fused> {
+pub(super) fn fuse(program: &Program, can_end: impl Fn(WeightId, &Op) -> bool) -> Vec<Fused> {
     let mut fused = Vec::new();
     let mut at = 0;
     while let Some(&op) = program.ops.get(at) {
@@ -48,13 +50,10 @@ pub(super) fn fuse(program: &Program, can_gate: impl Fn(WeightId) -> bool) -> Ve
             at += 1;
             continue;
         };
-        let mut product = Product { x, norm, weight, bias, out, accumulate, gate: false };
-        at = product_at + 1;
-        if let Some(out) = gate_of_product(program, product_at, &product).filter(|_| can_gate(weight)) {
-            product = Product { out, gate: true, ..product };
-            at += 1;
-        }
-        fused.push(Fused::Product(product));
+        let product = Product { x, norm, weight, bias, out, accumulate, epilogue: None };
+        let epilogue = epilogue_of_product(program, product_at, &product).filter(|op| can_end(weight, op));
+        fused.push(Fused::Product(Product { epilogue, ..product }));
+        at = product_at + 1 + usize::from(epilogue.is_some());
     }
     fused
 }
@@ -67,16 +66,20 @@ fn norm_into_product(program: &Program, at: usize) -> Option<Norm> {
     fits.then_some(Norm { x, weight, eps })
 }
 
-/// The output of the gate after the product at `at`, if it can be folded into it.
-fn gate_of_product(program: &Program, at: usize, product: &Product) -> Option<ActId> {
-    let Some(&Op::SiluMul { gate_up, out }) = program.ops.get(at + 1) else { return None };
-    let fits = gate_up == product.out
+/// The op after the product at `at`, if it can be folded into it.
+fn epilogue_of_product(program: &Program, at: usize, product: &Product) -> Option<Op> {
+    let &op = program.ops.get(at + 1)?;
+    let (sums, out) = match op {
+        Op::SiluMul { gate_up, out } if product.bias.is_none() => (gate_up, out),
+        Op::RopeAndCache { qkv, q, .. } => (qkv, q),
+        _ => return None,
+    };
+    let fits = sums == product.out
         && !product.accumulate
-        && product.bias.is_none()
         && out != product.x
         && product.norm.is_none_or(|norm| out != norm.x)
-        && is_read_only_by(program, gate_up, at + 1);
-    fits.then_some(out)
+        && is_read_only_by(program, sums, at + 1);
+    fits.then_some(op)
 }
 
 /// Whether no op but the one at `reader` reads `activation` before it is overwritten, in this step or the next.
@@ -112,7 +115,7 @@ fn overwrites(op: &Op, activation: ActId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::super::{AttentionShape, RopeTable};
+    use super::super::super::super::{AttentionShape, RopePairing, RopeTable};
     use super::*;
 
     const NORM: WeightId = WeightId(0);
@@ -139,18 +142,25 @@ mod tests {
         Op::SiluMul { gate_up, out }
     }
 
+    fn rope(qkv: ActId, q: ActId) -> Op {
+        Op::RopeAndCache { layer: 0, qkv, q, pairing: RopePairing::Halves }
+    }
+
     /// How many kernels `ops` become.
     fn kernels(ops: &[Op]) -> usize {
-        fuse(&program(ops), |_| true).len()
+        fuse(&program(ops), |_, _| true).len()
     }
 
     #[test]
-    fn norm_product_and_gate_become_one() {
-        let fused = fuse(&program(&[norm(X, NORMED), matmul(NORMED, OUT), silu(OUT, GATED)]), |_| true);
-        let norm = Some(Norm { x: X, weight: NORM, eps: 1e-5 });
-        let product =
-            Product { x: NORMED, norm, weight: MATRIX, bias: None, out: GATED, accumulate: false, gate: true };
-        assert_eq!(fused, [Fused::Product(product)]);
+    fn norm_product_and_what_follows_become_one() {
+        for last in [silu(OUT, GATED), rope(OUT, GATED)] {
+            let fused = fuse(&program(&[norm(X, NORMED), matmul(NORMED, OUT), last]), |_, _| true);
+            let norm = Some(Norm { x: X, weight: NORM, eps: 1e-5 });
+            let epilogue = Some(last);
+            let product =
+                Product { x: NORMED, norm, weight: MATRIX, bias: None, out: OUT, accumulate: false, epilogue };
+            assert_eq!(fused, [Fused::Product(product)]);
+        }
     }
 
     #[test]
@@ -158,11 +168,12 @@ mod tests {
         assert_eq!(kernels(&[norm(X, NORMED), matmul(NORMED, OUT), matmul(NORMED, GATED)]), 3);
         assert_eq!(kernels(&[norm(X, NORMED), matmul(NORMED, OUT), norm(X, NORMED), matmul(NORMED, GATED)]), 2);
         assert_eq!(kernels(&[matmul(X, OUT), silu(OUT, GATED), norm(OUT, NORMED)]), 3);
+        assert_eq!(kernels(&[matmul(X, OUT), rope(OUT, GATED), norm(OUT, NORMED)]), 3);
         // By the next step, before it is written again.
         assert_eq!(kernels(&[matmul(NORMED, GATED), norm(X, NORMED), matmul(NORMED, OUT)]), 3);
         let mut logits = program(&[matmul(X, OUT), silu(OUT, GATED)]);
         logits.logits = Some(OUT);
-        assert_eq!(fuse(&logits, |_| true).len(), 2);
+        assert_eq!(fuse(&logits, |_, _| true).len(), 2);
     }
 
     #[test]
@@ -171,15 +182,18 @@ mod tests {
         assert_eq!(kernels(&[norm(X, NORMED), accumulate]), 2);
         assert_eq!(kernels(&[norm(X, NORMED), matmul(NORMED, OUT), silu(OUT, X)]), 2);
         assert_eq!(kernels(&[matmul(X, OUT), silu(OUT, X)]), 2);
+        assert_eq!(kernels(&[matmul(X, OUT), rope(OUT, X)]), 2);
     }
 
     #[test]
-    fn only_a_plain_product_of_a_weight_seen_at_once_is_gated() {
-        assert_eq!(fuse(&program(&[matmul(X, OUT), silu(OUT, GATED)]), |_| false).len(), 2);
+    fn only_a_product_that_can_has_an_epilogue() {
         let biased = Op::MatMul { x: X, weight: MATRIX, bias: Some(NORM), out: OUT, accumulate: false };
-        assert_eq!(kernels(&[biased, silu(OUT, GATED)]), 2);
         let residual = Op::MatMul { x: X, weight: MATRIX, bias: None, out: OUT, accumulate: true };
-        assert_eq!(kernels(&[residual, silu(OUT, GATED)]), 2);
+        for (last, kernels_if_biased) in [(silu(OUT, GATED), 2), (rope(OUT, GATED), 1)] {
+            assert_eq!(fuse(&program(&[matmul(X, OUT), last]), |_, _| false).len(), 2);
+            assert_eq!(kernels(&[biased, last]), kernels_if_biased);
+            assert_eq!(kernels(&[residual, last]), 2);
+        }
     }
 
     #[test]

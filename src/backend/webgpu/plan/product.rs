@@ -1,23 +1,35 @@
 //! The dispatches of a matrix product.
 
-use super::super::super::{BackendError, Rows};
+use super::super::super::{ActId, BackendError, Op, Rows};
 use super::super::grid::Grid;
-use super::super::kernel::{self, Folded, Input, MatMulKernel};
+use super::super::kernel::{self, Epilogue, Folded, Input, MatMulKernel};
 use super::super::step_words::header;
 use super::super::weights::GpuPart;
 use super::fusion::{Norm, Product};
 use super::{Call, Choice, Node, Planner};
 
-impl Planner<'_> {
-    /// A choice for each kernel: what its input takes before it, then one call for each part of the weight.
+/// What becomes of a product's sums.
+struct Ending<'a> {
+    epilogue: Epilogue,
+    out: ActId,
+    /// Bound behind `out`.
+    buffers: Vec<&'a wgpu::Buffer>,
+}
+
+impl<'a> Planner<'a> {
+    /// A choice for each kernel: what its input takes before it, one call for each part of the weight, and the op after it
+    /// where the kernel does not fold it.
     pub(super) fn product(&mut self, product: &Product) -> Result<(), BackendError> {
         let (variant, matrices) = (self.gpu.variant, self.gpu.matrices());
         let int8 = self.int8_input(product.weight);
         let kernels = MatMulKernel::choices(variant, matrices, self.batch_invariant, int8.is_some(), self.tuning);
+        let (plain, folded_ending) = (Ending::plain(product), self.ending(product));
         let mut choices = Vec::new();
         for (max_rows, kernel) in kernels {
             let mut calls = Vec::new();
-            let mut folded = Folded { norm: false, gate: product.gate };
+            let folds = kernel.folds(folded_ending.epilogue);
+            let ending = if folds { &folded_ending } else { &plain };
+            let mut folded = Folded { norm: false, epilogue: ending.epilogue };
             let input = match (kernel.input(), product.norm, int8) {
                 (Input::Any, Some(norm), _) => {
                     folded.norm = true;
@@ -35,12 +47,28 @@ impl Planner<'_> {
                 (Input::Int8, _, None) => unreachable!("only weights of one quantised format are multiplied by int8"),
             };
             for part in &self.weight(product.weight).parts {
-                calls.push(self.call_of_part(product, part, kernel, folded, &input)?);
+                calls.push(self.call_of_part(product, part, kernel, folded, &input, ending)?);
+            }
+            if let Some(Op::RopeAndCache { layer, qkv, q, pairing }) = product.epilogue.filter(|_| !folds) {
+                calls.push(self.rope_and_cache(layer, qkv, q, pairing)?);
             }
             choices.push(Choice { max_rows, calls });
         }
         self.nodes.push(Node { rows: self.rows(product.out), choices });
         Ok(())
+    }
+
+    /// The product's ending with all that is folded into it.
+    fn ending(&self, product: &Product) -> Ending<'a> {
+        match product.epilogue {
+            Some(Op::SiluMul { out, .. }) => Ending { epilogue: Epilogue::Gate, out, buffers: Vec::new() },
+            Some(Op::RopeAndCache { layer, q, pairing, .. }) => {
+                let epilogue = Epilogue::RopeAndCache { shape: self.program.attention, kv: self.kv.dtype, pairing };
+                let (b, layer) = (self.buffers, layer as usize);
+                Ending { epilogue, out: q, buffers: vec![&b.rope, &b.k_pool[layer], &b.v_pool[layer]] }
+            }
+            _ => Ending::plain(product),
+        }
     }
 
     /// `input` is bound between the part and the bias.
@@ -51,16 +79,18 @@ impl Planner<'_> {
         choice: MatMulKernel,
         folded: Folded,
         input: &[&wgpu::Buffer],
+        ending: &Ending<'_>,
     ) -> Result<Call, BackendError> {
         let norm = product.norm.filter(|_| folded.norm);
         let mut buffers = part.buffers();
         buffers.extend(input);
         buffers.push(product.bias.map_or(&self.buffers.unused, |bias| self.vector(bias)));
-        buffers.push(self.activation(product.out));
+        buffers.push(self.activation(ending.out));
+        buffers.extend(&ending.buffers);
 
-        let rows = self.rows(product.out);
-        let cols = if product.gate { part.rows / 2 } else { part.rows } as u32;
-        let groups = cols.div_ceil(choice.group_cols(part.format, folded));
+        let rows = self.rows(ending.out);
+        let cols = part.rows as u32 / folded.epilogue.parts();
+        let groups = cols.div_ceil(choice.group_cols(part.format, folded.epilogue));
         let width = groups.min(self.gpu.device.limits().max_compute_workgroups_per_dimension);
         let grid = match choice {
             MatMulKernel::Vector { .. } | MatMulKernel::VectorInt8 { .. } => {
@@ -72,7 +102,7 @@ impl Planner<'_> {
         let params = kernel::MatMulParams {
             blocks: self.cols(product.x) / 32,
             cols,
-            out_stride: self.cols(product.out),
+            out_stride: self.cols(ending.out),
             out_offset: part.first_row as u32,
             rows: match rows {
                 Rows::Tokens => header::NUM_TOKENS as u32,
@@ -84,5 +114,11 @@ impl Planner<'_> {
         };
         let kernel = choice.kernel(part.format, self.gpu.variant, self.gpu.subgroup_size(), folded);
         self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
+    }
+}
+
+impl Ending<'_> {
+    fn plain(product: &Product) -> Self {
+        Self { epilogue: Epilogue::Plain, out: product.out, buffers: Vec::new() }
     }
 }

@@ -86,6 +86,7 @@ fn kernels(
     variant: Variant,
     layers: u32,
     gate_up: [WeightFormat; 2],
+    dtype: KvDtype,
     int8: bool,
     step: &StepData,
 ) -> Vec<&'static str> {
@@ -95,7 +96,6 @@ fn kernels(
     let mut backend = WebGpuBackend::new(gpu);
     let program = program(&mut backend, layers, gate_up);
     let (num_kv_heads, head_dim) = (HEADS.num_kv_heads, HEADS.head_dim);
-    let dtype = KvDtype::F16;
     let kv = KvLayout { num_layers: layers, num_blocks: 64, block_size: 16, num_kv_heads, head_dim, dtype };
     backend.prepare(program, kv, StepLimits { quantize_activations: int8, ..LIMITS }).expect("the kernels compile");
     let mut words = StepWords::default();
@@ -104,8 +104,8 @@ fn kernels(
 }
 
 /// Dispatches of one layer in a step, whatever comes before and after the layers.
-fn dispatches_per_layer(variant: Variant, gate_up: [WeightFormat; 2], step: &StepData) -> usize {
-    let [two, five] = [2, 5].map(|layers| kernels(variant, layers, gate_up, false, step).len());
+fn dispatches_per_layer(variant: Variant, gate_up: [WeightFormat; 2], dtype: KvDtype, step: &StepData) -> usize {
+    let [two, five] = [2, 5].map(|layers| kernels(variant, layers, gate_up, dtype, false, step).len());
     (five - two) / 3
 }
 
@@ -117,22 +117,39 @@ fn decode(context_len: u32, tokens: u32) -> StepData {
 
 const EACH_VARIANT: [Variant; 3] = [Variant::Cpu, Variant::Subgroup, Variant::Plain];
 
+const SAME: [WeightFormat; 2] = [WeightFormat::Q4_1; 2];
+
 #[test]
-fn a_decode_takes_six_dispatches_a_layer_and_seven_where_its_context_is_split() {
-    let same = [WeightFormat::Q4_1; 2];
+fn a_decode_takes_five_dispatches_a_layer_and_six_where_its_context_is_split() {
     for variant in EACH_VARIANT {
+        let dispatches = |dtype, step: &StepData| dispatches_per_layer(variant, SAME, dtype, step);
         for tokens in [1, 8] {
-            assert_eq!(dispatches_per_layer(variant, same, &decode(100, tokens)), 6, "{variant}, {tokens} sequences");
+            assert_eq!(dispatches(KvDtype::F16, &decode(100, tokens)), 5, "{variant}, {tokens} sequences");
         }
-        assert_eq!(dispatches_per_layer(variant, same, &decode(400, 1)), 7, "{variant}");
+        assert_eq!(dispatches(KvDtype::F16, &decode(1400, 1)), 6, "{variant}");
+        assert_eq!(
+            dispatches(KvDtype::Int8, &decode(100, 1)),
+            6,
+            "{variant}: a row of an int8 pool is rounded as a whole"
+        );
     }
+}
+
+#[test]
+fn products_of_many_rows_leave_rope_and_cache_to_its_kernel_on_a_gpu() {
+    let rope_and_cache = |variant, step: &StepData| {
+        let names = kernels(variant, 1, SAME, KvDtype::F16, false, step);
+        names.iter().filter(|&&kernel| kernel == "rope_and_cache").count()
+    };
+    let prefill = StepData::of_tokens(20);
+    assert_eq!(EACH_VARIANT.map(|variant| rope_and_cache(variant, &prefill)), [0, 1, 1]);
 }
 
 #[test]
 fn gate_and_up_of_different_formats_take_two_more() {
     let different = [WeightFormat::Q4_1, WeightFormat::F16];
     for variant in EACH_VARIANT {
-        assert_eq!(dispatches_per_layer(variant, different, &decode(100, 1)), 8, "{variant}");
+        assert_eq!(dispatches_per_layer(variant, different, KvDtype::F16, &decode(100, 1)), 7, "{variant}");
     }
 }
 
@@ -141,11 +158,11 @@ fn activations_are_rounded_to_int8_where_that_is_allowed_and_the_weight_is_quant
     let gate_up = [WeightFormat::Q4_1, WeightFormat::F16];
     let decode = decode(100, 1);
     for variant in [Variant::Subgroup, Variant::Plain] {
-        let names = kernels(variant, 1, gate_up, true, &decode);
+        let names = kernels(variant, 1, gate_up, KvDtype::F16, true, &decode);
         let count = |name| names.iter().filter(|&&kernel| kernel == name).count();
         // All but gate and up, which have a part that is not quantised.
         assert_eq!((count("quantize_rows"), count("matvec_int8"), count("matvec")), (3, 3, 2), "{names:?}");
-        assert!(!kernels(variant, 1, gate_up, false, &decode).contains(&"quantize_rows"), "{variant}");
+        assert!(!kernels(variant, 1, gate_up, KvDtype::F16, false, &decode).contains(&"quantize_rows"), "{variant}");
     }
 }
 
