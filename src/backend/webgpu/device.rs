@@ -76,7 +76,7 @@ impl GpuDevice {
             device,
             queue,
             variant: chosen,
-            tuning: Tuning::default(),
+            tuning: Tuning::by_rule(chosen),
             summary,
             pipelines: Arc::default(),
             first_error,

@@ -1,6 +1,8 @@
 //! Numbers of the kernels that suit one adapter and model better than another.
 
+use super::Variant;
 use std::fmt;
+use std::thread::available_parallelism;
 
 /// How kernels are cut. None of it changes what a kernel computes beyond the order of its sums; in batch-invariant mode the
 /// defaults hold.
@@ -34,13 +36,32 @@ impl fmt::Display for Tuning {
     }
 }
 
+/// Keys of a decode work item of the `cpu` kernels, which need no memory for scores.
+const CPU_SPLITS: std::ops::RangeInclusive<u32> = 256..=1024;
+
 impl Tuning {
-    /// Whether kernels can be built with these numbers: what comes from a file may be anything.
-    pub fn is_usable(&self) -> bool {
+    /// What holds for a variant where nothing was measured.
+    ///
+    /// Work items of the `cpu` kernels are as long as they may be without leaving cores of this machine idle: to merge the
+    /// parts of a sequence is a dispatch more, and costs as much as some hundred keys.
+    pub fn by_rule(variant: Variant) -> Self {
+        match variant {
+            Variant::Cpu => {
+                let cores = available_parallelism().map_or(1, usize::from).min(2048) as u32;
+                let split = 2048 / cores.next_power_of_two();
+                Self { attention_split: split.clamp(*CPU_SPLITS.start(), *CPU_SPLITS.end()), ..Self::default() }
+            }
+            Variant::Subgroup | Variant::Plain => Self::default(),
+        }
+    }
+
+    /// Whether kernels of this variant can be built with these numbers: what comes from a file may be anything.
+    pub fn is_usable(&self, variant: Variant) -> bool {
+        let most_keys = if variant == Variant::Cpu { *CPU_SPLITS.end() } else { 512 };
         (1..=8).contains(&self.matvec_rows)
             && (1..=16).contains(&self.matvec_cols)
             && self.attention_heads >= 1
-            && (16..=512).contains(&self.attention_split)
+            && (16..=most_keys).contains(&self.attention_split)
             && self.attention_split.is_multiple_of(16)
     }
 }

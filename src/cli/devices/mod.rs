@@ -113,7 +113,8 @@ fn choices(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Vec<String> {
         true => "software adapter, nothing is measured unless --retune asks",
         false => "until a model's first start, which measures them",
     };
-    let mut lines = vec![format!("{} kernels, {}: {rule}", adapter.variants[0], Tuning::default())];
+    let variant = adapter.variants[0];
+    let mut lines = vec![format!("{variant} kernels, {}: {rule}", Tuning::by_rule(variant))];
     lines.extend(tunings_of(adapter, tunings).map(|found| {
         let (shapes, date) = (&found.shapes, utc_date(found.measured_at));
         format!("{} kernels, {}: measured {date} for {shapes}", found.variant, found.tuning)

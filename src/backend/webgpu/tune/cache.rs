@@ -92,7 +92,7 @@ impl Entry {
             key.format, key.kv_dtype
         );
         let variant = variant.parse().ok()?;
-        let usable = tuning.is_usable() && key.bindery == env!("CARGO_PKG_VERSION");
+        let usable = tuning.is_usable(variant) && key.bindery == env!("CARGO_PKG_VERSION");
         let (adapter, driver) = (key.adapter, key.driver);
         usable.then_some(CachedTuning { adapter, driver, shapes, variant, tuning, measured_at, trials })
     }

@@ -105,10 +105,10 @@ pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Mea
         if best.is_some() && Instant::now() > deadline {
             break;
         }
-        let mut bench = Bench::new(gpu.with_kernels(variant, Tuning::default()), request)?;
+        let tuning = Tuning::by_rule(variant);
+        let mut bench = Bench::new(gpu.with_kernels(variant, tuning), request)?;
         let all_steps = |op| bench.steps_of(op);
         let (products, decodes) = (all_steps(Op::Product), all_steps(Op::Decode));
-        let tuning = Tuning::default();
         let score = bench.score(Op::Product, &products, tuning)? + bench.score(Op::Decode, &decodes, tuning)?;
         let steps = (products.len() + decodes.len()) as f64;
         let reference = *first_score.get_or_insert(score);
@@ -196,7 +196,7 @@ impl Bench {
     }
 
     fn turn_knobs(&mut self, deadline: Instant, trials: &mut Vec<Trial>) -> Result<Tuning, BackendError> {
-        let mut best = Tuning::default();
+        let mut best = Tuning::by_rule(self.gpu.variant());
         for knob in KNOBS {
             if (knob.op == Op::Product && self.gpu.variant() == Variant::Cpu) || Instant::now() > deadline {
                 continue;
@@ -205,7 +205,10 @@ impl Bench {
             let steps = knob.steps.len() as f64;
             let (mut best_score, first) = (default_score, trials.len());
             let mut taken = 0;
-            for (index, &value) in knob.values.iter().enumerate() {
+            let by_rule = *(knob.number)(&mut best);
+            let others = knob.values.iter().copied().filter(|&value| value != by_rule);
+            let values: Vec<u32> = [by_rule].into_iter().chain(others).collect();
+            for (index, &value) in values.iter().enumerate() {
                 let mut tuning = best;
                 *(knob.number)(&mut tuning) = value;
                 let score = match index {
@@ -224,7 +227,7 @@ impl Bench {
                 });
             }
             trials[first + taken].chosen = true;
-            *(knob.number)(&mut best) = knob.values[taken];
+            *(knob.number)(&mut best) = values[taken];
         }
         Ok(best)
     }

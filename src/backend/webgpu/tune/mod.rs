@@ -102,8 +102,8 @@ impl fmt::Display for TuningChoice {
 /// When the device fails while it is measured.
 pub fn choose(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<(Arc<GpuDevice>, TuningChoice), BackendError> {
     let by_rule = |why, warning| {
-        let source = TuningSource::Rule(why);
-        (gpu.clone(), TuningChoice { variant: gpu.variant(), tuning: Tuning::default(), source, warning })
+        let (variant, source) = (gpu.variant(), TuningSource::Rule(why));
+        (gpu.clone(), TuningChoice { variant, tuning: Tuning::by_rule(variant), source, warning })
     };
     if request.batch_invariant {
         return Ok(by_rule("batch-invariant: nothing is tuned", None));
