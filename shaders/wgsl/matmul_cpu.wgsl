@@ -6,6 +6,9 @@
 // undefined values.
 const OUT_COLS = COLS / PARTS;
 
+// Column i of those of a lane, behind its first: WIDTH neighbours, then the next of the workgroup.
+fn col_of(i: u32) -> u32 { return i / WIDTH * WIDTH * WG + i % WIDTH; }
+
 @compute @workgroup_size(WG)
 fn matmul_cpu(
     @builtin(local_invocation_index) li: u32,
@@ -13,7 +16,7 @@ fn matmul_cpu(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let rows = num_rows(params.rows);
-    let first_col = (wg.x * WG + li) * OUT_COLS;
+    let first_col = wg.x * (WG * OUT_COLS) + li * WIDTH;
     let first_row = wg.y * TILE;
     var acc: array<Cols, TILE>;
     for (var j = 0u; j < TILE; j++) { acc[j] = Cols(0.0); }
@@ -23,7 +26,7 @@ fn matmul_cpu(
         var scale: array<vec2<f32>, COLS>;
         var raw: array<RawBlock, COLS>;
         for (var i = 0u; i < COLS; i++) {
-            let row = weight_row(first_col + i % OUT_COLS, i / OUT_COLS);
+            let row = weight_row(first_col + col_of(i % OUT_COLS), i / OUT_COLS);
             let at = block_index(row, block, params.blocks);
             scale[i] = block_scale(at);
             raw[i] = raw_block(at);
@@ -60,7 +63,7 @@ fn matmul_cpu(
         if (NORMED) { factor = inverse_rms(subgroupAdd(squares[j])); }
         for (var i = 0u; i < OUT_COLS; i += WIDTH) {
             let row = first_row + j;
-            let col = first_col + i;
+            let col = first_col + col_of(i);
             var sums: Sums;
             for (var s = 0u; s < PARTS * WIDTH; s++) { sums[s] = acc[j][s / WIDTH * OUT_COLS + i + s % WIDTH] * factor; }
             if (row < rows && col < params.cols) { finish(row, col, sums); }

@@ -29,6 +29,10 @@ __device__ __forceinline__ float dot8(const Vec8& a, const Vec8& b, float sum) {
     for (u32 i = 0; i < 8; i++) sum = fmaf(a.e[i], b.e[i], sum);
     return sum;
 }
+// (a, b) turned by an angle.
+__device__ __forceinline__ float2 turned(float a, float b, float cosine, float sine) {
+    return make_float2(a * cosine - b * sine, a * sine + b * cosine);
+}
 __device__ __forceinline__ u32 least(u32 a, u32 b) { return a < b ? a : b; }
 __device__ __forceinline__ u32 ceil_div(u32 a, u32 b) { return (a + b - 1u) / b; }
 constexpr float LOWEST_FLOAT = -3.4028234663852886e38f; // the lowest finite f32

@@ -1,14 +1,20 @@
-// Parameters and epilogue of the matrix products.
+// What the matrix products have in common.
 struct Params {
     u32 blocks;     // columns of x / 32
-    u32 cols;       // rows of the weight in this buffer
+    u32 cols;       // columns that this buffer of the weight makes
     u32 out_stride; // columns of out
-    u32 out_offset; // first of out's columns that this buffer fills
+    u32 out_offset; // the first of them that this buffer makes
     u32 rows;       // ROWS_TOKENS or ROWS_LOGITS
-    u32 accumulate; // 1: add to out
-    u32 has_bias;   // 1: add bias[column of out]
+    u32 flags;      // ACCUMULATE, BIAS
     u32 grid_width; // workgroups along x, where wide matrices fold into y
+    float norm_eps; // read where x is normalised
 };
+constexpr u32 ACCUMULATE = 1u; // add to out
+constexpr u32 BIAS = 2u;       // add bias[column of out]
+
+__device__ __forceinline__ float bias_of(const Params& params, const float* __restrict__ bias, u32 weight_row) {
+    return (params.flags & BIAS) != 0u ? __ldg(bias + weight_row) : 0.0f;
+}
 
 // One element of the result, in row `row` and the buffer's column `col`.
 __device__ __forceinline__ void write_product(
@@ -16,7 +22,7 @@ __device__ __forceinline__ void write_product(
 ) {
     const u32 column = params.out_offset + col;
     const u32 at = row * params.out_stride + column;
-    if (params.has_bias == 1u) value += __ldg(bias + column);
-    if (params.accumulate == 1u) value += out[at];
+    value += bias_of(params, bias, column);
+    if ((params.flags & ACCUMULATE) != 0u) value += out[at];
     out[at] = value;
 }

@@ -10,9 +10,6 @@ constexpr u32 HALF = HEAD_DIM / 8u;  // quads in half a head
 // The two quads of an invocation.
 struct Quads { float4 lo, hi; };
 
-__device__ __forceinline__ float2 turned(float a, float b, float cosine, float sine) {
-    return make_float2(a * cosine - b * sine, a * sine + b * cosine);
-}
 // `v` with its pairs (x, y) and (z, w) turned by the angles in `a`.
 __device__ __forceinline__ float4 turn_pairs(float4 v, float4 a) {
     const float2 first = turned(v.x, v.y, a.x, a.y), second = turned(v.z, v.w, a.z, a.w);

@@ -4,7 +4,7 @@
 //! metadata first and the parameters, by value, last. A kernel's source is a prelude of constants, the files it includes,
 //! and its own file, whose `extern "C"` function bears its name. It needs no header, so that NVRTC needs no toolkit.
 
-use super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::super::{AttentionShape, KvDtype, RopePairing};
 use super::repack::DeviceFormat;
 use std::fmt::Write;
 
@@ -21,7 +21,7 @@ pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,
     argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
-pub(super) use matmul::{MatMulKernel, MatMulParams};
+pub(super) use matmul::{ACCUMULATE, BIAS, MatMulKernel, MatMulParams};
 pub use variants::kernel_variants;
 
 /// The text of a file in `shaders/cuda/`.
@@ -128,8 +128,10 @@ impl Kernel {
         self
     }
 
-    fn flag(mut self, name: &str, value: bool) -> Self {
-        writeln!(self.constants, "constexpr bool {name} = {value};").expect("a string takes any write");
+    /// Which elements RoPE turns together.
+    fn pairing(mut self, pairing: RopePairing) -> Self {
+        let interleaved = pairing == RopePairing::Interleaved;
+        writeln!(self.constants, "constexpr bool INTERLEAVED = {interleaved};").expect("a string takes any write");
         self
     }
 
@@ -165,14 +167,15 @@ impl Kernel {
         self.include(cuda!("include/reduce.cuh"))
     }
 
-    fn kv(self, shape: &AttentionShape, layout: &KvLayout) -> Self {
+    /// The layout of the KV pool, and the packing of its elements.
+    fn kv(self, shape: &AttentionShape, dtype: KvDtype) -> Self {
         self.constant("HEADS", shape.num_heads)
             .constant("KV_HEADS", shape.num_kv_heads)
             .constant("GROUP", shape.num_heads / shape.num_kv_heads)
             .constant("HEAD_DIM", shape.head_dim)
-            .constant("ROW_SCALES", row_scales(layout))
+            .constant("ROW_SCALES", u32::from(dtype == KvDtype::Int8))
             .constant("SCALE_GROUP", shape.head_dim)
-            .include(match layout.dtype {
+            .include(match dtype {
                 KvDtype::F16 => cuda!("include/kv_f16.cuh"),
                 KvDtype::F32 => cuda!("include/kv_f32.cuh"),
                 KvDtype::Int8 => cuda!("include/kv_int8.cuh"),
@@ -250,17 +253,9 @@ params! {
     RopeParams { qkv_stride: u32 }
 }
 
-/// Scales of a row of the KV pool.
-fn row_scales(layout: &KvLayout) -> u32 {
-    match layout.dtype {
-        KvDtype::F32 | KvDtype::F16 => 0,
-        KvDtype::Int8 => 1,
-    }
-}
-
 /// `rope_and_cache`, or `rope_and_cache_int8`. Grid: ((heads + 2 kv heads) * head dim / 8 / threads, tokens).
-pub(super) fn rope_and_cache(shape: &AttentionShape, layout: &KvLayout, pairing: RopePairing) -> Kernel {
-    let (name, file) = match layout.dtype {
+pub(super) fn rope_and_cache(shape: &AttentionShape, dtype: KvDtype, pairing: RopePairing) -> Kernel {
+    let (name, file) = match dtype {
         KvDtype::F32 | KvDtype::F16 => ("rope_and_cache", cuda!("rope_and_cache.cu")),
         KvDtype::Int8 => ("rope_and_cache_int8", cuda!("rope_and_cache_int8.cu")),
     };
@@ -268,7 +263,7 @@ pub(super) fn rope_and_cache(shape: &AttentionShape, layout: &KvLayout, pairing:
     let lanes = shape.head_dim / 8;
     let heads = (MAP_THREADS / lanes).max(1);
     Kernel::new::<RopeParams>(name, file, heads * lanes, 5)
-        .kv(shape, layout)
-        .flag("INTERLEAVED", pairing == RopePairing::Interleaved)
+        .kv(shape, dtype)
+        .pairing(pairing)
         .include(cuda!("include/rope.cuh"))
 }

@@ -28,7 +28,7 @@ pub use emulate::EmulatedDevice;
 pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
-use super::gpu::{buffers, grid, repack, step_words, wanted};
+use super::gpu::{buffers, folded, fusion, grid, repack, step_words, wanted};
 use super::{
     ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvLayout, ProfileClock,
     Program, StepInput, StepLimits, StepOutput, WeightId,

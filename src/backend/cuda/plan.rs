@@ -1,34 +1,41 @@
 //! A program as prepared launches: kernels, buffers and parameters are fixed at start-up, a step only chooses among them and
 //! sets the grids.
 
-use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
+use super::super::{ActId, BackendError, KvDtype, KvLayout, Op, Program, RopePairing, Rows, WeightId};
 use super::buffers::Buffers;
 use super::driver::{Buffer, Driver, KernelId, Launch};
+use super::fusion::{self, Fused};
 use super::grid::Grid;
-use super::kernel::{self, DecodeKernel, Kernel, MatMulKernel};
+use super::kernel::{self, DecodeKernel, Kernel};
 use super::step_words::{AttentionTiling, StepCounts, header};
 use super::weights::CudaWeight;
 use std::sync::Arc;
 
 mod logits;
+mod product;
+
+/// A kernel with everything that it is given.
+struct Call {
+    name: &'static str,
+    kernel: KernelId,
+    /// Addresses, the step's first.
+    buffers: Vec<u64>,
+    params: Vec<u8>,
+    grid: Grid,
+}
 
 /// One way to run a node.
 struct Choice {
     /// Most rows of the step that it is for.
     max_rows: u32,
-    name: &'static str,
-    kernel: KernelId,
-    params: Vec<u8>,
-    grid: Grid,
+    calls: Vec<Call>,
 }
 
-/// One launch of a step: the first choice whose `max_rows` suffices.
+/// A part of a step: the first choice whose `max_rows` suffices.
 pub(super) struct Node {
     /// What `max_rows` counts; nothing runs when there are none.
     rows: Rows,
     choices: Vec<Choice>,
-    /// Addresses, the step's first.
-    buffers: Vec<u64>,
 }
 
 /// Everything a step launches, in order.
@@ -40,26 +47,26 @@ impl Plan {
     /// The launches of a step with these counts. Counts may be larger than the step's: kernels hold their place in the grid
     /// against the header.
     pub(super) fn launches(&self, counts: &StepCounts) -> Vec<Launch<'_>> {
-        self.nodes.iter().filter_map(|node| node.launch(counts)).map(|(_, launch)| launch).collect()
+        self.nodes.iter().flat_map(|node| node.launches(counts)).map(|(_, launch)| launch).collect()
     }
 
     /// The names of their kernels.
     pub(super) fn names(&self, counts: &StepCounts) -> Vec<&'static str> {
-        self.nodes.iter().filter_map(|node| node.launch(counts)).map(|(name, _)| name).collect()
+        self.nodes.iter().flat_map(|node| node.launches(counts)).map(|(name, _)| name).collect()
     }
 }
 
 impl Node {
-    fn launch(&self, counts: &StepCounts) -> Option<(&'static str, Launch<'_>)> {
+    /// What it comes to in a step, with the kernels' names; a launch of no workgroup is left out.
+    fn launches(&self, counts: &StepCounts) -> impl Iterator<Item = (&'static str, Launch<'_>)> {
         let rows = counts.rows(self.rows);
-        if rows == 0 {
-            return None;
-        }
         let choice = self.choices.iter().find(|choice| rows <= choice.max_rows);
-        let choice = choice.expect("the last choice is for any number of rows");
-        let grid = choice.grid.size(counts);
-        let launch = Launch { kernel: choice.kernel, grid, buffers: &self.buffers, params: &choice.params };
-        (grid.0 > 0 && grid.1 > 0).then_some((choice.name, launch))
+        let calls = &choice.expect("the last choice is for any number of rows").calls;
+        let launches = calls.iter().map(|call| {
+            let grid = call.grid.size(counts);
+            (call.name, Launch { kernel: call.kernel, grid, buffers: &call.buffers, params: &call.params })
+        });
+        launches.filter(move |(_, launch)| rows > 0 && launch.grid.0 > 0 && launch.grid.1 > 0)
     }
 }
 
@@ -85,8 +92,17 @@ impl<'a> Planner<'a> {
         for layer in 0..self.kv.num_layers as usize {
             self.copy_blocks(layer)?;
         }
-        for op in &self.program.ops {
-            self.op(op)?;
+        // A kernel sees gate and up, or q, k and v, at once where they share their buffers.
+        let can_end = |weight: WeightId, op: &Op| {
+            let is_whole = self.weight(weight).parts.len() == 1;
+            // A row of an int8 pool is rounded as a whole.
+            is_whole && (matches!(op, Op::SiluMul { .. }) || self.kv.dtype != KvDtype::Int8)
+        };
+        for fused in fusion::fuse(self.program, can_end) {
+            match fused {
+                Fused::Op(op) => self.op(&op)?,
+                Fused::Product(product) => self.product(&product)?,
+            }
         }
         if let Some(logits) = self.program.logits {
             self.argmax(logits)?;
@@ -99,7 +115,11 @@ impl<'a> Planner<'a> {
     fn op(&mut self, op: &Op) -> Result<(), BackendError> {
         match *op {
             Op::Embed { table, out } => self.embed(table, out),
-            Op::RmsNorm { x, weight, eps, out } => self.rms_norm(x, weight, eps, out),
+            Op::RmsNorm { x, weight, eps, out } => {
+                let call = self.rms_norm(x, weight, eps, out)?;
+                self.push(self.rows(out), call);
+                Ok(())
+            }
             Op::SelectLogitsRows { x, out } => {
                 let kernel = kernel::select_logits_rows();
                 let quads = self.cols(out) / 4;
@@ -107,25 +127,17 @@ impl<'a> Planner<'a> {
                 let buffers = [self.activation(x), self.activation(out)];
                 self.single(&kernel, Rows::Logits, grid, &kernel::QuadsParams { quads }, &buffers)
             }
-            Op::MatMul { x, weight, bias, out, accumulate } => self.matmul(x, weight, bias, out, accumulate),
+            Op::MatMul { .. } => unreachable!("products are planned with what is folded into them"),
             Op::RopeAndCache { layer, qkv, q, pairing } => {
-                let shape = &self.program.attention;
-                let kernel = kernel::rope_and_cache(shape, self.kv, pairing);
-                let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
-                let invocations = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim / 8;
-                let grid = Grid::Columns { x: invocations.div_ceil(kernel.threads), rows: Rows::Tokens, each: 1 };
-                let [k, v] = self.pools(layer);
-                let buffers = [self.activation(qkv), self.buffers.rope.address(), self.activation(q), k, v];
-                self.single(&kernel, Rows::Tokens, grid, &params, &buffers)
+                let call = self.rope_and_cache(layer, qkv, q, pairing)?;
+                self.push(Rows::Tokens, call);
+                Ok(())
             }
             Op::PagedAttention { layer, q, out } => self.attention(layer, q, out),
             Op::SiluMul { gate_up, out } => {
-                let kernel = kernel::silu_mul();
-                let quads = self.cols(out) / 4;
-                let rows = self.rows(out);
-                let grid = Grid::Columns { x: quads.div_ceil(kernel.threads), rows, each: 1 };
-                let buffers = [self.activation(gate_up), self.activation(out)];
-                self.single(&kernel, rows, grid, &kernel::QuadsParams { quads }, &buffers)
+                let call = self.silu_mul(gate_up, out)?;
+                self.push(self.rows(out), call);
+                Ok(())
             }
         }
     }
@@ -156,25 +168,26 @@ impl<'a> Planner<'a> {
         self.program.activations[id.0 as usize].rows
     }
 
-    fn choice(
+    /// `buffers` follow the step's, in the order of the kernel's arguments.
+    fn call(
         &self,
         kernel: &Kernel,
-        max_rows: u32,
         grid: Grid,
         params: &impl bytemuck::NoUninit,
-    ) -> Result<Choice, BackendError> {
+        buffers: &[u64],
+    ) -> Result<Call, BackendError> {
         let params = bytemuck::bytes_of(params).to_vec();
         assert_eq!(params.len(), kernel.params_bytes as usize, "kernel {}: bytes of parameters", kernel.name);
-        Ok(Choice { max_rows, name: kernel.name, kernel: self.driver.load(kernel)?, params, grid })
-    }
-
-    /// Adds a node; `buffers` follow the step's, in the order of the kernels' arguments.
-    fn node(&mut self, rows: Rows, choices: Vec<Choice>, buffers: &[u64]) {
+        assert_eq!(buffers.len() + 1, kernel.buffers as usize, "kernel {}: buffers", kernel.name);
         let buffers = [&[self.buffers.step.address()], buffers].concat();
-        self.nodes.push(Node { rows, choices, buffers });
+        Ok(Call { name: kernel.name, kernel: self.driver.load(kernel)?, buffers, params, grid })
     }
 
-    /// A node with one choice.
+    fn push(&mut self, rows: Rows, call: Call) {
+        self.nodes.push(Node { rows, choices: vec![Choice { max_rows: u32::MAX, calls: vec![call] }] });
+    }
+
+    /// A node with one choice of one call; see [`Planner::call`].
     fn single(
         &mut self,
         kernel: &Kernel,
@@ -183,9 +196,8 @@ impl<'a> Planner<'a> {
         params: &impl bytemuck::NoUninit,
         buffers: &[u64],
     ) -> Result<(), BackendError> {
-        assert_eq!(buffers.len() + 1, kernel.buffers as usize, "kernel {}: buffers", kernel.name);
-        let choice = self.choice(kernel, u32::MAX, grid, params)?;
-        self.node(rows, vec![choice], buffers);
+        let call = self.call(kernel, grid, params, buffers)?;
+        self.push(rows, call);
         Ok(())
     }
 
@@ -215,55 +227,30 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn rms_norm(&mut self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<(), BackendError> {
+    fn rms_norm(&self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<Call, BackendError> {
         let params = kernel::RmsNormParams { quads: self.cols(out) / 4, eps };
         let buffers = [self.activation(x), self.vector(weight), self.activation(out)];
-        let rows = self.rows(out);
-        self.single(&kernel::rms_norm(), rows, Grid::RowGroups { rows, each: 1 }, &params, &buffers)
+        let grid = Grid::RowGroups { rows: self.rows(out), each: 1 };
+        self.call(&kernel::rms_norm(), grid, &params, &buffers)
     }
 
-    fn matmul(
-        &mut self,
-        x: ActId,
-        weight: WeightId,
-        bias: Option<WeightId>,
-        out: ActId,
-        accumulate: bool,
-    ) -> Result<(), BackendError> {
-        let rows = self.rows(out);
-        for part in &self.weight(weight).parts {
-            let mut choices = Vec::new();
-            for (max_rows, choice) in
-                MatMulKernel::choices(part.format, self.compute_capability(), self.batch_invariant)
-            {
-                let kernel = choice.kernel(part.format);
-                let groups = (part.rows as u32).div_ceil(choice.group_cols());
-                let grid = match choice {
-                    MatMulKernel::Vector { .. } => Grid::Fixed { x: groups, y: 1 },
-                    MatMulKernel::Tensor { .. } | MatMulKernel::Tiled => {
-                        Grid::Columns { x: groups, rows, each: choice.group_rows() }
-                    }
-                };
-                let params = kernel::MatMulParams {
-                    blocks: self.cols(x) / 32,
-                    cols: part.rows as u32,
-                    out_stride: self.cols(out),
-                    out_offset: part.first_row as u32,
-                    rows: match rows {
-                        Rows::Tokens => header::NUM_TOKENS as u32,
-                        Rows::Logits => header::NUM_LOGITS_ROWS as u32,
-                    },
-                    accumulate: u32::from(accumulate),
-                    has_bias: u32::from(bias.is_some()),
-                    grid_width: groups,
-                };
-                choices.push(self.choice(&kernel, max_rows, grid, &params)?);
-            }
-            let bias = bias.map_or(self.buffers.unused.address(), |bias| self.vector(bias));
-            let buffers: Vec<u64> = part.addresses().chain([self.activation(x), bias, self.activation(out)]).collect();
-            self.node(rows, choices, &buffers);
-        }
-        Ok(())
+    fn rope_and_cache(&self, layer: u32, qkv: ActId, q: ActId, pairing: RopePairing) -> Result<Call, BackendError> {
+        let shape = &self.program.attention;
+        let kernel = kernel::rope_and_cache(shape, self.kv.dtype, pairing);
+        let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
+        let invocations = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim / 8;
+        let grid = Grid::Columns { x: invocations.div_ceil(kernel.threads), rows: Rows::Tokens, each: 1 };
+        let [k, v] = self.pools(layer);
+        let buffers = [self.activation(qkv), self.buffers.rope.address(), self.activation(q), k, v];
+        self.call(&kernel, grid, &params, &buffers)
+    }
+
+    fn silu_mul(&self, gate_up: ActId, out: ActId) -> Result<Call, BackendError> {
+        let kernel = kernel::silu_mul();
+        let quads = self.cols(out) / 4;
+        let grid = Grid::Columns { x: quads.div_ceil(kernel.threads), rows: self.rows(out), each: 1 };
+        let buffers = [self.activation(gate_up), self.activation(out)];
+        self.call(&kernel, grid, &kernel::QuadsParams { quads }, &buffers)
     }
 
     fn compute_capability(&self) -> u32 {
@@ -277,16 +264,16 @@ impl<'a> Planner<'a> {
         let [q, out] = [q, out].map(|id| self.activation(id));
         let partials = [&self.buffers.partial_out, &self.buffers.partial_stats].map(Buffer::address);
 
-        let kernel = kernel::attention_decode(self.decode, &shape, self.kv, &self.tiling);
+        let kernel = kernel::attention_decode(self.decode, &shape, self.kv.dtype, &self.tiling);
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::DECODE_ITEMS_AT as u32 };
         let buffers = [q, k, v, out, partials[0], partials[1]];
         self.single(&kernel, Rows::Tokens, Grid::DecodeItems { y: groups }, &params, &buffers)?;
 
-        let kernel = kernel::attention_prefill(&shape, self.kv, &self.tiling, self.compute_capability());
+        let kernel = kernel::attention_prefill(&shape, self.kv.dtype, &self.tiling, self.compute_capability());
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
         self.single(&kernel, Rows::Tokens, Grid::PrefillItems { y: groups }, &params, &buffers)?;
 
-        let kernel = kernel::attention_reduce(&shape, self.kv);
+        let kernel = kernel::attention_reduce(&shape, self.kv.dtype);
         let grid = Grid::ReduceItems { y: shape.num_heads };
         self.single(&kernel, Rows::Tokens, grid, &[0_u8; 0], &[partials[0], partials[1], out])
     }

@@ -1,10 +1,12 @@
 //! What the backends for GPUs have in common: nothing here knows a device.
 //!
 //! One step's metadata (`step_words`) with its attention cut up (`work_items`, `shared_prefix`), weights as aligned planes
-//! (`repack`, `weight_runs`), the buffers of a program (`buffers`), the workgroups of a kernel (`grid`), and what comes back
-//! of a step (`wanted`).
+//! (`repack`, `weight_runs`), which ops become one kernel (`fusion`) and what that computes (`folded`), the buffers of a
+//! program (`buffers`), the workgroups of a kernel (`grid`), and what comes back of a step (`wanted`).
 
 pub(super) mod buffers;
+pub(super) mod folded;
+pub(super) mod fusion;
 pub(super) mod grid;
 pub(super) mod repack;
 mod shared_prefix;

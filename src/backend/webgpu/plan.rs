@@ -4,17 +4,16 @@
 use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
 use super::buffers::Buffers;
 use super::device::{GpuDevice, Pipeline};
+use super::fusion::{self, Fused, Product};
 use super::grid::Grid;
 use super::kernel::{self, Kernel};
 use super::step_words::{AttentionTiling, StepCounts};
 use super::tuning::Tuning;
 use super::weights::GpuWeight;
-use fusion::{Fused, Product};
 pub(super) use int8::Int8Rows;
 use std::sync::Arc;
 
 mod attention;
-mod fusion;
 mod int8;
 mod logits;
 mod product;

@@ -1,7 +1,8 @@
 //! The host's tables of every kernel against its WGSL, as `naga` reads it.
 
 use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
-use super::kernel::{self, Binding, Epilogue, Folded, Input, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
+use super::folded::{Epilogue, Folded};
+use super::kernel::{self, Binding, Input, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
 use super::repack::DeviceFormat;
 use super::step_words::{
     ADJUSTMENT_WORDS, DRAW_WORDS, DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header,

@@ -1,6 +1,6 @@
 //! The attention kernels, and how their work is cut up.
 
-use super::super::super::{AttentionShape, KvDtype, KvLayout};
+use super::super::super::{AttentionShape, KvDtype};
 use super::super::step_words::AttentionTiling;
 use super::{Kernel, TENSOR_CAPABILITY, WORKGROUP_BYTES, cuda, params};
 use std::fmt;
@@ -95,7 +95,7 @@ pub(in super::super) fn attention_tiling(
 pub(in super::super) fn attention_decode(
     which: DecodeKernel,
     shape: &AttentionShape,
-    layout: &KvLayout,
+    kv: KvDtype,
     tiling: &AttentionTiling,
 ) -> Kernel {
     let heads = tiling.heads_per_group;
@@ -110,7 +110,7 @@ pub(in super::super) fn attention_decode(
         DecodeKernel::Blocks => build("attention_decode_block", cuda!("attention_decode_block.cu"))
             .limits(168, results_bytes + 4 * heads * shape.head_dim),
     }
-    .kv(shape, layout)
+    .kv(shape, kv)
     .constant("HEADS_PER_GROUP", heads)
     .include(cuda!("include/attention.cuh"))
     .include(cuda!("include/attention_merge.cuh"))
@@ -119,12 +119,12 @@ pub(in super::super) fn attention_decode(
 /// Grid: (prefill work items, heads / heads per group).
 pub(in super::super) fn attention_prefill(
     shape: &AttentionShape,
-    layout: &KvLayout,
+    kv: KvDtype,
     tiling: &AttentionTiling,
     compute_capability: u32,
 ) -> Kernel {
     let build = |name, file, threads| Kernel::new::<AttentionParams>(name, file, threads, 6);
-    if has_tensor_prefill(shape, layout.dtype, compute_capability) {
+    if has_tensor_prefill(shape, kv, compute_capability) {
         // Staged rows of K and V, each eight halves longer than the head.
         let workgroup_bytes = 2 * TENSOR_KEYS * 2 * (shape.head_dim + 8);
         build("attention_prefill_tensor", cuda!("attention_prefill_tensor.cu"), TENSOR_THREADS)
@@ -132,11 +132,11 @@ pub(in super::super) fn attention_prefill(
             .requires(TENSOR_CAPABILITY)
     } else {
         let rows = tiling.prefill_tokens * tiling.heads_per_group;
-        let workgroup_bytes = prefill_bytes(rows, tiling.prefill_keys, shape.head_dim, layout.dtype);
+        let workgroup_bytes = prefill_bytes(rows, tiling.prefill_keys, shape.head_dim, kv);
         build("attention_prefill", cuda!("attention_prefill.cu"), rows / PREFILL_TEAM_ROWS * PREFILL_LANES)
             .limits(224, workgroup_bytes)
     }
-    .kv(shape, layout)
+    .kv(shape, kv)
     .include(cuda!("include/attention.cuh"))
     .constant("HEADS_PER_GROUP", tiling.heads_per_group)
     .constant("TOKENS", tiling.prefill_tokens)
@@ -144,6 +144,6 @@ pub(in super::super) fn attention_prefill(
 }
 
 /// Grid: (decode tokens whose keys were split, heads).
-pub(in super::super) fn attention_reduce(shape: &AttentionShape, layout: &KvLayout) -> Kernel {
-    Kernel::without_params("attention_reduce", cuda!("attention_reduce.cu"), 32, 3).kv(shape, layout)
+pub(in super::super) fn attention_reduce(shape: &AttentionShape, kv: KvDtype) -> Kernel {
+    Kernel::without_params("attention_reduce", cuda!("attention_reduce.cu"), 32, 3).kv(shape, kv)
 }

@@ -1,5 +1,6 @@
 //! The matrix products.
 
+use super::super::folded::{Epilogue, Folded};
 use super::super::repack::DeviceFormat;
 use super::{Kernel, TENSOR_CAPABILITY, cuda, params};
 
@@ -11,11 +12,15 @@ params! {
         out_stride: u32,
         out_offset: u32,
         rows: u32,
-        accumulate: u32,
-        has_bias: u32,
+        flags: u32,
         grid_width: u32,
+        norm_eps: f32,
     }
 }
+
+/// Bits of `MatMulParams::flags`: add to out; add the bias.
+pub(in super::super) const ACCUMULATE: u32 = 1;
+pub(in super::super) const BIAS: u32 = 2;
 
 /// A matrix product for at most `tile` rows (`matvec`), or any number (`matmul_tensor`, `matmul`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +45,10 @@ const VECTOR_SUBGROUPS: u32 = VECTOR_THREADS / 32;
 /// Output columns of a workgroup of `matmul_tensor`.
 const TENSOR_COLS: u32 = 128;
 
-/// Output columns of a subgroup of `matvec`: the more rows share the loaded weights, the more columns have to share the
-/// loaded rows.
-fn vector_cols(tile: u32) -> u32 {
-    if tile <= 2 { 2 } else { 4 }
+/// Rows of the weight of a subgroup of `matvec`: the more rows of x share the loaded weights, the more of them have to share
+/// the loaded x.
+fn vector_cols(tile: u32, epilogue: Epilogue) -> u32 {
+    if tile <= 2 { epilogue.least_rows().max(2) } else { 4 }
 }
 
 /// Halves that make up an f32 of x in `matmul_tensor`: as many as keep f32's precision, so that this kernel's results are
@@ -73,10 +78,15 @@ impl MatMulKernel {
         vectors.iter().map(|&tile| (tile, Self::Vector { tile })).chain(many.iter().copied()).collect()
     }
 
-    /// Output columns of one workgroup.
-    pub(in super::super) fn group_cols(self) -> u32 {
+    /// Whether it can do more than its sums. What many rows gain by that is little beside the product.
+    pub(in super::super) fn folds(self) -> bool {
+        matches!(self, Self::Vector { .. })
+    }
+
+    /// Columns of one workgroup.
+    pub(in super::super) fn group_cols(self, epilogue: Epilogue) -> u32 {
         match self {
-            Self::Vector { tile } => VECTOR_SUBGROUPS * vector_cols(tile),
+            Self::Vector { tile } => VECTOR_SUBGROUPS * vector_cols(tile, epilogue) / epilogue.parts(),
             Self::Tensor { .. } => TENSOR_COLS,
             Self::Tiled => 64,
         }
@@ -90,14 +100,21 @@ impl MatMulKernel {
         }
     }
 
-    pub(in super::super) fn kernel(self, format: DeviceFormat) -> Kernel {
-        let build = |name, file, threads| Kernel::new::<MatMulParams>(name, file, threads, 3);
+    /// `folded` is nothing where it does not [fold](Self::folds).
+    pub(in super::super) fn kernel(self, format: DeviceFormat, folded: Folded) -> Kernel {
+        let build = |name, file, threads| {
+            Kernel::new::<MatMulParams>(name, file, threads, 3).weight(format).include(cuda!("include/matmul.cuh"))
+        };
         match self {
-            Self::Vector { tile } => build("matvec", cuda!("matvec.cu"), VECTOR_THREADS)
-                .constant("TILE", tile)
-                .constant("COLS", vector_cols(tile))
-                .constant("UNROLL", if tile <= 2 { 4 } else { 1 })
-                .limits(if tile == 8 { 168 } else { 96 }, 0),
+            Self::Vector { tile } => {
+                let cols = vector_cols(tile, folded.epilogue);
+                build("matvec", cuda!("matvec.cu"), VECTOR_THREADS)
+                    .constant("TILE", tile)
+                    .constant("COLS", cols)
+                    .constant("UNROLL", if tile <= 2 { 8 / cols } else { 1 })
+                    .limits(if tile == 8 { 168 } else { 96 }, 0)
+                    .fold(folded)
+            }
             Self::Tensor { tile } => {
                 // Staged rows of 40 halves, and the scales of the columns.
                 let workgroup_bytes = 80 * (parts(format) * tile + TENSOR_COLS) + 8 * TENSOR_COLS;
@@ -110,7 +127,23 @@ impl MatMulKernel {
             }
             Self::Tiled => build("matmul", cuda!("matmul.cu"), 256).limits(96, 2 * 32 * 68 * 4),
         }
-        .weight(format)
-        .include(cuda!("include/matmul.cuh"))
+    }
+}
+
+impl Kernel {
+    /// What reads a product's input, and what becomes of its sums.
+    fn fold(mut self, folded: Folded) -> Self {
+        self.buffers += u32::from(folded.norm);
+        let input = if folded.norm { cuda!("include/input_normed.cuh") } else { cuda!("include/input_plain.cuh") };
+        let kernel = self.include(input);
+        match folded.epilogue {
+            Epilogue::Plain => kernel.include(cuda!("include/product_plain.cuh")),
+            Epilogue::Gate => kernel.include(cuda!("include/product_gated.cuh")),
+            Epilogue::RopeAndCache { shape, kv, pairing } => {
+                let mut kernel = kernel.kv(&shape, kv).pairing(pairing);
+                kernel.buffers += 3;
+                kernel.include(cuda!("include/product_rope_and_cache.cuh"))
+            }
+        }
     }
 }

@@ -34,8 +34,11 @@ fn fields(source: &str) -> Vec<(String, String)> {
 fn arguments(kernel: &Kernel, source: &str) -> Vec<String> {
     let open = format!("{}(\n", kernel.name);
     let text = between(source, &open, ") {").unwrap_or_else(|| panic!("no function {}", kernel.name));
-    let weight = between(source, "#define WEIGHT_ARGUMENTS ", "\n").unwrap_or_default();
-    let text = code(text).replace("WEIGHT_ARGUMENTS", weight);
+    let mut text = code(text);
+    for macro_name in ["WEIGHT_ARGUMENTS", "INPUT_ARGUMENTS", "OUTPUT_ARGUMENTS"] {
+        let arguments = between(source, &format!("#define {macro_name} "), "\n").unwrap_or_default();
+        text = text.replace(macro_name, arguments);
+    }
     text.split(',').map(|argument| argument.trim().to_owned()).collect()
 }
 

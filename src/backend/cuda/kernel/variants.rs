@@ -1,6 +1,7 @@
 //! Every kernel, for tests that compile them.
 
-use super::super::super::{AttentionShape, KvDtype, KvLayout, RopePairing};
+use super::super::super::{AttentionShape, KvDtype, RopePairing};
+use super::super::folded::{Epilogue, Folded};
 use super::super::repack::DeviceFormat;
 use super::{
     DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
@@ -11,6 +12,23 @@ use super::{
 /// Query heads, key heads, elements of a head.
 const SHAPES: [(u32, u32, u32); 7] =
     [(9, 3, 64), (32, 8, 128), (8, 2, 256), (4, 1, 80), (40, 40, 96), (6, 3, 16), (7, 1, 128)];
+
+/// What a product's kernel may fold, each part of it at least once.
+fn foldings(choice: MatMulKernel) -> impl Iterator<Item = Folded> {
+    let rope = |(num_heads, num_kv_heads, head_dim), kv, pairing| {
+        let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 0.125 };
+        Epilogue::RopeAndCache { shape, kv, pairing }
+    };
+    let all = [
+        (false, Epilogue::Plain),
+        (true, Epilogue::Plain),
+        (true, Epilogue::Gate),
+        (true, rope(SHAPES[0], KvDtype::F16, RopePairing::Halves)),
+        (false, rope(SHAPES[3], KvDtype::F32, RopePairing::Interleaved)),
+    ];
+    let most = if choice.folds() { all.len() } else { 1 };
+    all.into_iter().take(most).map(|(norm, epilogue)| Folded { norm, epilogue })
+}
 
 /// Every kernel in every variant, weight format and dtype of the KV pool, over a range of head shapes, and what to call it.
 pub fn kernel_variants() -> Vec<(String, Kernel)> {
@@ -40,12 +58,14 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
                 distinct.push(choice);
             }
         });
-        all.extend(distinct.iter().map(|choice| (format!("{choice:?}, {format:?}"), choice.kernel(format))));
+        for (choice, folded) in distinct.iter().flat_map(|&choice| foldings(choice).map(move |folded| (choice, folded)))
+        {
+            all.push((format!("{choice:?}, {format:?}, {folded:?}"), choice.kernel(format, folded)));
+        }
     }
     for (num_heads, num_kv_heads, head_dim) in SHAPES {
         for dtype in KvDtype::ALL {
             let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 0.125 };
-            let layout = KvLayout { num_layers: 1, num_blocks: 8, block_size: 16, num_kv_heads, head_dim, dtype };
             let label = format!("{num_heads}/{num_kv_heads}x{head_dim} {dtype:?}");
             let mut push = |kernel: Kernel, what: &str| {
                 all.push((format!("{}, {label}{what}", kernel.name), kernel));
@@ -53,15 +73,15 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
             // With tensor cores and without.
             let tilings = [u32::MAX, 0].map(|capability| attention_tiling(&shape, dtype, capability, false, true));
             for which in [DecodeKernel::Teams, DecodeKernel::Blocks] {
-                push(attention_decode(which, &shape, &layout, &tilings[0]), "");
+                push(attention_decode(which, &shape, dtype, &tilings[0]), "");
             }
-            push(attention_prefill(&shape, &layout, &tilings[1], 0), "");
+            push(attention_prefill(&shape, dtype, &tilings[1], 0), "");
             if tilings[0] != tilings[1] {
-                push(attention_prefill(&shape, &layout, &tilings[0], u32::MAX), "");
+                push(attention_prefill(&shape, dtype, &tilings[0], u32::MAX), "");
             }
-            push(attention_reduce(&shape, &layout), "");
+            push(attention_reduce(&shape, dtype), "");
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
-                push(rope_and_cache(&shape, &layout, pairing), &format!(" {pairing:?}"));
+                push(rope_and_cache(&shape, dtype, pairing), &format!(" {pairing:?}"));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The matrix products: which kernel for how many rows, how each is cut, and what is folded into it.
 
-use super::super::super::{AttentionShape, KvDtype, RopePairing};
+use super::super::folded::{Epilogue, Folded};
 use super::super::repack::DeviceFormat;
 use super::super::{Tuning, Variant};
 use super::{Kernel, read, write};
@@ -28,45 +28,6 @@ pub(in super::super) struct MatMulParams {
 /// Bits of [`MatMulParams::flags`]: add to out; add the bias.
 pub(in super::super) const ACCUMULATE: u32 = 1;
 pub(in super::super) const BIAS: u32 = 2;
-
-/// What a product computes beside its sums.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(in super::super) struct Folded {
-    /// x is normalised as it is read.
-    pub(in super::super) norm: bool,
-    /// What becomes of the sums.
-    pub(in super::super) epilogue: Epilogue,
-}
-
-/// What a product does with its sums.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(in super::super) enum Epilogue {
-    /// They are out.
-    Plain,
-    /// The weight's rows are as many gates and then ups, out is `silu(gate) * up`.
-    Gate,
-    /// As `rope_and_cache` of a KV pool of floats, out is q.
-    RopeAndCache { shape: AttentionShape, kv: KvDtype, pairing: RopePairing },
-}
-
-impl Epilogue {
-    /// Rows of the weight that make one column.
-    pub(in super::super) fn parts(self) -> u32 {
-        match self {
-            Self::Plain => 1,
-            Self::Gate | Self::RopeAndCache { .. } => 2,
-        }
-    }
-
-    /// Rows of the weight that one invocation must have for its columns to leave.
-    fn least_rows(self) -> u32 {
-        match self {
-            Self::Plain => 1,
-            Self::Gate => 2,
-            Self::RopeAndCache { .. } => 4,
-        }
-    }
-}
 
 /// Storage buffers of a product with [`Epilogue::RopeAndCache`], a norm and a quantised weight: more than some adapters have.
 pub(in super::super) const ROPE_AND_CACHE_BUFFERS: u32 = 10;
@@ -194,8 +155,13 @@ impl MatMulKernel {
     pub(in super::super) fn folds(self, epilogue: Epilogue) -> bool {
         match epilogue {
             Epilogue::Plain | Epilogue::Gate => true,
-            // Others have no two neighbouring columns in one invocation, or sums that are rounded in a way of their own.
-            Epilogue::RopeAndCache { .. } => matches!(self, Self::Cpu { .. } | Self::Vector { .. }),
+            // For many rows it takes twice as long as `rope_and_cache`, which writes four elements at once. In batch-invariant
+            // mode both meet: they round alike.
+            Epilogue::RopeAndCache { .. } => match self {
+                Self::Cpu { tile } => tile < 8,
+                Self::Vector { .. } => true,
+                Self::Tiled | Self::Coop(_) | Self::VectorInt8 { .. } => false,
+            },
         }
     }
 

@@ -2,10 +2,10 @@
 
 use super::super::super::{BackendError, Op, Program, StepLimits, WeightId};
 use super::super::adapter::Variant;
+use super::super::fusion::Product;
 use super::super::grid::Grid;
 use super::super::kernel;
 use super::super::repack::DeviceFormat;
-use super::fusion::Product;
 use super::{Call, Planner};
 
 /// The input of one product at a time, for as many rows as kernels take as int8.

@@ -1,11 +1,12 @@
 //! The dispatches of a matrix product.
 
 use super::super::super::{ActId, BackendError, Op, Rows};
+use super::super::folded::{Epilogue, Folded};
+use super::super::fusion::{Norm, Product};
 use super::super::grid::Grid;
-use super::super::kernel::{self, Epilogue, Folded, Input, MatMulKernel};
+use super::super::kernel::{self, Input, MatMulKernel};
 use super::super::step_words::header;
 use super::super::weights::GpuPart;
-use super::fusion::{Norm, Product};
 use super::{Call, Choice, Node, Planner};
 
 /// What becomes of a product's sums.

@@ -1,37 +1,37 @@
 //! Which ops of a program become one kernel: a norm before a product is folded into it, and so is the op after it that
 //! makes something of its sums, a gate or rope_and_cache.
 
-use super::super::super::{ActId, Op, Program, WeightId};
+use super::super::{ActId, Op, Program, WeightId};
 
 /// An op, or a product with what is folded into it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Fused {
+pub(in crate::backend) enum Fused {
     Op(Op),
     Product(Product),
 }
 
 /// A matrix product.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Product {
+pub(in crate::backend) struct Product {
     /// Its input; with a norm, where that leaves its output when the kernel does not fold it.
-    pub(super) x: ActId,
+    pub(in crate::backend) x: ActId,
     /// The norm that is folded into it.
-    pub(super) norm: Option<Norm>,
-    pub(super) weight: WeightId,
-    pub(super) bias: Option<WeightId>,
+    pub(in crate::backend) norm: Option<Norm>,
+    pub(in crate::backend) weight: WeightId,
+    pub(in crate::backend) bias: Option<WeightId>,
     /// Its own output; with an epilogue, where a kernel that does not fold it leaves the sums.
-    pub(super) out: ActId,
-    pub(super) accumulate: bool,
+    pub(in crate::backend) out: ActId,
+    pub(in crate::backend) accumulate: bool,
     /// The op after it that is folded into it.
-    pub(super) epilogue: Option<Op>,
+    pub(in crate::backend) epilogue: Option<Op>,
 }
 
 /// An [`Op::RmsNorm`] before a product.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Norm {
-    pub(super) x: ActId,
-    pub(super) weight: WeightId,
-    pub(super) eps: f32,
+pub(in crate::backend) struct Norm {
+    pub(in crate::backend) x: ActId,
+    pub(in crate::backend) weight: WeightId,
+    pub(in crate::backend) eps: f32,
 }
 
 /// The program with what can be folded folded. `can_end` tells whether a product with this weight can do what the op after it
@@ -39,7 +39,7 @@ pub(super) struct Norm {
 ///
 /// A folded op's output is never written, so nothing else may read it; and a kernel's output must not be its input, which
 /// others of its workgroups still read.
-pub(super) fn fuse(program: &Program, can_end: impl Fn(WeightId, &Op) -> bool) -> Vec<Fused> {
+pub(in crate::backend) fn fuse(program: &Program, can_end: impl Fn(WeightId, &Op) -> bool) -> Vec<Fused> {
     let mut fused = Vec::new();
     let mut at = 0;
     while let Some(&op) = program.ops.get(at) {
@@ -115,7 +115,7 @@ fn overwrites(op: &Op, activation: ActId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::super::{AttentionShape, RopePairing, RopeTable};
+    use super::super::super::{AttentionShape, RopePairing, RopeTable};
     use super::*;
 
     const NORM: WeightId = WeightId(0);

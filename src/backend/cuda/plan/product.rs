@@ -1,0 +1,119 @@
+//! The launches of a matrix product.
+
+use super::super::super::{ActId, BackendError, Op, Rows};
+use super::super::folded::{Epilogue, Folded};
+use super::super::fusion::{Norm, Product};
+use super::super::grid::Grid;
+use super::super::kernel::{self, MatMulKernel};
+use super::super::step_words::header;
+use super::super::weights::CudaPart;
+use super::{Call, Choice, Node, Planner};
+
+/// What becomes of a product's sums.
+struct Ending {
+    epilogue: Epilogue,
+    out: ActId,
+    /// Behind `out` among the arguments.
+    buffers: Vec<u64>,
+}
+
+impl Ending {
+    fn plain(product: &Product) -> Self {
+        Self { epilogue: Epilogue::Plain, out: product.out, buffers: Vec::new() }
+    }
+}
+
+impl Planner<'_> {
+    /// A choice for each number of rows up to which the same kernels are taken: one launch for each part of the weight, and
+    /// the ops before and after it where the kernels do not fold them.
+    pub(super) fn product(&mut self, product: &Product) -> Result<(), BackendError> {
+        let parts = &self.weight(product.weight).parts;
+        let kernels_of =
+            |part: &CudaPart| MatMulKernel::choices(part.format, self.compute_capability(), self.batch_invariant);
+        let mut sizes: Vec<u32> = parts.iter().flat_map(kernels_of).map(|(max_rows, _)| max_rows).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        let mut choices = Vec::new();
+        for max_rows in sizes {
+            let kernel_of = |part| {
+                let kernel = kernels_of(part).into_iter().find(|(most, _)| max_rows <= *most);
+                kernel.expect("the last kernel is for any number of rows").1
+            };
+            let folds = parts.iter().all(|part| kernel_of(part).folds());
+            let ending = if folds { self.ending(product) } else { Ending::plain(product) };
+            let folded = Folded { norm: folds && product.norm.is_some(), epilogue: ending.epilogue };
+            let mut calls = Vec::new();
+            if let Some(Norm { x, weight, eps }) = product.norm.filter(|_| !folds) {
+                calls.push(self.rms_norm(x, weight, eps, product.x)?);
+            }
+            for part in parts {
+                calls.push(self.call_of_part(product, part, kernel_of(part), folded, &ending)?);
+            }
+            match product.epilogue.filter(|_| !folds) {
+                Some(Op::SiluMul { gate_up, out }) => calls.push(self.silu_mul(gate_up, out)?),
+                Some(Op::RopeAndCache { layer, qkv, q, pairing }) => {
+                    calls.push(self.rope_and_cache(layer, qkv, q, pairing)?);
+                }
+                _ => {}
+            }
+            choices.push(Choice { max_rows, calls });
+        }
+        self.nodes.push(Node { rows: self.rows(product.out), choices });
+        Ok(())
+    }
+
+    /// The product's ending with all that is folded into it.
+    fn ending(&self, product: &Product) -> Ending {
+        match product.epilogue {
+            Some(Op::SiluMul { out, .. }) => Ending { epilogue: Epilogue::Gate, out, buffers: Vec::new() },
+            Some(Op::RopeAndCache { layer, q, pairing, .. }) => {
+                let epilogue = Epilogue::RopeAndCache { shape: self.program.attention, kv: self.kv.dtype, pairing };
+                let [k, v] = self.pools(layer);
+                Ending { epilogue, out: q, buffers: vec![self.buffers.rope.address(), k, v] }
+            }
+            _ => Ending::plain(product),
+        }
+    }
+
+    fn call_of_part(
+        &self,
+        product: &Product,
+        part: &CudaPart,
+        choice: MatMulKernel,
+        folded: Folded,
+        ending: &Ending,
+    ) -> Result<Call, BackendError> {
+        let norm = product.norm.filter(|_| folded.norm);
+        let mut buffers: Vec<u64> = part.addresses().collect();
+        buffers.push(self.activation(norm.map_or(product.x, |norm| norm.x)));
+        buffers.extend(norm.map(|norm| self.vector(norm.weight)));
+        buffers.push(product.bias.map_or(self.buffers.unused.address(), |bias| self.vector(bias)));
+        buffers.push(self.activation(ending.out));
+        buffers.extend(&ending.buffers);
+
+        let rows = self.rows(ending.out);
+        let cols = part.rows as u32 / folded.epilogue.parts();
+        let groups = cols.div_ceil(choice.group_cols(folded.epilogue));
+        let grid = match choice {
+            MatMulKernel::Vector { .. } => Grid::Fixed { x: groups, y: 1 },
+            MatMulKernel::Tensor { .. } | MatMulKernel::Tiled => {
+                Grid::Columns { x: groups, rows, each: choice.group_rows() }
+            }
+        };
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let params = kernel::MatMulParams {
+            blocks: self.cols(product.x) / 32,
+            cols,
+            out_stride: self.cols(ending.out),
+            out_offset: part.first_row as u32,
+            rows: match rows {
+                Rows::Tokens => header::NUM_TOKENS as u32,
+                Rows::Logits => header::NUM_LOGITS_ROWS as u32,
+            },
+            flags: flag(product.accumulate, kernel::ACCUMULATE) | flag(product.bias.is_some(), kernel::BIAS),
+            grid_width: groups,
+            norm_eps: norm.map_or(0.0, |norm| norm.eps),
+        };
+        self.call(&choice.kernel(part.format, folded), grid, &params, &buffers)
+    }
+}
