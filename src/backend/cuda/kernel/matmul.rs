@@ -108,11 +108,16 @@ impl MatMulKernel {
         match self {
             Self::Vector { tile } => {
                 let cols = vector_cols(tile, folded.epilogue);
+                let registers = match tile {
+                    1 | 2 => 96,
+                    4 => 120,
+                    _ => 168,
+                };
                 build("matvec", cuda!("matvec.cu"), VECTOR_THREADS)
                     .constant("TILE", tile)
                     .constant("COLS", cols)
                     .constant("UNROLL", if tile <= 2 { 8 / cols } else { 1 })
-                    .limits(if tile == 8 { 168 } else { 96 }, 0)
+                    .limits(registers, 0)
                     .fold(folded)
             }
             Self::Tensor { tile } => {
