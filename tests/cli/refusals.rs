@@ -1,0 +1,127 @@
+//! Mistakes: one line that says what to do, and exit code 2.
+
+use super::{assert_refused, checkpoints::TinyLlama, models, temporary};
+use bindery::backend::WeightFormat;
+
+#[test]
+fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
+    let table: &[(&[&str], &str)] = &[
+        (&["nosuch"], "nosuch"),
+        (&["run", "--nosuch", "hi"], "--nosuch"),
+        (&["run", "--seeed", "1", "hi"], "a similar argument exists: '--seed'"),
+        (&["run"], "empty"),
+        (&["run", ""], "empty"),
+        (&["run", "--raw", ""], "empty"),
+        (&["run", "two", "prompts"], "prompts"),
+        (&["run", "--system", "x", "--raw", "hi"], "--raw"),
+        (&["run", "--temperature", "NaN", "hi"], "temperature"),
+        (&["run", "--temperature", "inf", "hi"], "temperature"),
+        (&["run", "--temperature", "-1", "hi"], "temperature"),
+        (&["run", "--temperature", "warm", "hi"], "warm"),
+        (&["run", "--top-p", "0", "hi"], "top_p"),
+        (&["run", "--top-p", "NaN", "hi"], "top_p"),
+        (&["run", "--top-k", "-2", "hi"], "top_k"),
+        (&["run", "--min-p", "2", "hi"], "min_p"),
+        (&["run", "--repetition-penalty", "0", "hi"], "repetition_penalty"),
+        (&["run", "--max-tokens", "0", "hi"], "max_tokens"),
+        (&["run", "--stop", "", "hi"], "stop"),
+        (&["run", "-n", "2", "hi"], "temperature 0"),
+        (&["run", "-n", "0", "hi"], "n"),
+        (&["run", "--seed", "1.5", "hi"], "1.5"),
+        (&["run", "--variant", "fast", "hi"], "fast"),
+        (&["run", "--block-size", "32", "hi"], "16"),
+        (&["run", "--kv-cache-dtype", "fp8", "hi"], "fp8"),
+        (&["run", "--dtype", "int3", "hi"], "int3"),
+        (&["run", "--load-format", "onnx", "hi"], "onnx"),
+        (&["run", "--scheduling-policy", "luck", "hi"], "luck"),
+        (&["run", "--kv-cache-memory-bytes", "lots", "hi"], "lots"),
+        (&["run", "--max-num-batched-tokens", "99G", "hi"], "99G"),
+        (&["run-batch", "-i", "/nonexistent/in", "-o", "/nonexistent/out"], "/nonexistent/in"),
+        (&["run-batch", "-i", "Cargo.toml", "-o", "/nonexistent/out"], "/nonexistent/out"),
+        (&["run-batch"], "--input-file"),
+        (&["selftest", "--device", "nosuch"], "nosuch"),
+        (&["selftest", "--device", "llvmpipe", "--kernel", "nosuch"], "nosuch"),
+        (&["bench", "latency", "--batch-size", "0"], "--batch-size"),
+        (&["bench", "latency", "--batch-size", "65"], "--max-num-seqs"),
+        (&["bench", "latency", "--num-iters", "0"], "--num-iters"),
+        (&["bench", "latency", "--input-len", "0"], "--input-len"),
+        (&["bench", "latency", "--output-json", "/nonexistent/out"], "/nonexistent/out"),
+        (&["bench", "throughput", "--num-prompts", "0"], "--num-prompts"),
+        (&["bench", "sharing", "--lengths", "novels"], "novels"),
+        (&["bench", "sharing", "--n", "1000"], "--max-num-seqs"),
+        (&["bench", "serve", "--base-url", "https://example.com"], "http://"),
+        (&["bench", "serve", "--request-rate", "0"], "--request-rate"),
+        (&["bench", "serve", "--num-prompts", "0"], "--num-prompts"),
+        (&["bench", "kernels", "--shapes", "GPT-5"], "SmolLM2-135M"),
+        (&["bench", "kernels", "--device", "llvmpipe", "--kernel", "nosuch"], "nosuch"),
+        (&["bench", "kernels", "--formats", "q3_0"], "q4_0"),
+        (&["bench", "compare", "--a", "webgpu", "--b", "opengl"], "opengl"),
+        (&["bench", "compare", "--a", "webgpu", "--b", "webgpu", "--device", "0"], "--device"),
+        (&["bench", "compare", "--a", "webgpu", "--b", "webgpu", "--batch-sizes", "0"], "--batch-sizes"),
+        (&["run", "--retune", "--no-autotune", "hi"], "--no-autotune"),
+        (&["run", "--quantize-activations", "--batch-invariant", "hi"], "--batch-invariant"),
+        (&["chat", "-n", "2", "--temperature", "1"], "-n"),
+        (&["run", "--swap-space", "lots", "hi"], "lots"),
+        (&["run", "--preemption-mode", "hope", "hi"], "hope"),
+        (&["run", "--load-format", "dummy:q9", "hi"], "dummy:q9"),
+        (&["run", "--backend", "vulkan", "hi"], "webgpu, cuda or auto"),
+    ];
+    for (args, word) in table {
+        assert_refused(args, word);
+    }
+}
+
+#[test]
+fn models_that_cannot_be_used_are_one_line_and_exit_code_2() {
+    let model = std::fs::read(models::smollm2_gguf()).expect("it is readable");
+    let mut scrambled = model[..4 << 20].to_vec();
+    scrambled[24..4096].reverse();
+    let tiny = TinyLlama { qkv_bias: false, tied: true };
+    let files: [(&str, Vec<u8>, &str); 6] = [
+        ("empty.gguf", Vec::new(), "damaged"),
+        ("other.gguf", b"PK\x03\x04 something else".to_vec(), "GGUF"),
+        ("header.gguf", model[..1000].to_vec(), "damaged"),
+        ("truncated.gguf", model[..model.len() - 1000].to_vec(), "damaged"),
+        ("scrambled.gguf", scrambled, "damaged"),
+        ("unknown.gguf", tiny.gguf_writer("mamba", WeightFormat::F32).finish(), "mamba"),
+    ];
+    for (name, contents, word) in files {
+        let path = temporary(name, &contents);
+        assert_refused(&["run", "--model", path.to_str().expect("UTF-8"), "hi"], word);
+    }
+    assert_refused(&["run", "--model", "/nonexistent/model.gguf", "hi"], "/nonexistent/model.gguf");
+    assert_refused(&["run", "--model", "src", "hi"], "src");
+    assert_refused(&["run", "--load-format", "dummy", "hi"], "SmolLM2");
+    assert_refused(&["run", "--tokenizer", "/nonexistent", "--device", "llvmpipe", "hi"], "/nonexistent");
+}
+
+#[test]
+fn what_device_or_model_cannot_do_is_one_line_and_exit_code_2() {
+    let long = "long ".repeat(300);
+    let table: &[(&[&str], &str)] = &[
+        (&["--device", "nosuch", "hi"], "nosuch"),
+        (&["--device", "", "hi"], "llvmpipe"),
+        (&["--device", "99", "hi"], "99"),
+        (&["--device", "SwiftShader", "--variant", "subgroup", "hi"], "subgroup"),
+        (&["--device", "llvmpipe", "--max-model-len", "1", "hi"], "--max-model-len"),
+        (&["--device", "llvmpipe", "--max-model-len", "99999999", "hi"], "8192"),
+        (&["--device", "llvmpipe", "--max-model-len", "256", &long], "256"),
+        (&["--device", "llvmpipe", "--num-gpu-blocks-override", "1", "hi"], "KV blocks"),
+        (&["--device", "llvmpipe", "--num-gpu-blocks-override", "0", "hi"], "--num-gpu-blocks-override"),
+        (&["--device", "llvmpipe", "--num-gpu-blocks-override", "4G", "hi"], "--num-gpu-blocks-override"),
+        (&["--device", "llvmpipe", "--kv-cache-memory-bytes", "1k", "hi"], "KV pool"),
+        (&["--device", "llvmpipe", "--gpu-memory-utilization", "NaN", "hi"], "--gpu-memory-utilization"),
+        (&["--device", "llvmpipe", "--max-num-seqs", "0", "hi"], "--max-num-seqs"),
+        (&["--device", "llvmpipe", "--max-num-seqs", "65535", "hi"], "--max-num-seqs"),
+        (&["--device", "llvmpipe", "--max-num-batched-tokens", "65535", "hi"], "--max-num-batched-tokens"),
+        (&["--device", "llvmpipe", "--chat-template", "/nonexistent", "hi"], "/nonexistent"),
+    ];
+    for (args, word) in table {
+        assert_refused(&[&["run"], *args].concat(), word);
+    }
+    assert_refused(&["bench", "latency", "--device", "llvmpipe", "--input-len", "9000"], "9000");
+    let cpu = ["run", "--device", "llvmpipe", "--quantize-activations", "hi"];
+    assert_refused(&cpu, "--variant subgroup");
+    let perplexity = ["bench", "perplexity", "--text", "Cargo.toml", "--quantize-activations"];
+    assert_refused(&perplexity, "--max-num-batched-tokens");
+}
