@@ -109,9 +109,7 @@ impl Plan {
     }
 
     fn node_work(&self, index: usize, counts: &StepCounts) -> u64 {
-        let node = &self.nodes[index];
-        let runs = node.dispatches(counts).next().is_some();
-        if runs { self.work[index].of(counts.rows(node.rows), counts) } else { 0 }
+        self.work[index].of(counts.rows(self.nodes[index].rows), counts)
     }
 
     /// Every dispatch of a step, in order.
