@@ -9,6 +9,7 @@ use bindery::backend::cuda::{
     cuda_devices,
 };
 use bindery::backend::{Backend, BackendError, DeviceMemory, WeightFormat};
+use bindery::model::{DummyWeights, LoadFormat};
 use bindery::sampling::SamplingParams;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -166,6 +167,26 @@ fn samples_and_beams_are_those_of_the_reference() {
     let (want, _) = outputs(Box::new(CpuBackend::new()));
     assert_eq!(got, want);
     assert!(copies > 0);
+}
+
+/// Few rows leave norms, gates, and RoPE with the cache write to the products; many rows take a launch for each.
+#[test]
+fn a_decode_takes_five_launches_a_layer() {
+    let mut llm = llm::load(&tiny::tiny("cuda-launches"), Counting::new(false).backend(), |options| {
+        options.load_format = LoadFormat::Dummy(DummyWeights { format: WeightFormat::Q8_0, seed: 3 });
+        options.profile = true;
+    });
+    let mut launches = |prompt_len: u32, tokens: u32| {
+        llm.reset_profile();
+        llm.generate(vec![(Rng(5).prompt(prompt_len, tiny::VOCAB), greedy(tokens))]).expect("generation succeeds");
+        let kernels = &llm.profile().expect("asked for").kernels;
+        let count = |name: &str| kernels.get(name).map_or(0, |times| times.dispatches);
+        ["matvec", "attention_decode", "rms_norm", "rope_and_cache", "silu_mul"].map(count)
+    };
+    // Four products in each of two layers and the output head, three times.
+    assert_eq!(launches(1, 3), [27, 6, 0, 0, 0]);
+    // Of a prefill of 20 rows only the output head has few.
+    assert_eq!(launches(20, 1), [1, 0, 4, 2, 2]);
 }
 
 /// This machine has a driver, and lists devices, or none, and says so in one line.
