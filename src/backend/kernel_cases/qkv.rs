@@ -70,9 +70,11 @@ pub(super) fn cases() -> Vec<KernelCase> {
             let dtype = if (index % 2 == 0) == norm { KvDtype::F16 } else { KvDtype::F32 };
             let small = Shape { norm, ..shape(format, 96, (4, 1, 80), pairing, dtype) };
             cases.push(small.case(name).quick_if(format == WeightFormat::Q4_1 || format == WeightFormat::F16));
-            // The shapes of a small model.
-            cases.push(Shape { norm, ..shape(format, 576, (9, 3, 64), pairing, dtype) }.case(name));
         }
+    }
+    // The shapes of a small model.
+    for (pairing, dtype) in [(Halves, KvDtype::F16), (Interleaved, KvDtype::F32)] {
+        cases.push(shape(WeightFormat::Q4_1, 576, (9, 3, 64), pairing, dtype).case("q4_1"));
     }
     let of_heads = |heads| shape(WeightFormat::Q8_0, 64, heads, Halves, KvDtype::F16);
     for heads in [(6, 3, 16), (3, 3, 48), (2, 1, 256)] {
