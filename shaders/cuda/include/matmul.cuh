@@ -10,7 +10,7 @@ struct Params {
     float norm_eps; // read where x is normalised
 };
 constexpr u32 ACCUMULATE = 1u; // add to out
-constexpr u32 BIAS = 2u;       // add bias[column of out]
+constexpr u32 BIAS = 2u;       // add bias[row of the weight]
 
 __device__ __forceinline__ float bias_of(const Params& params, const float* __restrict__ bias, u32 weight_row) {
     return (params.flags & BIAS) != 0u ? __ldg(bias + weight_row) : 0.0f;

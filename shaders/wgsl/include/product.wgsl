@@ -11,11 +11,11 @@ struct Params {
     norm_eps: f32,   // read where x is normalised
 }
 var<immediate> params: Params;
-@group(0) @binding(5) var<storage, read> bias: array<f32>;      // [out_stride]
+@group(0) @binding(5) var<storage, read> bias: array<f32>;      // [rows of the weight]
 @group(0) @binding(6) var<storage, read_write> out: array<f32>; // [R][out_stride]
 
 const ACCUMULATE = 1u; // add to out
-const BIAS = 2u;       // add bias[column of out]
+const BIAS = 2u;       // add bias[row of the weight]
 
 // Those of WIDTH columns: their first parts, then their last.
 alias Sums = array<f32, PARTS * WIDTH>;

@@ -3,7 +3,7 @@
 const PARTS = 2u;
 const WIDTH = 2u;
 const HALF = HEAD_DIM / 2u; // columns of a head
-@group(0) @binding(7) var<storage, read> rope: array<vec4<f32>>;        // [max_positions][D / 4] (cos, sin, cos, sin)
+@group(0) @binding(7) var<storage, read> rope: array<vec4<f32>>;      // [max_positions][D / 4] (cos, sin, cos, sin)
 @group(0) @binding(8) var<storage, read_write> k_pool: array<KvPair>; // [block][KV_HEADS] pages
 @group(0) @binding(9) var<storage, read_write> v_pool: array<KvPair>; // the same shape
 

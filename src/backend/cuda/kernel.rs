@@ -21,7 +21,7 @@ pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,
     argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
-pub(super) use matmul::{ACCUMULATE, BIAS, MatMulKernel, MatMulParams};
+pub(super) use matmul::{MatMulKernel, MatMulParams};
 pub use variants::kernel_variants;
 
 /// The text of a file in `shaders/cuda/`.

@@ -26,6 +26,18 @@ pub(in crate::backend) struct Product {
     pub(in crate::backend) epilogue: Option<Op>,
 }
 
+/// Bits of [`Product::flags`]: add to out; add the bias.
+pub(in crate::backend) const ACCUMULATE: u32 = 1;
+pub(in crate::backend) const BIAS: u32 = 2;
+
+impl Product {
+    /// What its kernels do beside their sums, as they are told.
+    pub(in crate::backend) fn flags(&self) -> u32 {
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        flag(self.accumulate, ACCUMULATE) | flag(self.bias.is_some(), BIAS)
+    }
+}
+
 /// An [`Op::RmsNorm`] before a product.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::backend) struct Norm {

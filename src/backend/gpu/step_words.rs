@@ -8,6 +8,8 @@ pub(in crate::backend) use super::work_items::{AttentionTiling, ITEM_WORDS, QUER
 
 /// Header indices, as in the WGSL.
 pub(in crate::backend) mod header {
+    use crate::backend::Rows;
+
     pub(in crate::backend) const NUM_TOKENS: usize = 0;
     pub(in crate::backend) const NUM_LOGITS_ROWS: usize = 1;
     pub(in crate::backend) const NUM_BLOCK_COPIES: usize = 2;
@@ -33,6 +35,14 @@ pub(in crate::backend) mod header {
     pub(in crate::backend) const FED_TOKENS_AT: usize = 22;
     pub(in crate::backend) const NUM_DRAWS: usize = 23;
     pub(in crate::backend) const WORDS: usize = 24;
+
+    /// The word that counts an activation's rows.
+    pub(in crate::backend) const fn count_of(rows: Rows) -> u32 {
+        match rows {
+            Rows::Tokens => NUM_TOKENS as u32,
+            Rows::Logits => NUM_LOGITS_ROWS as u32,
+        }
+    }
 }
 
 /// Marks the index of a draw, among those of rows.

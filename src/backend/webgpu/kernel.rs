@@ -22,8 +22,7 @@ pub(super) use logits::{
     argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{
-    ACCUMULATE, BIAS, Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, ROPE_AND_CACHE_BUFFERS, VECTOR_ROWS,
-    quantize_rows,
+    Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, ROPE_AND_CACHE_BUFFERS, VECTOR_ROWS, quantize_rows,
 };
 
 macro_rules! wgsl {

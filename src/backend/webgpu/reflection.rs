@@ -2,6 +2,7 @@
 
 use super::super::{AttentionShape, KvDtype, RopePairing, StepLimits};
 use super::folded::{Epilogue, Folded};
+use super::fusion::{ACCUMULATE, BIAS};
 use super::kernel::{self, Binding, Input, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
 use super::repack::DeviceFormat;
 use super::step_words::{
@@ -286,7 +287,7 @@ fn flags_of_products_are_those_of_the_host() {
     for_each_kernel(|Reflected { label, module, fields, .. }| {
         if fields.iter().any(|&(name, ..)| name == "flags") {
             let constants = constants(module);
-            for (name, value) in [("ACCUMULATE", kernel::ACCUMULATE), ("BIAS", kernel::BIAS)] {
+            for (name, value) in [("ACCUMULATE", ACCUMULATE), ("BIAS", BIAS)] {
                 assert_eq!(constants.get(name), Some(&(value as usize)), "{label}: {name}");
             }
         }

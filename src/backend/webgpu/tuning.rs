@@ -10,7 +10,7 @@ use std::thread::available_parallelism;
 pub struct Tuning {
     /// Most rows that `matvec` is used for, 1 to 8; `matmul` takes more of them.
     pub matvec_rows: u32,
-    /// Output columns of one workgroup of `matvec`.
+    /// Rows of the weight of one workgroup of `matvec`, a power of two: kernels halve it.
     pub matvec_cols: u32,
     /// Most query heads of one workgroup of the attention; they share one KV head, and read its keys once.
     pub attention_heads: u32,
@@ -47,7 +47,7 @@ impl Tuning {
     pub fn by_rule(variant: Variant) -> Self {
         match variant {
             Variant::Cpu => {
-                let cores = available_parallelism().map_or(1, usize::from).min(2048) as u32;
+                let cores = available_parallelism().map_or(1, usize::from) as u32;
                 let split = 2048 / cores.next_power_of_two();
                 Self { attention_split: split.clamp(*CPU_SPLITS.start(), *CPU_SPLITS.end()), ..Self::default() }
             }
@@ -59,7 +59,8 @@ impl Tuning {
     pub fn is_usable(&self, variant: Variant) -> bool {
         let most_keys = if variant == Variant::Cpu { *CPU_SPLITS.end() } else { 512 };
         (1..=8).contains(&self.matvec_rows)
-            && (1..=16).contains(&self.matvec_cols)
+            && self.matvec_cols.is_power_of_two()
+            && self.matvec_cols <= 16
             && self.attention_heads >= 1
             && (16..=most_keys).contains(&self.attention_split)
             && self.attention_split.is_multiple_of(16)

@@ -18,10 +18,6 @@ params! {
     }
 }
 
-/// Bits of `MatMulParams::flags`: add to out; add the bias.
-pub(in super::super) const ACCUMULATE: u32 = 1;
-pub(in super::super) const BIAS: u32 = 2;
-
 /// A matrix product for at most `tile` rows (`matvec`), or any number (`matmul_tensor`, `matmul`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum MatMulKernel {

@@ -1,5 +1,6 @@
 //! The host's tables of every kernel against its text.
 
+use super::super::fusion::{ACCUMULATE, BIAS};
 use super::super::step_words::{DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, header};
 use super::{Kernel, cuda, kernel_variants};
 
@@ -117,6 +118,14 @@ fn step_metadata_is_that_of_the_host() {
     assert_eq!(names(query), ["token", "partials"]);
     let reduce = between(text, "struct ReduceItem {", "};").expect("it is there");
     assert_eq!(names(reduce), ["token", "first", "count"]);
+}
+
+#[test]
+fn flags_of_products_are_those_of_the_host() {
+    let text = cuda!("include/matmul.cuh");
+    for (name, value) in [("ACCUMULATE", ACCUMULATE), ("BIAS", BIAS)] {
+        assert!(text.contains(&format!("constexpr u32 {name} = {value}u;")), "{name}");
+    }
 }
 
 #[test]

@@ -25,10 +25,6 @@ pub(in super::super) struct MatMulParams {
     pub(in super::super) norm_eps: f32,
 }
 
-/// Bits of [`MatMulParams::flags`]: add to out; add the bias.
-pub(in super::super) const ACCUMULATE: u32 = 1;
-pub(in super::super) const BIAS: u32 = 2;
-
 /// Storage buffers of a product with [`Epilogue::RopeAndCache`], a norm and a quantised weight: more than some adapters have.
 pub(in super::super) const ROPE_AND_CACHE_BUFFERS: u32 = 10;
 

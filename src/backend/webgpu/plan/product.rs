@@ -1,6 +1,6 @@
 //! The dispatches of a matrix product.
 
-use super::super::super::{ActId, BackendError, Op, Rows};
+use super::super::super::{ActId, BackendError, Op};
 use super::super::folded::{Epilogue, Folded};
 use super::super::fusion::{Norm, Product};
 use super::super::grid::Grid;
@@ -99,17 +99,13 @@ impl<'a> Planner<'a> {
             }
             _ => Grid::Columns { x: groups, rows, each: choice.group_rows() },
         };
-        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         let params = kernel::MatMulParams {
             blocks: self.cols(product.x) / 32,
             cols,
             out_stride: self.cols(ending.out),
             out_offset: part.first_row as u32,
-            rows: match rows {
-                Rows::Tokens => header::NUM_TOKENS as u32,
-                Rows::Logits => header::NUM_LOGITS_ROWS as u32,
-            },
-            flags: flag(product.accumulate, kernel::ACCUMULATE) | flag(product.bias.is_some(), kernel::BIAS),
+            rows: header::count_of(rows),
+            flags: product.flags(),
             grid_width: width,
             norm_eps: norm.map_or(0.0, |norm| norm.eps),
         };
