@@ -17,7 +17,7 @@ extern "C" __global__ void __launch_bounds__(WG) embed(
     if (octet >= params.octets || token >= step[NUM_TOKENS]) return;
     const u32 row = token_id(step, token) - params.first_row; // wraps when below
     if (row >= params.num_rows) return;
-    const Vec8 w = weights8(WEIGHT_PLANES, row * params.octets + octet);
+    const Vec8 w = weights_of(raw_octet(WEIGHT_PLANES, row * params.octets + octet));
     const u32 at = 2u * (token * params.octets + octet);
     out[at] = make_float4(w.e[0], w.e[1], w.e[2], w.e[3]);
     out[at + 1u] = make_float4(w.e[4], w.e[5], w.e[6], w.e[7]);

@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(WG) matmul(
     const u32 tile_col = threadIdx.x % 16u * 4u;
     float acc[4][4] = {};
     for (u32 octet = 0u; octet < octets; octet += 4u) {
-        const Vec8 w = weights8(WEIGHT_PLANES, w_at + octet);
+        const Vec8 w = weights_of(raw_octet(WEIGHT_PLANES, w_at + octet));
         const float4* from = x + 2u * (x_at + octet);
         const Vec8 xs = vec8(__ldg(from), __ldg(from + 1));
         __syncthreads();

@@ -1,156 +1,153 @@
-// out = x W^T for many rows of x on tensor cores: TILE_ROWS x 128 tiles staged through workgroup memory, f32 accumulation.
-// x is the sum of PARTS halves: with one it is rounded, with two (three of bfloat16) the product is as good as in f32.
-// Weights are exact: quantised ones are multiplied as integers, and scaled block by block.
-constexpr u32 TILE_COLS = 128u;
-constexpr u32 STRIDE = 40u; // halves of a staged row: a block, and as much as puts the rows of a matrix in different banks
-constexpr u32 SUBGROUP_ROWS = TILE_ROWS / GROUPS_DOWN;
-constexpr u32 SUBGROUP_COLS = TILE_COLS / (WG / SUBGROUP / GROUPS_DOWN);
+// out = x W^T for many rows of x on tensor cores: TILE_ROWS x TILE_COLS tiles, f32 accumulation. Both are halves there: x as
+// round_rows left it, weights of other formats rounded on their way.
+//
+// Tiles of DEEP blocks of 32 columns of x pass through a ring of STAGES in workgroup memory, on their way while those before
+// are multiplied. The subgroups share a tile DOWN by ACROSS, and each of DEEP takes one of its blocks: few rows leave little to
+// share otherwise, and all of the weight has to be read. Their sums meet at the end, in a fixed order.
+constexpr u32 STEP = 32u * DEEP;
+constexpr u32 STRIDE = STEP + 8u; // halves of a staged row: eight neighbouring rows begin in different banks
+constexpr u32 SUBGROUP_ROWS = TILE_ROWS / DOWN;
+constexpr u32 SUBGROUP_COLS = TILE_COLS / ACROSS;
 constexpr u32 M = SUBGROUP_ROWS / 16u; // matrices of a subgroup, down
-constexpr u32 N = SUBGROUP_COLS / 8u;  // and across
-constexpr u32 X_OCTETS = (TILE_ROWS * 4u + WG - 1u) / WG; // octets that an invocation stages
-constexpr u32 W_OCTETS = TILE_COLS * 4u / WG;
+constexpr u32 N = SUBGROUP_COLS / 8u;  // and across: a part of each column after the other
+constexpr u32 OUT_N = N / PARTS;
+constexpr u32 X_OCTETS = TILE_ROWS * DEEP * 4u / WG; // octets of a stage that an invocation brings
+constexpr u32 W_OCTETS = TILE_COLS * DEEP * 4u / WG;
 
-// The next half of each element; v becomes what is left.
-__device__ __forceinline__ uint4 next_part(Vec8& v) {
-    u32 words[4];
-#pragma unroll
-    for (u32 i = 0u; i < 4u; i++) {
-        float* pair = &v.e[2u * i];
-        if (WEIGHT_BF16) {
-            u32 bits[2];
-#pragma unroll
-            for (u32 j = 0u; j < 2u; j++) {
-                const u32 b = __float_as_uint(pair[j]);
-                bits[j] = (b + 0x7fffu + ((b >> 16u) & 1u)) & 0xffff0000u; // to the nearest
-                pair[j] -= __uint_as_float(bits[j]);
-            }
-            words[i] = bits[1] | bits[0] >> 16u;
-        } else {
-            words[i] = pack_halves(fmaxf(fminf(pair[0], 65504.0f), -65504.0f), fmaxf(fminf(pair[1], 65504.0f), -65504.0f));
-            const float2 taken = unpack_halves(words[i]);
-            pair[0] -= taken.x;
-            pair[1] -= taken.y;
-        }
-    }
-    return make_uint4(words[0], words[1], words[2], words[3]);
-}
-__device__ __forceinline__ void multiply(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    if (WEIGHT_BF16) multiply_bf16(d, a, b);
-    else multiply_f16(d, a, b);
-}
+struct Stage {
+    u16 x[TILE_ROWS][STRIDE];
+    u16 w[TILE_COLS][STRIDE];
+};
+static_assert(sizeof(Stage) * STAGES == SHARED_BYTES, "the host asks for as much");
+static_assert((DEEP - 1u) * DOWN * ACROSS * M * N * 4u * SUBGROUP * sizeof(float) <= SHARED_BYTES, "the sums have room there");
 
 extern "C" __global__ void __launch_bounds__(WG) matmul_tensor(
     Step step,
     WEIGHT_ARGUMENTS,
-    const float4* __restrict__ x,   // [R][blocks * 8]
-    const float* __restrict__ bias, // [out_stride]
-    float* __restrict__ out,        // [R][out_stride]
+    const uint4* __restrict__ x,    // [R][blocks * 4] halves
+    const float* __restrict__ bias, // [rows of the weight]
+    OUTPUT_ARGUMENTS,
     Params params
 ) {
-    __shared__ __align__(16) u16 tile_x[PARTS][TILE_ROWS][STRIDE];
-    __shared__ __align__(16) u16 tile_w[TILE_COLS][STRIDE];
-    __shared__ float2 tile_scale[TILE_COLS];
+    SHARED_MEMORY(shared);
+    Stage* stages = (Stage*)shared;
     const u32 rows = num_rows(step, params.rows);
     const u32 octets = params.blocks * 4u;
-    const u32 first_row = blockIdx.y * TILE_ROWS;
-    const u32 first_col = blockIdx.x * TILE_COLS;
+    const u32 first_row = blockIdx.x * TILE_ROWS;
+    const u32 first_col = blockIdx.y * (TILE_COLS / PARTS);
     if (first_row >= rows) return;
     const u32 lane = threadIdx.x % SUBGROUP;
-    const u32 subgroup = threadIdx.x / SUBGROUP;
-    const u32 group_row = subgroup % GROUPS_DOWN * SUBGROUP_ROWS;
-    const u32 group_col = subgroup / GROUPS_DOWN * SUBGROUP_COLS;
+    const u32 deep = threadIdx.x / SUBGROUP % DEEP;
+    const u32 group = threadIdx.x / SUBGROUP / DEEP;
+    const u32 group_row = group % DOWN * SUBGROUP_ROWS;
+    const u32 group_col = group / DOWN * SUBGROUP_COLS;
 
-    // The next block of the invocation's rows, on its way from memory while the tile before is multiplied.
-    Vec8 next_x[X_OCTETS];
-    uint4 next_w[W_OCTETS];
-    float2 next_scale = make_float2(1.0f, 0.0f);
-    const auto load = [&](u32 block) {
+    // The row of the weight that stands in row `staged` of a tile.
+    const auto row_of = [&](u32 staged) {
+        const u32 within = staged % SUBGROUP_COLS;
+        const u32 col = first_col + staged / SUBGROUP_COLS * (OUT_N * 8u) + within % (OUT_N * 8u);
+        return weight_row(params, col, within / (OUT_N * 8u));
+    };
+    // What an invocation brings of a stage: blocks past the last are not multiplied, and may be any.
+    const auto octet_of = [&](u32 tile, u32 in_row) { return least(tile * DEEP * 4u + in_row, octets - 1u); };
+    RawOctet next_w[W_OCTETS]; // where they are no halves yet
+    const auto begin = [&](u32 tile) {
+        Stage& stage = stages[tile % STAGES];
 #pragma unroll
         for (u32 i = 0u; i < X_OCTETS; i++) {
-            const u32 staged = least(i * WG + threadIdx.x, TILE_ROWS * 4u - 1u);
-            const float4* at = x + 2u * (least(first_row + staged / 4u, rows - 1u) * octets + block * 4u + staged % 4u);
-            next_x[i] = vec8(__ldg(at), __ldg(at + 1));
+            const u32 staged = i * WG + threadIdx.x, row = staged / (4u * DEEP), octet = staged % (4u * DEEP);
+            copy_async(&stage.x[row][octet * 8u], x + least(first_row + row, rows - 1u) * octets + octet_of(tile, octet));
         }
 #pragma unroll
         for (u32 i = 0u; i < W_OCTETS; i++) {
-            const u32 staged = i * WG + threadIdx.x;
-            const u32 row = least(first_col + staged / 4u, params.cols - 1u);
-            next_w[i] = halves8(WEIGHT_PLANES, row * octets + block * 4u + staged % 4u);
-        }
-        if (WEIGHT_HAS_SCALE && threadIdx.x < TILE_COLS) {
-            const u32 row = least(first_col + threadIdx.x, params.cols - 1u);
-            next_scale = block_scale(WEIGHT_PLANES, row * params.blocks + block);
+            const u32 staged = i * WG + threadIdx.x, row = staged / (4u * DEEP), octet = staged % (4u * DEEP);
+            const u32 at = row_of(row) * octets + octet_of(tile, octet);
+            if (WEIGHT_IS_HALVES) copy_async(&stage.w[row][octet * 8u], WEIGHT_PLANES.weights + at);
+            else next_w[i] = raw_octet(WEIGHT_PLANES, at);
         }
     };
-    float acc[M][N][4] = {};
-    load(0u);
-    for (u32 block = 0u; block < params.blocks; block++) {
-        __syncthreads();
-#pragma unroll
-        for (u32 i = 0u; i < X_OCTETS; i++) {
-            const u32 staged = i * WG + threadIdx.x;
-            if (staged < TILE_ROWS * 4u) {
-#pragma unroll
-                for (u32 p = 0u; p < PARTS; p++) {
-                    *(uint4*)&tile_x[p][staged / 4u][staged % 4u * 8u] = next_part(next_x[i]);
-                }
-            }
-        }
+    const auto end = [&](u32 tile) {
+        if (WEIGHT_IS_HALVES) return;
+        Stage& stage = stages[tile % STAGES];
 #pragma unroll
         for (u32 i = 0u; i < W_OCTETS; i++) {
             const u32 staged = i * WG + threadIdx.x;
-            *(uint4*)&tile_w[staged / 4u][staged % 4u * 8u] = next_w[i];
+            uint4* at = (uint4*)&stage.w[staged / (4u * DEEP)][staged % (4u * DEEP) * 8u];
+            *at = pack_octet(weights_of(next_w[i]));
         }
-        if (WEIGHT_HAS_SCALE && threadIdx.x < TILE_COLS) tile_scale[threadIdx.x] = next_scale;
-        __syncthreads();
-        if (block + 1u < params.blocks) load(block + 1u);
+    };
+    const u32 tiles = ceil_div(params.blocks, DEEP);
+#pragma unroll
+    for (u32 tile = 0u; tile < STAGES - 1u; tile++) {
+        if (tile < tiles) {
+            begin(tile);
+            end(tile);
+        }
+        close_copies();
+    }
+    float acc[M][N][4] = {};
+    for (u32 tile = 0u; tile < tiles; tile++) {
+        wait_for_copies<STAGES - 2u>();
+        __syncthreads(); // all have brought their part of this tile, and nobody reads the one before any more
+        const bool has_next = tile + STAGES - 1u < tiles;
+        if (has_next) begin(tile + STAGES - 1u);
+        close_copies();
 
-        u32 b[N][2][2]; // of the block's halves of 16
-#pragma unroll
-        for (u32 n = 0u; n < N; n++) {
-            u32 four[4];
-            load_matrices(four, &tile_w[group_col + n * 8u + lane % 8u][lane / 8u * 8u]);
-            b[n][0][0] = four[0];
-            b[n][0][1] = four[1];
-            b[n][1][0] = four[2];
-            b[n][1][1] = four[3];
-        }
-#pragma unroll
-        for (u32 m = 0u; m < M; m++) {
-            u32 a[2][PARTS][4];
-#pragma unroll
-            for (u32 h = 0u; h < 2u; h++) {
-#pragma unroll
-                for (u32 p = 0u; p < PARTS; p++) {
-                    load_matrices(a[h][p], &tile_x[p][group_row + m * 16u + lane % 16u][h * 16u + lane / 16u * 8u]);
-                }
-            }
-            const auto product = [&](float (&d)[4], const u32 (&first)[2], const u32 (&second)[2]) {
-#pragma unroll
-                for (u32 p = 0u; p < PARTS; p++) {
-                    multiply(d, a[0][p], first);
-                    multiply(d, a[1][p], second);
-                }
-            };
-            // Sums of the block's x, for what the minimum adds: the product with ones.
-            float sums[4] = {};
-            if (WEIGHT_HAS_MINIMUM) {
-                const u32 ones[2] = {0x3c003c00u, 0x3c003c00u};
-                product(sums, ones, ones);
-            }
+        const Stage& stage = stages[tile % STAGES];
+        if (tile * DEEP + deep < params.blocks) {
+            u32 b[N][2][2]; // of the block's halves of 16
 #pragma unroll
             for (u32 n = 0u; n < N; n++) {
-                if (!WEIGHT_HAS_SCALE) {
-                    product(acc[m][n], b[n][0], b[n][1]);
-                    continue;
-                }
-                float d[4] = {};
-                product(d, b[n][0], b[n][1]);
+                u32 four[4];
+                load_matrices(four, &stage.w[group_col + n * 8u + lane % 8u][deep * 32u + lane / 8u * 8u]);
+                b[n][0][0] = four[0];
+                b[n][0][1] = four[1];
+                b[n][1][0] = four[2];
+                b[n][1][1] = four[3];
+            }
 #pragma unroll
-                for (u32 i = 0u; i < 4u; i++) {
-                    const float2 scale = tile_scale[group_col + n * 8u + lane % 4u * 2u + i % 2u];
-                    acc[m][n][i] = fmaf(scale.x, d[i], acc[m][n][i]);
-                    if (WEIGHT_HAS_MINIMUM) acc[m][n][i] = fmaf(scale.y, sums[i], acc[m][n][i]);
+            for (u32 m = 0u; m < M; m++) {
+                u32 a[2][4];
+#pragma unroll
+                for (u32 h = 0u; h < 2u; h++) {
+                    const u32 at = deep * 32u + h * 16u + lane / 16u * 8u;
+                    load_matrices(a[h], &stage.x[group_row + m * 16u + lane % 16u][at]);
+                }
+#pragma unroll
+                for (u32 n = 0u; n < N; n++) {
+                    multiply_f16(acc[m][n], a[0], b[n][0]);
+                    multiply_f16(acc[m][n], a[1], b[n][1]);
+                }
+            }
+        }
+        if (has_next) end(tile + STAGES - 1u);
+    }
+    if (DEEP > 1u) {
+        __syncthreads(); // the stages are read; what may still be on its way there is nothing
+        float* room = (float*)shared;
+        const auto at = [&](u32 of, u32 m, u32 n, u32 i) {
+            return ((((of - 1u) * DOWN * ACROSS + group) * M + m) * N + n) * 4u * SUBGROUP + i * SUBGROUP + lane;
+        };
+        if (deep > 0u) {
+#pragma unroll
+            for (u32 m = 0u; m < M; m++) {
+#pragma unroll
+                for (u32 n = 0u; n < N; n++) {
+#pragma unroll
+                    for (u32 i = 0u; i < 4u; i++) room[at(deep, m, n, i)] = acc[m][n][i];
+                }
+            }
+        }
+        __syncthreads();
+        if (deep > 0u) return;
+#pragma unroll
+        for (u32 of = 1u; of < DEEP; of++) {
+#pragma unroll
+            for (u32 m = 0u; m < M; m++) {
+#pragma unroll
+                for (u32 n = 0u; n < N; n++) {
+#pragma unroll
+                    for (u32 i = 0u; i < 4u; i++) acc[m][n][i] += room[at(of, m, n, i)];
                 }
             }
         }
@@ -158,12 +155,15 @@ extern "C" __global__ void __launch_bounds__(WG) matmul_tensor(
 #pragma unroll
     for (u32 m = 0u; m < M; m++) {
 #pragma unroll
-        for (u32 n = 0u; n < N; n++) {
+        for (u32 n = 0u; n < OUT_N; n++) {
 #pragma unroll
-            for (u32 i = 0u; i < 4u; i++) {
+            for (u32 i = 0u; i < 4u; i += WIDTH) {
                 const u32 row = first_row + group_row + m * 16u + lane / 4u + i / 2u * 8u;
-                const u32 col = first_col + group_col + n * 8u + lane % 4u * 2u + i % 2u;
-                if (row < rows && col < params.cols) write_product(params, bias, out, row, col, acc[m][n][i]);
+                const u32 col = first_col + group_col / PARTS + n * 8u + lane % 4u * 2u + i % 2u;
+                float sums[PARTS * WIDTH];
+#pragma unroll
+                for (u32 s = 0u; s < PARTS * WIDTH; s++) sums[s] = acc[m][s / WIDTH * OUT_N + n][i + s % WIDTH];
+                if (row < rows && col < params.cols) finish(step, params, bias, OUTPUTS, row, col, sums);
             }
         }
     }

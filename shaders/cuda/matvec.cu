@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(WG) matvec(
 #pragma unroll
         for (u32 i = 0u; i < COLS; i++) {
             const u32 row = weight_row(params, first_col + i % OUT_COLS, i / OUT_COLS);
-            w[i] = weights8(WEIGHT_PLANES, row * octets + octet);
+            w[i] = weights_of(raw_octet(WEIGHT_PLANES, row * octets + octet));
         }
 #pragma unroll
         for (u32 j = 0u; j < TILE; j++) {
@@ -45,7 +45,8 @@ extern "C" __global__ void __launch_bounds__(WG) matvec(
     }
 #pragma unroll
     for (u32 j = 0u; j < TILE; j++) {
-        const float factor = NORMED ? inverse_rms(params, subgroup_sum(squares[j])) : 1.0f;
+        float factor = 1.0f;
+        if (NORMED) factor = inverse_rms(subgroup_sum(squares[j]), params.blocks * 32u, params.norm_eps);
 #pragma unroll
         for (u32 i = 0u; i < OUT_COLS; i += WIDTH) {
             float sums[PARTS * WIDTH];

@@ -1,5 +1,6 @@
 //! What goes to the device for one step, and what comes back.
 
+use super::Rows;
 use std::time::Duration;
 
 /// What a backend must hold to in every step.
@@ -29,6 +30,16 @@ pub struct StepLimits {
     /// Whether blocks that several sequences of a step begin with may be read once for all of them. The results are the
     /// same but for rounding, so a batch-invariant backend does not.
     pub cascade_attention: bool,
+}
+
+impl StepLimits {
+    /// Most rows of an activation in a step.
+    pub fn max_rows(&self, rows: Rows) -> u32 {
+        match rows {
+            Rows::Tokens => self.max_tokens,
+            Rows::Logits => self.max_logits_rows,
+        }
+    }
 }
 
 /// A token of the step before, put among the token ids of this one by the device: the host does not know it yet.

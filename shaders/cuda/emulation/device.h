@@ -22,6 +22,7 @@ typedef unsigned short u16;
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __shared__ static __attribute__((section("workgroup_memory")))
+#define SHARED_MEMORY(name) __shared__ __align__(16) unsigned char name[SHARED_BYTES]
 
 struct __align__(8) float2 { float x, y; };
 struct __align__(16) float4 { float x, y, z, w; };
@@ -43,10 +44,14 @@ namespace emulation {
 
 enum class Wait { Nothing, Subgroup, Workgroup, End };
 
+struct Copy { void* to; const void* from; u32 group; };
+
 struct Invocation {
     Wait waits = Wait::End;
     bool started = false;
     u32 phase = 0; // of its shuffles
+    std::vector<Copy> copies; // under way
+    u32 groups = 0;           // of copies, closed so far
     jmp_buf position;
     ucontext_t start;
     std::vector<char> stack;
@@ -70,6 +75,9 @@ static void wait(Wait what) {
 
 static void run_for_ever() {
     for (;;) {
+        Invocation& self = invocations[current];
+        self.copies.clear();
+        self.groups = 0;
         body(arguments);
         wait(Wait::End);
     }
@@ -143,6 +151,24 @@ template <class T> static inline T __shfl_sync(u32, T value, u32 lane) {
     return shuffle(value, threadIdx.x / SUBGROUP * SUBGROUP + lane);
 }
 
+// A copy may be done as soon as it is asked for, or as late as it is waited for: odd workgroups see the one, even ones the
+// other.
+static inline void copy_async(void* to, const void* from) {
+    emulation::Invocation& self = emulation::invocations[threadIdx.x];
+    if ((blockIdx.x + blockIdx.y) % 2u == 1u) memcpy(to, from, 16);
+    else self.copies.push_back({to, from, self.groups});
+}
+static inline void close_copies() { emulation::invocations[threadIdx.x].groups++; }
+template <u32 NEWEST> static inline void wait_for_copies() {
+    emulation::Invocation& self = emulation::invocations[threadIdx.x];
+    std::vector<emulation::Copy> later;
+    for (const emulation::Copy& copy : self.copies) {
+        if (copy.group + NEWEST < self.groups) memcpy(copy.to, copy.from, 16);
+        else later.push_back(copy);
+    }
+    self.copies = later;
+}
+
 // -------------------------------------------------------------------------------------------------------------- arithmetic
 
 template <class T> static inline T __ldg(const T* at) { return *at; }
@@ -190,10 +216,10 @@ static float factors[2][1024][12];
 
 // Fragments as PTX defines them for mma.m16n8k16: lane 4 g + t has of a the elements 2 t, 2 t + 1 (+ 8) of rows g (+ 8), of
 // b the same elements of column g, and of d the columns 2 t, 2 t + 1 of rows g, g + 8.
-template <class Unpack> static inline void multiply(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2], Unpack unpack) {
+static inline void multiply(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     float(*shown)[12] = factors[invocations[threadIdx.x].phase ^= 1u];
     for (u32 i = 0; i < 6; i++) {
-        const float2 pair = unpack(i < 4 ? a[i] : b[i - 4]);
+        const float2 pair = unpack_halves(i < 4 ? a[i] : b[i - 4]);
         shown[threadIdx.x][2 * i] = pair.x;
         shown[threadIdx.x][2 * i + 1] = pair.y;
     }
@@ -216,12 +242,7 @@ static const void* rows[2][1024];
 } // namespace emulation
 
 static inline void multiply_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    emulation::multiply(d, a, b, unpack_halves);
-}
-static inline void multiply_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    emulation::multiply(d, a, b, [](u32 w) -> float2 {
-        return {__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u)};
-    });
+    emulation::multiply(d, a, b);
 }
 static inline const void* const* shown_rows(const void* row) {
     using namespace emulation;

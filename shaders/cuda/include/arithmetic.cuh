@@ -6,6 +6,15 @@ struct Vec8 { float e[8]; };
 __device__ __forceinline__ Vec8 vec8(float4 lo, float4 hi) {
     return Vec8{{lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w}};
 }
+__device__ __forceinline__ float in_range_of_f16(float v) {
+    return v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v; // keeps NaN
+}
+__device__ __forceinline__ Vec8 in_range_of_f16(const Vec8& v) {
+    Vec8 out;
+#pragma unroll
+    for (u32 i = 0u; i < 8u; i++) out.e[i] = in_range_of_f16(v.e[i]);
+    return out;
+}
 __device__ __forceinline__ uint4 pack_octet(const Vec8& v) {
     return make_uint4(
         pack_halves(v.e[0], v.e[1]), pack_halves(v.e[2], v.e[3]), pack_halves(v.e[4], v.e[5]), pack_halves(v.e[6], v.e[7])

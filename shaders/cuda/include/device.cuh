@@ -27,15 +27,25 @@ __device__ __forceinline__ float half_to_float(u16 h) {
     return f;
 }
 
+// Workgroup memory of SHARED_BYTES bytes, beside what kernels declare: more than they may is asked for at the launch.
+#define SHARED_MEMORY(name) extern __shared__ __align__(16) unsigned char name[]
+
 #if __CUDA_ARCH__ >= 800
+// Copies 16 bytes into workgroup memory, on its way while the invocation goes on. Copies belong to the group that is closed
+// after them; to wait for all groups but the newest NEWEST is to wait for the invocation's own copies, not for others'.
+__device__ __forceinline__ void copy_async(void* to, const void* from) {
+    asm volatile(
+        "{ .reg .u64 to; cvta.to.shared.u64 to, %0; cp.async.cg.shared.global [to], [%1], 16; }"
+        :: "l"(to), "l"(from) : "memory");
+}
+__device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <u32 NEWEST> __device__ __forceinline__ void wait_for_copies() {
+    asm volatile("cp.async.wait_group %0;" :: "n"(NEWEST) : "memory");
+}
+
 // Tensor cores: d += a b of a 16 x 16 and a 16 x 8 matrix, in fragments as PTX defines them for mma.m16n8k16.
 __device__ __forceinline__ void multiply_f16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-__device__ __forceinline__ void multiply_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }

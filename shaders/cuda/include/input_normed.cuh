@@ -10,6 +10,6 @@ __device__ __forceinline__ Vec8 weighted(const Vec8& v, const float4* norm_weigh
     for (u32 i = 0u; i < 8u; i++) out.e[i] = v.e[i] * weight.e[i];
     return out;
 }
-__device__ __forceinline__ float inverse_rms(const Params& params, float squares) {
-    return 1.0f / sqrtf(squares / (float)(params.blocks * 32u) + params.norm_eps);
+__device__ __forceinline__ float inverse_rms(float squares, u32 cols, float eps) {
+    return 1.0f / sqrtf(squares / (float)cols + eps);
 }

@@ -2,9 +2,6 @@
 typedef u32 KvPair;
 typedef uint2 KvQuad;
 typedef uint4 KvOctet;
-__device__ __forceinline__ float in_range_of_f16(float v) {
-    return v > 65504.0f ? 65504.0f : v < -65504.0f ? -65504.0f : v; // keeps NaN
-}
 __device__ __forceinline__ u32 pack_pair(float a, float b) { return pack_halves(in_range_of_f16(a), in_range_of_f16(b)); }
 __device__ __forceinline__ KvQuad pack_quad(float4 v) { return make_uint2(pack_pair(v.x, v.y), pack_pair(v.z, v.w)); }
 __device__ __forceinline__ Vec8 unpack_octet(const KvOctet& w) {

@@ -3,6 +3,9 @@
 #define WEIGHT_PLANES Planes{weights}
 struct Planes { const float4* weights; };
 
-__device__ __forceinline__ Vec8 weights8(Planes planes, u32 octet) {
-    return vec8(__ldg(planes.weights + 2u * octet), __ldg(planes.weights + 2u * octet + 1u));
+struct RawOctet { float4 lo, hi; };
+
+__device__ __forceinline__ RawOctet raw_octet(Planes planes, u32 octet) {
+    return RawOctet{__ldg(planes.weights + 2u * octet), __ldg(planes.weights + 2u * octet + 1u)};
 }
+__device__ __forceinline__ Vec8 weights_of(const RawOctet& raw) { return vec8(raw.lo, raw.hi); }

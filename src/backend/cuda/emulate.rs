@@ -19,6 +19,9 @@ const DEVICE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/
 /// Fortified `longjmp` refuses to leave a stack for another.
 const OPTIONS: [&str; 6] = ["-std=c++17", "-O2", "-shared", "-fPIC", "-w", "-U_FORTIFY_SOURCE"];
 
+/// As many as make kernels both for wide weights and for narrow ones of small models.
+const MULTIPROCESSORS: u32 = 8;
+
 /// Bytes around each buffer that no kernel may write to; as floats and halves they are NaN.
 const GUARD_BYTES: usize = 256;
 const GUARD: u8 = 0xff;
@@ -205,7 +208,7 @@ impl Driver for EmulatedDevice {
 
     fn traits(&self) -> DeviceTraits {
         let compute_capability = self.compute_capability;
-        DeviceTraits { compute_capability, multiprocessors: 1, max_shared_bytes: 48 << 10 }
+        DeviceTraits { compute_capability, multiprocessors: MULTIPROCESSORS, max_shared_bytes: 96 << 10 }
     }
 
     fn alloc(&self, what: &str, bytes: u64) -> Result<u64, BackendError> {

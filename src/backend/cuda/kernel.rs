@@ -21,7 +21,7 @@ pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,
     argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
 };
-pub(super) use matmul::{MatMulKernel, MatMulParams};
+pub(super) use matmul::{MatMulKernel, MatMulParams, RoundParams, has_tensor_products, round_rows};
 pub use variants::kernel_variants;
 
 /// The text of a file in `shaders/cuda/`.
@@ -71,6 +71,11 @@ pub(super) const WORKGROUP_BYTES: u32 = 48 << 10;
 
 /// The least compute capability that has the products of the kernels on tensor cores, times ten.
 const TENSOR_CAPABILITY: u32 = 80;
+
+/// Whether a device has them.
+pub(super) fn has_tensor_cores(compute_capability: u32) -> bool {
+    compute_capability >= TENSOR_CAPABILITY
+}
 
 /// A kernel, ready to be compiled.
 #[derive(Debug, Clone)]
@@ -133,6 +138,12 @@ impl Kernel {
         let interleaved = pairing == RopePairing::Interleaved;
         writeln!(self.constants, "constexpr bool INTERLEAVED = {interleaved};").expect("a string takes any write");
         self
+    }
+
+    /// Workgroup memory that is asked for at the launch.
+    fn shared(mut self, bytes: u32) -> Self {
+        self.shared_bytes = bytes;
+        self.constant("SHARED_BYTES", bytes)
     }
 
     fn include(mut self, file: &'static str) -> Self {

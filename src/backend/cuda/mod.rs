@@ -30,8 +30,8 @@ pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
 
 use super::gpu::{buffers, folded, fusion, grid, repack, step_words, wanted};
 use super::{
-    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvLayout, ProfileClock,
-    Program, StepInput, StepLimits, StepOutput, WeightId,
+    ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvLayout, ProductInputs,
+    ProfileClock, Program, StepInput, StepLimits, StepOutput, WeightId,
 };
 use buffers::Buffers;
 use driver::Buffer;
@@ -73,6 +73,8 @@ struct Prepared {
     graphs: Graphs,
     plan: Plan,
     buffers: Buffers<Buffer>,
+    /// What some launches read and write, by its address.
+    _halves: Buffer,
 }
 
 impl CudaBackend {
@@ -165,10 +167,11 @@ impl Backend for CudaBackend {
                 "the CUDA kernels do not round activations to int8: leave out --quantize-activations".to_owned(),
             ));
         }
+        let compute_capability = self.driver.traits().compute_capability;
         let tiling = attention_tiling(
             &program.attention,
             kv.dtype,
-            self.driver.traits().compute_capability,
+            compute_capability,
             limits.batch_invariant,
             limits.cascade_attention,
         );
@@ -179,6 +182,9 @@ impl Backend for CudaBackend {
         })?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         buffers.rope.write(0, bytemuck::cast_slice(&rope))?;
+        let halves_bytes = plan::halves_bytes(&program, &limits, &self.weights, compute_capability);
+        let halves = Buffer::new(&self.driver, "activations as halves", halves_bytes)?;
+        self.allocated_bytes += halves_bytes;
         let planner = Planner {
             driver: &self.driver,
             program: &program,
@@ -188,11 +194,12 @@ impl Backend for CudaBackend {
             batch_invariant: limits.batch_invariant,
             weights: &self.weights,
             buffers: &buffers,
+            halves: &halves,
             nodes: Vec::new(),
         };
         let plan = planner.plan()?;
         let graphs = Graphs::new(self.driver.clone());
-        self.prepared = Some(Prepared { program, kv, limits, tiling, graphs, plan, buffers });
+        self.prepared = Some(Prepared { program, kv, limits, tiling, graphs, plan, buffers, _halves: halves });
         self.driver.synchronize()
     }
 
@@ -223,6 +230,13 @@ impl Backend for CudaBackend {
         output.waited = start.elapsed();
         wanted.split(&bytes, output);
         Ok(())
+    }
+
+    fn product_inputs(&self) -> ProductInputs {
+        match kernel::has_tensor_cores(self.driver.traits().compute_capability) {
+            true => ProductInputs::F16,
+            false => ProductInputs::F32,
+        }
     }
 
     fn runs_beside_the_host(&self) -> bool {

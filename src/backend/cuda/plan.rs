@@ -1,7 +1,7 @@
 //! A program as prepared launches: kernels, buffers and parameters are fixed at start-up, a step only chooses among them and
 //! sets the grids.
 
-use super::super::{ActId, BackendError, KvDtype, KvLayout, Op, Program, RopePairing, Rows, WeightId};
+use super::super::{ActId, BackendError, KvDtype, KvLayout, Op, Program, RopePairing, Rows, StepLimits, WeightId};
 use super::buffers::Buffers;
 use super::driver::{Buffer, Driver, KernelId, Launch};
 use super::fusion::{self, Fused};
@@ -70,6 +70,26 @@ impl Node {
     }
 }
 
+/// Bytes of the input of one product at a time as halves, for those that take them on this device.
+pub(super) fn halves_bytes(
+    program: &Program,
+    limits: &StepLimits,
+    weights: &[CudaWeight],
+    compute_capability: u32,
+) -> u64 {
+    let bytes = |op: &Op| match *op {
+        Op::MatMul { x, weight, .. } => {
+            let mut parts = weights[weight.0 as usize].parts.iter();
+            let activation = program.activations[x.0 as usize];
+            let takes_halves = parts.any(|part| kernel::has_tensor_products(part.format, compute_capability));
+            let rows = if takes_halves { limits.max_rows(activation.rows) } else { 0 };
+            2 * u64::from(rows) * u64::from(activation.cols)
+        }
+        _ => 0,
+    };
+    program.ops.iter().map(bytes).max().unwrap_or(0)
+}
+
 /// Builds the plan of a program.
 pub(super) struct Planner<'a> {
     pub(super) driver: &'a Arc<dyn Driver>,
@@ -81,6 +101,8 @@ pub(super) struct Planner<'a> {
     pub(super) batch_invariant: bool,
     pub(super) weights: &'a [CudaWeight],
     pub(super) buffers: &'a Buffers<Buffer>,
+    /// See [`halves_bytes`].
+    pub(super) halves: &'a Buffer,
     pub(super) nodes: Vec<Node>,
 }
 
@@ -230,7 +252,7 @@ impl<'a> Planner<'a> {
     fn rms_norm(&self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<Call, BackendError> {
         let params = kernel::RmsNormParams { quads: self.cols(out) / 4, eps };
         let buffers = [self.activation(x), self.vector(weight), self.activation(out)];
-        let grid = Grid::RowGroups { rows: self.rows(out), each: 1 };
+        let grid = Grid::RowGroups { rows: self.rows(out), each: 1, y: 1 };
         self.call(&kernel::rms_norm(), grid, &params, &buffers)
     }
 

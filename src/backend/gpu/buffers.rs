@@ -1,6 +1,6 @@
 //! The buffers of a prepared program: which there are, and how large for the largest step.
 
-use super::super::{BackendError, KvLayout, MAX_TOP_K, Program, Rows, StepLimits};
+use super::super::{BackendError, KvLayout, MAX_TOP_K, Program, StepLimits};
 use super::step_words::{AttentionTiling, max_partials, max_words};
 
 /// Columns of the logits that one workgroup of `argmax_chunks` or `top_k_chunks` looks at.
@@ -64,10 +64,7 @@ impl<B> Buffers<B> {
     ) -> Result<Self, BackendError> {
         let mut activations = Vec::new();
         for activation in &program.activations {
-            let rows = match activation.rows {
-                Rows::Tokens => limits.max_tokens,
-                Rows::Logits => limits.max_logits_rows,
-            };
+            let rows = limits.max_rows(activation.rows);
             activations.push(buffer(activation.name, 4 * u64::from(rows) * u64::from(activation.cols))?);
         }
         let (mut k_pool, mut v_pool) = (Vec::new(), Vec::new());

@@ -12,10 +12,11 @@ pub(in crate::backend) enum Grid {
         rows: Rows,
         each: u32,
     },
-    /// `(ceil(rows / each), 1)`.
+    /// `(ceil(rows / each), y)`.
     RowGroups {
         rows: Rows,
         each: u32,
+        y: u32,
     },
     /// The same in every step.
     Fixed {
@@ -59,7 +60,7 @@ impl Grid {
     pub(in crate::backend) fn size(self, counts: &StepCounts) -> (u32, u32) {
         match self {
             Self::Columns { x, rows, each } => (x, counts.rows(rows).div_ceil(each)),
-            Self::RowGroups { rows, each } => (counts.rows(rows).div_ceil(each), 1),
+            Self::RowGroups { rows, each, y } => (counts.rows(rows).div_ceil(each), y),
             Self::Fixed { x, y } => (x, y),
             Self::DecodeItems { y } => (counts.decode_items, y),
             Self::PrefillItems { y } => (counts.prefill_items, y),

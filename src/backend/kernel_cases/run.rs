@@ -89,10 +89,7 @@ fn run_step(
     backend: &mut dyn Backend,
 ) -> Result<Outcome, BackendError> {
     for (index, activation) in data.program.activations.iter().enumerate() {
-        let rows = match activation.rows {
-            Rows::Tokens => limits.max_tokens,
-            Rows::Logits => limits.max_logits_rows,
-        };
+        let rows = limits.max_rows(activation.rows);
         let id = ActId(index as u32);
         let mut values = vec![f32::NAN; rows as usize * activation.cols as usize];
         if let Some((_, input)) = step.inputs.iter().find(|(input, _)| *input == id) {

@@ -326,7 +326,7 @@ impl<'a> Planner<'a> {
         let params = kernel::RmsNormParams { quads: self.cols(out) / 4, eps };
         let kernel = kernel::rms_norm(self.gpu.variant, self.gpu.subgroup_size());
         let buffers = [self.activation(x), self.vector(weight), self.activation(out)];
-        let grid = Grid::RowGroups { rows: self.rows(out), each: 1 };
+        let grid = Grid::RowGroups { rows: self.rows(out), each: 1, y: 1 };
         self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 }

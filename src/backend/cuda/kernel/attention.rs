@@ -2,7 +2,7 @@
 
 use super::super::super::{AttentionShape, KvDtype};
 use super::super::step_words::AttentionTiling;
-use super::{Kernel, TENSOR_CAPABILITY, WORKGROUP_BYTES, cuda, params};
+use super::{Kernel, TENSOR_CAPABILITY, WORKGROUP_BYTES, cuda, has_tensor_cores, params};
 use std::fmt;
 use std::str::FromStr;
 
@@ -59,7 +59,7 @@ const TENSOR_HEAD_DIM: u32 = 128;
 
 /// Whether prefills run on tensor cores: K and V are halves already.
 fn has_tensor_prefill(shape: &AttentionShape, kv: KvDtype, compute_capability: u32) -> bool {
-    compute_capability >= TENSOR_CAPABILITY && kv == KvDtype::F16 && shape.head_dim <= TENSOR_HEAD_DIM
+    has_tensor_cores(compute_capability) && kv == KvDtype::F16 && shape.head_dim <= TENSOR_HEAD_DIM
 }
 
 /// Workgroup memory of `attention_prefill`: q, the staged keys and values, each with room for eight scales, and the weights.

@@ -1,8 +1,10 @@
 //! The matrix products.
 
+use super::super::super::Op;
+use super::super::driver::DeviceTraits;
 use super::super::folded::{Epilogue, Folded};
 use super::super::repack::DeviceFormat;
-use super::{Kernel, TENSOR_CAPABILITY, cuda, params};
+use super::{Kernel, REDUCE_THREADS, TENSOR_CAPABILITY, cuda, has_tensor_cores, params};
 
 params! {
     /// Parameters of the matrix products; `matvec` alone reads `grid_width`.
@@ -26,20 +28,51 @@ pub(in super::super) enum MatMulKernel {
         /// Rows of x.
         tile: u32,
     },
-    /// `matmul_tensor` with this many rows in a tile. Grid: as `Tiled`.
-    Tensor {
-        /// Rows of x.
-        tile: u32,
-    },
+    /// `matmul_tensor`, whose x [`round_rows`] has made halves. Grid: (rows / group rows, output columns / group columns), so
+    /// that workgroups of the same columns run side by side, and read a weight that no cache holds once.
+    Tensor(TensorTile),
     /// `matmul`. Grid: (output columns / group columns, rows / group rows).
     Tiled,
+}
+
+/// What a workgroup of `matmul_tensor` makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct TensorTile {
+    /// Rows of x: 32, 64 or 128.
+    rows: u32,
+    /// Rows of the weight: 32 or 128 for up to 64 rows of x, else 128 or 256.
+    cols: u32,
+}
+
+impl TensorTile {
+    /// The widest of two tiles that leaves no multiprocessor without a workgroup, else the narrower one: what wide tiles save
+    /// is reading x again.
+    fn widest(rows: u32, widths: [u32; 2], weight_rows: u32, multiprocessors: u32) -> Self {
+        let [narrow, wide] = widths;
+        Self { rows, cols: if weight_rows.div_ceil(wide) >= multiprocessors { wide } else { narrow } }
+    }
+
+    /// Subgroups that share a tile: by its rows, by its columns, and by the blocks of 32 columns of x of a stage.
+    fn subgroups(self) -> (u32, u32, u32) {
+        let down = (self.rows / 64).max(1);
+        let across = if self.cols == 32 { 2 } else { 4 };
+        (down, across, TENSOR_THREADS / 32 / (down * across))
+    }
+
+    /// Bytes of the stages: halves of x and of the weight, each row eight longer.
+    fn shared_bytes(self) -> u32 {
+        let (.., deep) = self.subgroups();
+        TENSOR_STAGES * 2 * (32 * deep + 8) * (self.rows + self.cols)
+    }
 }
 
 /// Invocations of a workgroup of `matvec`: four subgroups, with columns of their own.
 const VECTOR_THREADS: u32 = 128;
 const VECTOR_SUBGROUPS: u32 = VECTOR_THREADS / 32;
-/// Output columns of a workgroup of `matmul_tensor`.
-const TENSOR_COLS: u32 = 128;
+/// Invocations of a workgroup of `matmul_tensor`.
+const TENSOR_THREADS: u32 = 256;
+/// Tiles that it has in workgroup memory at once.
+const TENSOR_STAGES: u32 = 3;
 
 /// Rows of the weight of a subgroup of `matvec`: the more rows of x share the loaded weights, the more of them have to share
 /// the loaded x.
@@ -47,43 +80,67 @@ fn vector_cols(tile: u32, epilogue: Epilogue) -> u32 {
     if tile <= 2 { epilogue.least_rows().max(2) } else { 4 }
 }
 
-/// Halves that make up an f32 of x in `matmul_tensor`: as many as keep f32's precision, so that this kernel's results are
-/// as good as those of the others.
-fn parts(format: DeviceFormat) -> u32 {
-    match format {
-        DeviceFormat::Bf16 => 3,
-        DeviceFormat::F32 | DeviceFormat::F16 | DeviceFormat::Q8 | DeviceFormat::Q4 => 2,
-    }
+/// Whether products of many rows run on tensor cores, which take halves.
+pub(in super::super) fn has_tensor_products(format: DeviceFormat, compute_capability: u32) -> bool {
+    has_tensor_cores(compute_capability) && format != DeviceFormat::F32
 }
 
 impl MatMulKernel {
-    /// The kernels, each with the largest number of rows that it is chosen for. Where rows must not depend on each other
-    /// only those that sum in one order: `matmul_tensor` does, in a tile of any size.
+    /// The kernels for a weight of so many rows, each with the largest number of rows of x that it is chosen for. Where rows
+    /// must not depend on each other only those that sum in one order: `matmul_tensor` does in tiles of the same width.
     pub(in super::super) fn choices(
         format: DeviceFormat,
-        compute_capability: u32,
+        weight_rows: u32,
+        traits: &DeviceTraits,
         batch_invariant: bool,
     ) -> Vec<(u32, Self)> {
         let vectors = if batch_invariant { &[][..] } else { &[1, 2, 4, 8] };
-        let has_tensor = compute_capability >= TENSOR_CAPABILITY && format != DeviceFormat::F32;
-        let many: &[(u32, Self)] = if has_tensor {
-            &[(32, Self::Tensor { tile: 32 }), (64, Self::Tensor { tile: 64 }), (u32::MAX, Self::Tensor { tile: 128 })]
-        } else {
-            &[(u32::MAX, Self::Tiled)]
-        };
-        vectors.iter().map(|&tile| (tile, Self::Vector { tile })).chain(many.iter().copied()).collect()
+        let mut choices: Vec<(u32, Self)> = vectors.iter().map(|&tile| (tile, Self::Vector { tile })).collect();
+        if !has_tensor_products(format, traits.compute_capability) {
+            choices.push((u32::MAX, Self::Tiled));
+            return choices;
+        }
+        let multiprocessors = traits.multiprocessors;
+        let few = |rows| Self::Tensor(TensorTile::widest(rows, [32, 128], weight_rows, multiprocessors));
+        choices.push((32, few(32)));
+        if batch_invariant {
+            choices.push((u32::MAX, few(64)));
+            return choices;
+        }
+        choices.push((64, few(64)));
+        // From so many rows on, there are enough workgroups of the widest tiles.
+        let tiles = multiprocessors.div_ceil(weight_rows.div_ceil(256));
+        if tiles > 1 {
+            choices.push((128 * (tiles - 1), Self::Tensor(TensorTile { rows: 128, cols: 128 })));
+        }
+        choices.push((u32::MAX, Self::Tensor(TensorTile { rows: 128, cols: 256 })));
+        choices
     }
 
-    /// Whether it can do more than its sums. What many rows gain by that is little beside the product.
-    pub(in super::super) fn folds(self) -> bool {
+    /// Whether it normalises what it reads.
+    pub(in super::super) fn folds_norm(self) -> bool {
         matches!(self, Self::Vector { .. })
+    }
+
+    /// Whether it can do what the op after it does. To turn and write q, k and v costs many rows little beside their product.
+    pub(in super::super) fn folds(self, op: &Op) -> bool {
+        match self {
+            Self::Vector { .. } => true,
+            Self::Tensor(_) => matches!(op, Op::SiluMul { .. }),
+            Self::Tiled => false,
+        }
+    }
+
+    /// Whether it takes x as [`round_rows`] leaves it.
+    pub(in super::super) fn takes_halves(self) -> bool {
+        matches!(self, Self::Tensor(_))
     }
 
     /// Columns of one workgroup.
     pub(in super::super) fn group_cols(self, epilogue: Epilogue) -> u32 {
         match self {
             Self::Vector { tile } => VECTOR_SUBGROUPS * vector_cols(tile, epilogue) / epilogue.parts(),
-            Self::Tensor { .. } => TENSOR_COLS,
+            Self::Tensor(tile) => tile.cols / epilogue.parts(),
             Self::Tiled => 64,
         }
     }
@@ -91,12 +148,13 @@ impl MatMulKernel {
     /// Rows of x of one workgroup.
     pub(in super::super) fn group_rows(self) -> u32 {
         match self {
-            Self::Vector { tile } | Self::Tensor { tile } => tile,
+            Self::Vector { tile } => tile,
+            Self::Tensor(tile) => tile.rows,
             Self::Tiled => 64,
         }
     }
 
-    /// `folded` is nothing where it does not [fold](Self::folds).
+    /// `folded` is nothing where it does not fold it.
     pub(in super::super) fn kernel(self, format: DeviceFormat, folded: Folded) -> Kernel {
         let build = |name, file, threads| {
             Kernel::new::<MatMulParams>(name, file, threads, 3).weight(format).include(cuda!("include/matmul.cuh"))
@@ -116,27 +174,45 @@ impl MatMulKernel {
                     .limits(registers, 0)
                     .fold(folded)
             }
-            Self::Tensor { tile } => {
-                // Staged rows of 40 halves, and the scales of the columns.
-                let workgroup_bytes = 80 * (parts(format) * tile + TENSOR_COLS) + 8 * TENSOR_COLS;
-                build("matmul_tensor", cuda!("matmul_tensor.cu"), 256)
-                    .constant("TILE_ROWS", tile)
-                    .constant("GROUPS_DOWN", if tile == 32 { 1 } else { 2 })
-                    .constant("PARTS", parts(format))
-                    .limits(if tile == 128 { 255 } else { 128 }, workgroup_bytes)
+            Self::Tensor(tile) => {
+                let (down, across, deep) = tile.subgroups();
+                build("matmul_tensor", cuda!("matmul_tensor.cu"), TENSOR_THREADS)
+                    .constant("TILE_ROWS", tile.rows)
+                    .constant("TILE_COLS", tile.cols)
+                    .constant("DOWN", down)
+                    .constant("ACROSS", across)
+                    .constant("DEEP", deep)
+                    .constant("STAGES", TENSOR_STAGES)
+                    .shared(tile.shared_bytes())
+                    .limits(if tile.cols == 256 { 224 } else { 128 }, 0)
                     .requires(TENSOR_CAPABILITY)
+                    .fold(folded)
             }
             Self::Tiled => build("matmul", cuda!("matmul.cu"), 256).limits(96, 2 * 32 * 68 * 4),
         }
     }
 }
 
+params! {
+    /// Parameters of `round_rows`.
+    RoundParams { blocks: u32, norm_eps: f32 }
+}
+
+/// Makes halves of x, after its norm. Grid: (rows, 1).
+pub(in super::super) fn round_rows(normed: bool) -> Kernel {
+    Kernel::new::<RoundParams>("round_rows", cuda!("round_rows.cu"), REDUCE_THREADS, 2).reduce().input(normed)
+}
+
 impl Kernel {
+    /// What reads an input, through its norm or as it is.
+    fn input(mut self, normed: bool) -> Self {
+        self.buffers += u32::from(normed);
+        self.include(if normed { cuda!("include/input_normed.cuh") } else { cuda!("include/input_plain.cuh") })
+    }
+
     /// What reads a product's input, and what becomes of its sums.
-    fn fold(mut self, folded: Folded) -> Self {
-        self.buffers += u32::from(folded.norm);
-        let input = if folded.norm { cuda!("include/input_normed.cuh") } else { cuda!("include/input_plain.cuh") };
-        let kernel = self.include(input);
+    fn fold(self, folded: Folded) -> Self {
+        let kernel = self.input(folded.norm);
         match folded.epilogue {
             Epilogue::Plain => kernel.include(cuda!("include/product_plain.cuh")),
             Epilogue::Gate => kernel.include(cuda!("include/product_gated.cuh")),

@@ -131,7 +131,8 @@ fn flags_of_products_are_those_of_the_host() {
 #[test]
 fn every_kernel_has_a_twin_in_wgsl() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/wgsl");
-    for (label, kernel) in kernel_variants() {
+    // Tensor cores take halves, which has no twin: WGSL's rounds as it stages.
+    for (label, kernel) in kernel_variants().into_iter().filter(|(_, kernel)| kernel.name != "round_rows") {
         // Tensor cores are one more way to a product, and blocks one more to take keys.
         let name = kernel.name.trim_end_matches("_tensor").trim_end_matches("_block");
         let twin = std::path::Path::new(folder).join(format!("{name}.wgsl"));

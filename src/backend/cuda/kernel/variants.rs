@@ -1,12 +1,13 @@
 //! Every kernel, for tests that compile them.
 
 use super::super::super::{AttentionShape, KvDtype, RopePairing};
+use super::super::driver::DeviceTraits;
 use super::super::folded::{Epilogue, Folded};
 use super::super::repack::DeviceFormat;
 use super::{
     DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
     attention_reduce, attention_tiling, copy_blocks, draw_blocks, draw_rows, embed, feed_tokens, rms_norm,
-    rope_and_cache, select_logits_rows, silu_mul, top_k_chunks, top_k_rows,
+    rope_and_cache, round_rows, select_logits_rows, silu_mul, top_k_chunks, top_k_rows,
 };
 
 /// Query heads, key heads, elements of a head.
@@ -14,20 +15,39 @@ const SHAPES: [(u32, u32, u32); 7] =
     [(9, 3, 64), (32, 8, 128), (8, 2, 256), (4, 1, 80), (40, 40, 96), (6, 3, 16), (7, 1, 128)];
 
 /// What a product's kernel may fold, each part of it at least once.
-fn foldings(choice: MatMulKernel) -> impl Iterator<Item = Folded> {
+fn foldings(choice: MatMulKernel) -> Vec<Folded> {
     let rope = |(num_heads, num_kv_heads, head_dim), kv, pairing| {
         let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 0.125 };
         Epilogue::RopeAndCache { shape, kv, pairing }
     };
-    let all = [
+    let of_vectors = [
         (false, Epilogue::Plain),
         (true, Epilogue::Plain),
         (true, Epilogue::Gate),
         (true, rope(SHAPES[0], KvDtype::F16, RopePairing::Halves)),
         (false, rope(SHAPES[3], KvDtype::F32, RopePairing::Interleaved)),
     ];
-    let most = if choice.folds() { all.len() } else { 1 };
-    all.into_iter().take(most).map(|(norm, epilogue)| Folded { norm, epilogue })
+    let all = match choice {
+        MatMulKernel::Vector { .. } => &of_vectors[..],
+        MatMulKernel::Tensor(_) => &[(false, Epilogue::Plain), (false, Epilogue::Gate)],
+        MatMulKernel::Tiled => &[(false, Epilogue::Plain)],
+    };
+    all.iter().map(|&(norm, epilogue)| Folded { norm, epilogue }).collect()
+}
+
+/// Kernels of products with a weight of this format, each once: with tensor cores and without, for weights that wide tiles
+/// suit and for others.
+fn products(format: DeviceFormat) -> Vec<MatMulKernel> {
+    let mut distinct = Vec::new();
+    for (compute_capability, weight_rows) in [(u32::MAX, 8), (u32::MAX, 8192), (0, 8)] {
+        let traits = DeviceTraits { compute_capability, multiprocessors: 64, max_shared_bytes: 0 };
+        for (_, choice) in MatMulKernel::choices(format, weight_rows, &traits, false) {
+            if !distinct.contains(&choice) {
+                distinct.push(choice);
+            }
+        }
+    }
+    distinct
 }
 
 /// Every kernel in every variant, weight format and dtype of the KV pool, over a range of head shapes, and what to call it.
@@ -46,21 +66,13 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
         draw_rows(),
     ];
     let mut all: Vec<(String, Kernel)> = plain.map(|kernel| (kernel.name.to_owned(), kernel)).into();
+    all.extend([false, true].map(|normed| (format!("round_rows, normed: {normed}"), round_rows(normed))));
     for format in DeviceFormat::ALL {
         all.push((format!("embed, {format:?}"), embed(format)));
-        // With tensor cores and without: the kernels for few rows are the same.
-        let with_tensor = MatMulKernel::choices(format, u32::MAX, false);
-        let without = MatMulKernel::choices(format, 0, true);
-        let choices = with_tensor.into_iter().chain(without).map(|(_, choice)| choice);
-        let mut distinct: Vec<MatMulKernel> = Vec::new();
-        choices.for_each(|choice| {
-            if !distinct.contains(&choice) {
-                distinct.push(choice);
+        for choice in products(format) {
+            for folded in foldings(choice) {
+                all.push((format!("{choice:?}, {format:?}, {folded:?}"), choice.kernel(format, folded)));
             }
-        });
-        for (choice, folded) in distinct.iter().flat_map(|&choice| foldings(choice).map(move |folded| (choice, folded)))
-        {
-            all.push((format!("{choice:?}, {format:?}, {folded:?}"), choice.kernel(format, folded)));
         }
     }
     for (num_heads, num_kv_heads, head_dim) in SHAPES {

@@ -17,7 +17,7 @@ impl Planner<'_> {
         let buffers = [self.activation(logits), chunk_max];
         self.single(&kernel::argmax_chunks(), Rows::Logits, grid, &params, &buffers)?;
         let kernel = kernel::argmax_rows();
-        let grid = Grid::RowGroups { rows: Rows::Logits, each: kernel.threads };
+        let grid = Grid::RowGroups { rows: Rows::Logits, each: kernel.threads, y: 1 };
         self.single(&kernel, Rows::Logits, grid, &kernel::ArgmaxRowsParams { chunks }, &[chunk_max, ids])
     }
 

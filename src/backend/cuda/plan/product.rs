@@ -28,8 +28,9 @@ impl Planner<'_> {
     /// the ops before and after it where the kernels do not fold them.
     pub(super) fn product(&mut self, product: &Product) -> Result<(), BackendError> {
         let parts = &self.weight(product.weight).parts;
+        let traits = self.driver.traits();
         let kernels_of =
-            |part: &CudaPart| MatMulKernel::choices(part.format, self.compute_capability(), self.batch_invariant);
+            |part: &CudaPart| MatMulKernel::choices(part.format, part.rows as u32, &traits, self.batch_invariant);
         let mut sizes: Vec<u32> = parts.iter().flat_map(kernels_of).map(|(max_rows, _)| max_rows).collect();
         sizes.sort_unstable();
         sizes.dedup();
@@ -39,17 +40,24 @@ impl Planner<'_> {
                 let kernel = kernels_of(part).into_iter().find(|(most, _)| max_rows <= *most);
                 kernel.expect("the last kernel is for any number of rows").1
             };
-            let folds = parts.iter().all(|part| kernel_of(part).folds());
-            let ending = if folds { self.ending(product) } else { Ending::plain(product) };
-            let folded = Folded { norm: folds && product.norm.is_some(), epilogue: ending.epilogue };
+            let kernels: Vec<MatMulKernel> = parts.iter().map(kernel_of).collect();
+            let folds_norm = kernels.iter().all(|kernel| kernel.folds_norm());
+            let folds = |op: &Op| kernels.iter().all(|kernel| kernel.folds(op));
+            let ending =
+                if product.epilogue.as_ref().is_some_and(folds) { self.ending(product) } else { Ending::plain(product) };
+            let folded = Folded { norm: folds_norm && product.norm.is_some(), epilogue: ending.epilogue };
             let mut calls = Vec::new();
-            if let Some(Norm { x, weight, eps }) = product.norm.filter(|_| !folds) {
+            if kernels.iter().any(|kernel| kernel.takes_halves()) {
+                calls.push(self.round_rows(product)?);
+            }
+            let reads_normed = kernels.iter().any(|kernel| !kernel.folds_norm() && !kernel.takes_halves());
+            if let Some(Norm { x, weight, eps }) = product.norm.filter(|_| reads_normed) {
                 calls.push(self.rms_norm(x, weight, eps, product.x)?);
             }
-            for part in parts {
-                calls.push(self.call_of_part(product, part, kernel_of(part), folded, &ending)?);
+            for (part, kernel) in parts.iter().zip(&kernels) {
+                calls.push(self.call_of_part(product, part, *kernel, folded, &ending)?);
             }
-            match product.epilogue.filter(|_| !folds) {
+            match product.epilogue.filter(|op| !folds(op)) {
                 Some(Op::SiluMul { gate_up, out }) => calls.push(self.silu_mul(gate_up, out)?),
                 Some(Op::RopeAndCache { layer, qkv, q, pairing }) => {
                     calls.push(self.rope_and_cache(layer, qkv, q, pairing)?);
@@ -60,6 +68,18 @@ impl Planner<'_> {
         }
         self.nodes.push(Node { rows: self.rows(product.out), choices });
         Ok(())
+    }
+
+    /// Makes halves of the product's input, after its norm.
+    fn round_rows(&self, product: &Product) -> Result<Call, BackendError> {
+        let norm = product.norm;
+        let params =
+            kernel::RoundParams { blocks: self.cols(product.x) / 32, norm_eps: norm.map_or(0.0, |norm| norm.eps) };
+        let mut buffers = vec![self.activation(norm.map_or(product.x, |norm| norm.x))];
+        buffers.extend(norm.map(|norm| self.vector(norm.weight)));
+        buffers.push(self.halves.address());
+        let grid = Grid::RowGroups { rows: self.rows(product.x), each: 1, y: 1 };
+        self.call(&kernel::round_rows(norm.is_some()), grid, &params, &buffers)
     }
 
     /// The product's ending with all that is folded into it.
@@ -85,7 +105,11 @@ impl Planner<'_> {
     ) -> Result<Call, BackendError> {
         let norm = product.norm.filter(|_| folded.norm);
         let mut buffers: Vec<u64> = part.addresses().collect();
-        buffers.push(self.activation(norm.map_or(product.x, |norm| norm.x)));
+        buffers.push(match norm {
+            _ if choice.takes_halves() => self.halves.address(),
+            Some(norm) => self.activation(norm.x),
+            None => self.activation(product.x),
+        });
         buffers.extend(norm.map(|norm| self.vector(norm.weight)));
         buffers.push(product.bias.map_or(self.buffers.unused.address(), |bias| self.vector(bias)));
         buffers.push(self.activation(ending.out));
@@ -96,9 +120,8 @@ impl Planner<'_> {
         let groups = cols.div_ceil(choice.group_cols(folded.epilogue));
         let grid = match choice {
             MatMulKernel::Vector { .. } => Grid::Fixed { x: groups, y: 1 },
-            MatMulKernel::Tensor { .. } | MatMulKernel::Tiled => {
-                Grid::Columns { x: groups, rows, each: choice.group_rows() }
-            }
+            MatMulKernel::Tensor(_) => Grid::RowGroups { rows, each: choice.group_rows(), y: groups },
+            MatMulKernel::Tiled => Grid::Columns { x: groups, rows, each: choice.group_rows() },
         };
         let params = kernel::MatMulParams {
             blocks: self.cols(product.x) / 32,

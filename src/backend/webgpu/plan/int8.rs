@@ -75,7 +75,7 @@ impl Planner<'_> {
         let mut buffers = vec![self.activation(norm.map_or(product.x, |norm| norm.x))];
         buffers.extend(norm.map(|norm| self.vector(norm.weight)));
         buffers.extend([&to.quants, &to.steps]);
-        let grid = Grid::RowGroups { rows: self.rows(product.x), each: 1 };
+        let grid = Grid::RowGroups { rows: self.rows(product.x), each: 1, y: 1 };
         self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 }

@@ -16,7 +16,7 @@ impl Planner<'_> {
         let buffers = [self.activation(logits), &self.buffers.chunk_max];
         self.single(&kernel, Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)?;
         let params = kernel::ArgmaxRowsParams { chunks };
-        let grid = Grid::RowGroups { rows: Rows::Logits, each: 32 };
+        let grid = Grid::RowGroups { rows: Rows::Logits, each: 32, y: 1 };
         let buffers = [&self.buffers.chunk_max, &self.buffers.ids];
         self.single(&kernel::argmax_rows(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)
     }
