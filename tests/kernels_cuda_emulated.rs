@@ -44,6 +44,11 @@ fn attention_by_blocks() {
 }
 
 #[test]
+fn attention_by_asynchronous_copies() {
+    run(device(80), DecodeKernel::Async, |case| case.name.starts_with("paged_attention/decode"));
+}
+
+#[test]
 fn products_and_attention_without_tensor_cores() {
     let replaced = |case: &KernelCase| ["matmul", "paged_attention"].contains(&case.kernel);
     run(device(75), DecodeKernel::Teams, |case| replaced(case) && case.quick);

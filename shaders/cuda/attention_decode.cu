@@ -1,10 +1,7 @@
 // Paged attention (Kwon et al. 2023) for decode: a workgroup takes one query token and one KV head's HEADS_PER_GROUP query
 // heads over a work item's keys. A team of LANES lanes shares a key, each lane with every LANES-th octet of the head; a
-// team takes KEYS keys at once, to have their loads under way together, and keeps its own running softmax, so that the loop
-// needs no barrier; the teams merge at the end, in a fixed order.
-constexpr u32 REGISTERS = (OCTETS + LANES - 1u) / LANES;
-constexpr u32 TEAMS = WG / LANES;
-
+// team takes KEYS keys at once (`keys_*.cuh` says how), and keeps its own running softmax, so that the loop needs no barrier; the
+// teams merge at the end, in a fixed order.
 struct Softmax {
     float top[HEADS_PER_GROUP]; // largest score so far
     float sum[HEADS_PER_GROUP]; // of exp(score - top)
@@ -73,6 +70,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     const u32 lane = threadIdx.x % LANES;
     const u32 team = threadIdx.x / LANES;
+    Keys keys = begin_keys(KeySource{step, item, kv_head, k_pool, v_pool});
     Vec8 q_row[HEADS_PER_GROUP][REGISTERS];
     Softmax state;
 #pragma unroll
@@ -92,30 +90,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
             }
         }
     }
-    for (u32 first = item.key_begin; first < item.key_end; first += TEAMS * KEYS) {
-        // Keys past the end are read as the last one, since what lies there may be NaN, and weigh nothing.
-        KvRow rows[KEYS];
-        KvOctet k[KEYS][REGISTERS], v[KEYS][REGISTERS];
-        float k_scale[KEYS][REGISTERS], v_scale[KEYS][REGISTERS];
-#pragma unroll
-        for (u32 u = 0u; u < KEYS; u++) {
-            rows[u] = row_of(step, item, kv_head, least(first + u * TEAMS + team, item.key_end - 1u));
-#pragma unroll
-            for (u32 i = 0u; i < REGISTERS; i++) {
-                const u32 octet = least(i * LANES + lane, OCTETS - 1u);
-                k[u][i] = k_pool[first_octet(rows[u]) + octet];
-                k_scale[u][i] = octet_scale(k_pool, rows[u], octet);
-            }
-        }
-#pragma unroll
-        for (u32 u = 0u; u < KEYS; u++) {
-#pragma unroll
-            for (u32 i = 0u; i < REGISTERS; i++) {
-                const u32 octet = least(i * LANES + lane, OCTETS - 1u);
-                v[u][i] = v_pool[first_octet(rows[u]) + octet];
-                v_scale[u][i] = octet_scale(v_pool, rows[u], octet);
-            }
-        }
+    for (u32 first = item.key_begin; first < item.key_end; first += ROUND_KEYS) {
+        const Round round = take_round(keys, first);
         float s[KEYS][HEADS_PER_GROUP];
 #pragma unroll
         for (u32 u = 0u; u < KEYS; u++) {
@@ -123,10 +99,10 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
             for (u32 g = 0u; g < HEADS_PER_GROUP; g++) s[u][g] = 0.0f;
 #pragma unroll
             for (u32 i = 0u; i < REGISTERS; i++) {
-                const Vec8 row = unpack_octet(k[u][i]);
+                const Vec8 row = unpack_octet(round.k[u][i]);
 #pragma unroll
                 for (u32 g = 0u; g < HEADS_PER_GROUP; g++) {
-                    s[u][g] = dot_scaled(q_row[g][i], row, k_scale[u][i], s[u][g]);
+                    s[u][g] = dot_scaled(q_row[g][i], row, round.k_scale[u][i], s[u][g]);
                 }
             }
         }
@@ -146,10 +122,10 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode(
         for (u32 u = 0u; u < KEYS; u++) {
 #pragma unroll
             for (u32 i = 0u; i < REGISTERS; i++) {
-                const Vec8 row = unpack_octet(v[u][i]);
+                const Vec8 row = unpack_octet(round.v[u][i]);
 #pragma unroll
                 for (u32 g = 0u; g < HEADS_PER_GROUP; g++) {
-                    const float weight = s[u][g] * v_scale[u][i];
+                    const float weight = s[u][g] * round.v_scale[u][i];
 #pragma unroll
                     for (u32 e = 0u; e < 8u; e++) {
                         state.acc[g][i].e[e] = fmaf(weight, row.e[e], state.acc[g][i].e[e]);

@@ -1,13 +1,47 @@
-// Paged attention (Kwon et al. 2023) for prefill on tensor cores, for pools of f16: flash tiles (Dao et al. 2022,
+// Paged attention (Kwon et al. 2023) for prefill on tensor cores, for pools of f16 and of bytes: flash tiles (Dao et al. 2022,
 // arXiv:2205.14135). A workgroup takes TOKENS query tokens times HEADS_PER_GROUP heads of one KV head, a subgroup 16 of
-// these rows; K and V are staged in workgroup memory, KEYS at a time. q and the weights of V are sums of two halves, so that
-// the result is as good as in f32. Lane 4 g + t has the scores of rows g and g + 8, and becomes a factor of V as it is.
+// these rows; K and V are staged in workgroup memory, KEYS at a time, those of the next tile on their way while one is
+// multiplied. They are exact halves there; a row's scale goes to its score, and to its weight. q and the weights of V are
+// sums of two halves, so that the result is as good as in f32. Lane 4 g + t has the scores of rows g and g + 8, and becomes
+// a factor of V as it is.
 constexpr u32 ROWS = TOKENS * HEADS_PER_GROUP;
 constexpr u32 STEPS = HEAD_DIM / 16u; // products of 16 elements in a score
 constexpr u32 TILES = HEAD_DIM / 8u;  // products of 8 columns in a row of the result
 constexpr u32 KEY_TILES = KEYS / 8u;
 constexpr u32 STRIDE = HEAD_DIM + 8u; // halves of a staged row: neighbouring rows begin in different banks
 constexpr u32 PARTS = 2u;
+static_assert(ROW_SCALES <= 1u, "a key has one scale");
+// Weights times scales of bytes are as small as values are over 128; times this, they keep their precision as halves.
+constexpr float V_FACTOR = ROW_SCALES == 0u ? 1.0f : 128.0f;
+
+struct Tile {
+    u16 k[KEYS][STRIDE];
+    u16 v[KEYS][STRIDE];
+    float k_scale[KEYS], v_scale[KEYS]; // of pools that have them
+};
+// Brings octet `octet` of a row. Pools of f16 are copied, bytes become halves.
+__device__ __forceinline__ void bring_octet(u16* to, const KvOctet* from) {
+    if (ROW_SCALES == 0u) copy_async(to, from);
+    else *(uint4*)to = pack_octet(unpack_octet(*from));
+}
+// Begins to bring the keys from `first_key` on. Slots past the end may hold NaN: a valid one stands there instead.
+__device__ __forceinline__ void bring(
+    Tile& tile, Step step, const WorkItem& item, u32 kv_head, u32 first_key, const KvOctet* k_pool, const KvOctet* v_pool
+) {
+    const auto row_at = [&](u32 i) { return row_of(step, item, kv_head, least(first_key + i, item.key_end - 1u)); };
+#pragma unroll 4
+    for (u32 i = threadIdx.x; i < KEYS * OCTETS; i += WG) {
+        const u32 at = first_octet(row_at(i / OCTETS)) + i % OCTETS;
+        bring_octet(&tile.k[i / OCTETS][i % OCTETS * 8u], k_pool + at);
+        bring_octet(&tile.v[i / OCTETS][i % OCTETS * 8u], v_pool + at);
+    }
+    if (ROW_SCALES > 0u && threadIdx.x < KEYS) {
+        const KvRow row = row_at(threadIdx.x);
+        tile.k_scale[threadIdx.x] = octet_scale(k_pool, row, 0u);
+        tile.v_scale[threadIdx.x] = V_FACTOR * octet_scale(v_pool, row, 0u);
+    }
+    close_copies();
+}
 
 // The two halves of a pair; in range, as q is scaled and weights are at most 1.
 __device__ __forceinline__ void split(float x, float y, u32& high, u32& low) {
@@ -35,14 +69,14 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
     float2* __restrict__ partial_stats, // [partial][HEADS] (max, sum)
     Params params
 ) {
-    __shared__ __align__(16) u16 k_rows[KEYS][STRIDE];
-    __shared__ __align__(16) u16 v_rows[KEYS][STRIDE];
+    __shared__ __align__(16) Tile tiles[2];
     if (blockIdx.x >= step[NUM_PREFILL_ITEMS]) return;
     const WorkItem item = work_item(step, params.items_at, blockIdx.x);
     const u32 kv_head = blockIdx.y / (GROUP / HEADS_PER_GROUP);
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     const u32 lane = threadIdx.x % SUBGROUP;
     const u32 t = lane % 4u;
+    bring(tiles[0], step, item, kv_head, item.key_begin, k_pool, v_pool);
 
     // The lane's two rows; those past the item's queries repeat its last one, and are not written.
     u32 number[2], head[2], last_key[2];
@@ -69,24 +103,23 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
         }
     }
     float acc[TILES][4] = {};
+    u32 current = 0u;
     for (u32 first_key = item.key_begin; first_key < item.key_end; first_key += KEYS) {
         const u32 num_keys = least(KEYS, item.key_end - first_key);
-        __syncthreads();
-        for (u32 i = threadIdx.x; i < KEYS * OCTETS; i += WG) {
-            // Slots past the end may hold NaN: stage a valid one instead.
-            const KvRow row = row_of(step, item, kv_head, first_key + least(i / OCTETS, num_keys - 1u));
-            const u32 at = first_octet(row) + i % OCTETS;
-            *(uint4*)&k_rows[i / OCTETS][i % OCTETS * 8u] = k_pool[at];
-            *(uint4*)&v_rows[i / OCTETS][i % OCTETS * 8u] = v_pool[at];
+        wait_for_copies<0u>();
+        __syncthreads(); // all have brought their part of this tile, and nobody reads the other any more
+        const Tile& tile = tiles[current];
+        current ^= 1u;
+        if (first_key + KEYS < item.key_end) {
+            bring(tiles[current], step, item, kv_head, first_key + KEYS, k_pool, v_pool);
         }
-        __syncthreads();
         float scores[KEY_TILES][4] = {};
 #pragma unroll
         for (u32 j = 0u; j < KEY_TILES; j++) {
 #pragma unroll
             for (u32 s = 0u; s < STEPS; s += 2u) {
                 u32 k[4]; // of two products, or one and nothing
-                load_matrices(k, &k_rows[j * 8u + lane % 8u][least(s * 16u + lane / 8u * 8u, HEAD_DIM - 8u)]);
+                load_matrices(k, &tile.k[j * 8u + lane % 8u][least(s * 16u + lane / 8u * 8u, HEAD_DIM - 8u)]);
                 const u32 first[2] = {k[0], k[1]}, second[2] = {k[2], k[3]};
 #pragma unroll
                 for (u32 p = 0u; p < PARTS; p++) {
@@ -104,6 +137,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
                 for (u32 c = 0u; c < 2u; c++) {
                     float& score = scores[j][2u * r + c];
                     const u32 key = j * 8u + 2u * t + c;
+                    if (ROW_SCALES > 0u) score *= tile.k_scale[key];
                     if (key >= num_keys || first_key + key > last_key[r]) score = LOWEST;
                     new_top = fmaxf(new_top, score);
                 }
@@ -119,6 +153,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
                     float& score = scores[j][2u * r + c];
                     score = score > LOWEST ? __expf(score - new_top) : 0.0f;
                     sum[r] += score;
+                    if (ROW_SCALES > 0u) score *= tile.v_scale[j * 8u + 2u * t + c];
                 }
             }
 #pragma unroll
@@ -138,7 +173,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
 #pragma unroll
             for (u32 n = 0u; n < TILES; n += 2u) {
                 u32 v[4];
-                load_matrices_transposed(v, &v_rows[j * 8u + lane % 16u][n * 8u + lane / 16u * 8u]);
+                load_matrices_transposed(v, &tile.v[j * 8u + lane % 16u][n * 8u + lane / 16u * 8u]);
                 const u32 first[2] = {v[0], v[1]}, second[2] = {v[2], v[3]};
 #pragma unroll
                 for (u32 p = 0u; p < PARTS; p++) {
@@ -154,11 +189,12 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
         if (number[r] >= item.num_queries) continue;
         const bool is_partial = its[r].partials != NO_PARTIAL;
         const u32 to = (is_partial ? its[r].partials + item.split : its[r].token) * HEADS + head[r];
+        const float factor = 1.0f / (V_FACTOR * total);
         float2* row = (is_partial ? partial_out : out) + to * (HEAD_DIM / 2u);
         if (is_partial && t == 0u) partial_stats[to] = make_float2(top[r], total);
 #pragma unroll
         for (u32 n = 0u; n < TILES; n++) {
-            row[n * 4u + t] = make_float2(acc[n][2u * r] / total, acc[n][2u * r + 1u] / total);
+            row[n * 4u + t] = make_float2(acc[n][2u * r] * factor, acc[n][2u * r + 1u] * factor);
         }
     }
 }

@@ -21,7 +21,7 @@ struct Stage {
 static_assert(sizeof(Stage) * STAGES == SHARED_BYTES, "the host asks for as much");
 static_assert((DEEP - 1u) * DOWN * ACROSS * M * N * 4u * SUBGROUP * sizeof(float) <= SHARED_BYTES, "the sums have room there");
 
-extern "C" __global__ void __launch_bounds__(WG) matmul_tensor(
+extern "C" __global__ void __launch_bounds__(WG, GROUPS_AT_ONCE) matmul_tensor(
     Step step,
     WEIGHT_ARGUMENTS,
     const uint4* __restrict__ x,    // [R][blocks * 4] halves

@@ -72,7 +72,10 @@ pub(super) const WORKGROUP_BYTES: u32 = 48 << 10;
 /// The least compute capability that has the products of the kernels on tensor cores, times ten.
 const TENSOR_CAPABILITY: u32 = 80;
 
-/// Whether a device has them.
+/// The least compute capability that has asynchronous copies into workgroup memory, times ten.
+const ASYNC_CAPABILITY: u32 = 80;
+
+/// Whether a device has tensor cores as the kernels use them.
 pub(super) fn has_tensor_cores(compute_capability: u32) -> bool {
     compute_capability >= TENSOR_CAPABILITY
 }
@@ -155,6 +158,12 @@ impl Kernel {
     /// workgroups run side by side.
     fn limits(mut self, registers: u32, workgroup_bytes: u32) -> Self {
         self.limits = ResourceLimits { registers, workgroup_bytes, spill_bytes: 32 };
+        self
+    }
+
+    /// More than the usual spills, of a kernel whose registers are bounded.
+    fn spills(mut self, bytes: u32) -> Self {
+        self.limits.spill_bytes = bytes;
         self
     }
 

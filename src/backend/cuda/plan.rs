@@ -286,7 +286,8 @@ impl<'a> Planner<'a> {
         let [q, out] = [q, out].map(|id| self.activation(id));
         let partials = [&self.buffers.partial_out, &self.buffers.partial_stats].map(Buffer::address);
 
-        let kernel = kernel::attention_decode(self.decode, &shape, self.kv.dtype, &self.tiling);
+        let kernel =
+            kernel::attention_decode(self.decode, &shape, self.kv.dtype, &self.tiling, self.compute_capability());
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::DECODE_ITEMS_AT as u32 };
         let buffers = [q, k, v, out, partials[0], partials[1]];
         self.single(&kernel, Rows::Tokens, Grid::DecodeItems { y: groups }, &params, &buffers)?;

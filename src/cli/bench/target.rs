@@ -96,10 +96,10 @@ mod tests {
     #[test]
     fn the_variants_of_cuda_are_its_decode_kernels() {
         use bindery::backend::cuda::DecodeKernel;
-        for decode in [DecodeKernel::Teams, DecodeKernel::Blocks] {
+        for decode in DecodeKernel::ALL {
             let target: Target = format!("cuda:/{decode}").parse().expect("it is one of them");
             assert_eq!(target.variant, Some(KernelVariant::Cuda(decode)));
         }
-        assert!("cuda:0/plain".parse::<Target>().unwrap_err().contains("teams, blocks"));
+        assert!("cuda:0/plain".parse::<Target>().unwrap_err().contains("teams, async, blocks"));
     }
 }

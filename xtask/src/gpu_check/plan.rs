@@ -130,7 +130,7 @@ impl Planner<'_> {
         }
         stages.extend(Backend::ALL.map(|backend| self.throughput(backend)));
         stages.push(self.compare());
-        stages.push(self.decode_kernels());
+        stages.extend(["async", "blocks"].map(|other| self.decode_kernels(other)));
         if self.scale == Scale::Full {
             let all = |backend: Backend| {
                 self.bindery(backend, &format!("selftest-all-{}", backend.name()), 120, "selftest --all", None)
@@ -228,11 +228,12 @@ impl Planner<'_> {
         self.if_bench_has("compare", stage)
     }
 
-    /// The two kernels of CUDA for the attention of decodes.
-    fn decode_kernels(&self) -> Stage {
+    /// Another kernel of CUDA for the attention of decodes against the one that is taken.
+    fn decode_kernels(&self, other: &str) -> Stage {
         let model = self.model("llama-8b", "f16");
-        let command = format!("bench compare --a cuda:/teams --b cuda:/blocks --parts kernels --kernel decode {model}");
-        let mut stage = self.command("decode-kernels-cuda", 60, &command, Some("--output-json"));
+        let command =
+            format!("bench compare --a cuda:/teams --b cuda:/{other} --parts kernels --kernel decode {model}");
+        let mut stage = self.command(&format!("decode-kernels-{other}"), 60, &command, Some("--output-json"));
         stage.absent = Backend::Cuda.absent(self.machine);
         self.if_bench_has("compare", stage)
     }

@@ -2,7 +2,7 @@
 
 use super::super::super::{AttentionShape, KvDtype};
 use super::super::step_words::AttentionTiling;
-use super::{Kernel, TENSOR_CAPABILITY, WORKGROUP_BYTES, cuda, has_tensor_cores, params};
+use super::{ASYNC_CAPABILITY, Kernel, TENSOR_CAPABILITY, WORKGROUP_BYTES, cuda, has_tensor_cores, params};
 use std::fmt;
 use std::str::FromStr;
 
@@ -14,11 +14,19 @@ params! {
 /// Which kernel does the attention of decodes; what they compute is the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DecodeKernel {
-    /// `attention_decode`: teams of lanes with a key each.
+    /// `attention_decode`: teams of lanes with a key each, which go straight into registers.
     #[default]
     Teams,
+    /// The same, keys brought into workgroup memory by asynchronous copies; as `Teams` over pools of int8 and on devices
+    /// without such copies.
+    Async,
     /// `attention_decode_block`: a subgroup with all keys of a block.
     Blocks,
+}
+
+impl DecodeKernel {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Teams, Self::Async, Self::Blocks];
 }
 
 impl FromStr for DecodeKernel {
@@ -27,8 +35,9 @@ impl FromStr for DecodeKernel {
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "teams" => Ok(Self::Teams),
+            "async" => Ok(Self::Async),
             "blocks" => Ok(Self::Blocks),
-            _ => Err(format!("{name:?} is none of CUDA's decode kernels: teams, blocks")),
+            _ => Err(format!("{name:?} is none of CUDA's decode kernels: teams, async, blocks")),
         }
     }
 }
@@ -37,6 +46,7 @@ impl fmt::Display for DecodeKernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Teams => "teams",
+            Self::Async => "async",
             Self::Blocks => "blocks",
         })
     }
@@ -46,6 +56,8 @@ impl fmt::Display for DecodeKernel {
 const DECODE_THREADS: u32 = 128;
 /// Keys that a team of it has under way at once.
 const DECODE_KEYS: u32 = 2;
+/// Rounds of keys that it has in workgroup memory at once where copies bring them: the most that fit.
+const DECODE_STAGES: [u32; 3] = [4, 3, 2];
 /// Lanes of `attention_prefill` that own `PREFILL_TEAM_ROWS` rows.
 const PREFILL_LANES: u32 = 16;
 const PREFILL_TEAM_ROWS: u32 = 4;
@@ -57,9 +69,9 @@ const TENSOR_KEYS: u32 = 32;
 /// Largest head whose results stay in registers there.
 const TENSOR_HEAD_DIM: u32 = 128;
 
-/// Whether prefills run on tensor cores: K and V are halves already.
+/// Whether prefills run on tensor cores: K and V are halves, or bytes, which are exact as halves.
 fn has_tensor_prefill(shape: &AttentionShape, kv: KvDtype, compute_capability: u32) -> bool {
-    has_tensor_cores(compute_capability) && kv == KvDtype::F16 && shape.head_dim <= TENSOR_HEAD_DIM
+    has_tensor_cores(compute_capability) && kv != KvDtype::F32 && shape.head_dim <= TENSOR_HEAD_DIM
 }
 
 /// Workgroup memory of `attention_prefill`: q, the staged keys and values, each with room for eight scales, and the weights.
@@ -77,15 +89,20 @@ pub(in super::super) fn attention_tiling(
     cascade_attention: bool,
 ) -> AttentionTiling {
     let group = shape.num_heads / shape.num_kv_heads;
-    let heads_per_group = [4, 2, 1].into_iter().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
-    let (rows, prefill_keys) = if has_tensor_prefill(shape, kv, compute_capability) {
-        (TENSOR_ROWS, TENSOR_KEYS)
+    let heads_per_group = [4, 3, 2, 1].into_iter().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
+    let (prefill_tokens, prefill_keys) = if has_tensor_prefill(shape, kv, compute_capability) {
+        (TENSOR_ROWS / heads_per_group, TENSOR_KEYS)
     } else {
-        let fits = |&(rows, keys): &(u32, u32)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES;
-        [(32, 32), (32, 16), (16, 16), (8, 16)].into_iter().find(fits).unwrap_or((4, 16))
+        // Whole teams.
+        let is_whole = |tokens: &u32| (tokens * heads_per_group).is_multiple_of(PREFILL_TEAM_ROWS);
+        let tokens_of = |rows: u32| (rows / heads_per_group..).find(is_whole).expect("one of four in a row is");
+        let fits = |&(tokens, keys): &(u32, u32)| {
+            prefill_bytes(tokens * heads_per_group, keys, shape.head_dim, kv) <= WORKGROUP_BYTES
+        };
+        let sizes = [(32, 32), (32, 16), (16, 16), (8, 16), (4, 16)].map(|(rows, keys)| (tokens_of(rows), keys));
+        sizes.into_iter().find(fits).unwrap_or(sizes[4])
     };
     let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
-    let prefill_tokens = rows / heads_per_group;
     // What a token is read together with is up to its neighbours.
     let share_prefixes = cascade_attention && !batch_invariant;
     AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split: 256, decode_tokens, share_prefixes }
@@ -97,23 +114,43 @@ pub(in super::super) fn attention_decode(
     shape: &AttentionShape,
     kv: KvDtype,
     tiling: &AttentionTiling,
+    compute_capability: u32,
 ) -> Kernel {
     let heads = tiling.heads_per_group;
     // Results of the subgroups, which merge at the end.
     let results_bytes = (DECODE_THREADS / 32 * heads * (4 * shape.head_dim + 8)).next_multiple_of(16);
-    let build = |name, file| Kernel::new::<AttentionParams>(name, file, DECODE_THREADS, 6);
-    match which {
-        DecodeKernel::Teams => build("attention_decode", cuda!("attention_decode.cu"))
-            .constant("LANES", (shape.head_dim / 8).next_power_of_two().min(32))
+    let build = |name, file| {
+        Kernel::new::<AttentionParams>(name, file, DECODE_THREADS, 6)
+            .kv(shape, kv)
+            .constant("HEADS_PER_GROUP", heads)
+            .include(cuda!("include/attention.cuh"))
+            .include(cuda!("include/attention_merge.cuh"))
+    };
+    let lanes = (shape.head_dim / 8).next_power_of_two().min(32);
+    let teams = || {
+        build("attention_decode", cuda!("attention_decode.cu"))
+            .constant("LANES", lanes)
             .constant("KEYS", DECODE_KEYS)
-            .limits(if heads > 1 { 168 } else { 96 }, results_bytes),
+            .include(cuda!("include/attention_team.cuh"))
+            .limits(if heads > 1 { 168 } else { 96 }, results_bytes)
+    };
+    match which {
+        DecodeKernel::Async if kv != KvDtype::Int8 && compute_capability >= ASYNC_CAPABILITY => {
+            // K and V of the octets of a lane, for each of its keys.
+            let registers = (shape.head_dim / 8).div_ceil(lanes);
+            let stage_bytes = DECODE_THREADS * DECODE_KEYS * registers * 2 * 8 * kv.element_bytes();
+            let fits = |stages: &u32| stages * stage_bytes + results_bytes <= WORKGROUP_BYTES;
+            let stages = DECODE_STAGES.into_iter().find(fits).unwrap_or(1);
+            teams()
+                .constant("STAGES", stages)
+                .shared(stages * stage_bytes)
+                .requires(ASYNC_CAPABILITY)
+                .include(cuda!("include/keys_async.cuh"))
+        }
+        DecodeKernel::Teams | DecodeKernel::Async => teams().include(cuda!("include/keys_direct.cuh")),
         DecodeKernel::Blocks => build("attention_decode_block", cuda!("attention_decode_block.cu"))
             .limits(168, results_bytes + 4 * heads * shape.head_dim),
     }
-    .kv(shape, kv)
-    .constant("HEADS_PER_GROUP", heads)
-    .include(cuda!("include/attention.cuh"))
-    .include(cuda!("include/attention_merge.cuh"))
 }
 
 /// Grid: (prefill work items, heads / heads per group).
@@ -125,8 +162,8 @@ pub(in super::super) fn attention_prefill(
 ) -> Kernel {
     let build = |name, file, threads| Kernel::new::<AttentionParams>(name, file, threads, 6);
     if has_tensor_prefill(shape, kv, compute_capability) {
-        // Staged rows of K and V, each eight halves longer than the head.
-        let workgroup_bytes = 2 * TENSOR_KEYS * 2 * (shape.head_dim + 8);
+        // Two tiles of K and V, each row eight halves longer than the head, with its scales.
+        let workgroup_bytes = 2 * TENSOR_KEYS * (2 * 2 * (shape.head_dim + 8) + 2 * 4);
         build("attention_prefill_tensor", cuda!("attention_prefill_tensor.cu"), TENSOR_THREADS)
             .limits(255, workgroup_bytes)
             .requires(TENSOR_CAPABILITY)

@@ -176,6 +176,8 @@ impl MatMulKernel {
             }
             Self::Tensor(tile) => {
                 let (down, across, deep) = tile.subgroups();
+                // Of the widest tiles one workgroup fills a multiprocessor.
+                let (at_once, registers) = if tile.cols == 256 { (1, 240) } else { (2, 128) };
                 build("matmul_tensor", cuda!("matmul_tensor.cu"), TENSOR_THREADS)
                     .constant("TILE_ROWS", tile.rows)
                     .constant("TILE_COLS", tile.cols)
@@ -184,7 +186,9 @@ impl MatMulKernel {
                     .constant("DEEP", deep)
                     .constant("STAGES", TENSOR_STAGES)
                     .shared(tile.shared_bytes())
-                    .limits(if tile.cols == 256 { 224 } else { 128 }, 0)
+                    .constant("GROUPS_AT_ONCE", at_once)
+                    .limits(registers, 0)
+                    .spills(96)
                     .requires(TENSOR_CAPABILITY)
                     .fold(folded)
             }

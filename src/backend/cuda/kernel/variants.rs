@@ -84,8 +84,10 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
             };
             // With tensor cores and without.
             let tilings = [u32::MAX, 0].map(|capability| attention_tiling(&shape, dtype, capability, false, true));
-            for which in [DecodeKernel::Teams, DecodeKernel::Blocks] {
-                push(attention_decode(which, &shape, dtype, &tilings[0]), "");
+            for which in DecodeKernel::ALL {
+                if which != DecodeKernel::Async || dtype != KvDtype::Int8 {
+                    push(attention_decode(which, &shape, dtype, &tilings[0], u32::MAX), &format!(" {which}"));
+                }
             }
             push(attention_prefill(&shape, dtype, &tilings[1], 0), "");
             if tilings[0] != tilings[1] {

@@ -43,8 +43,11 @@ impl Planner<'_> {
             let kernels: Vec<MatMulKernel> = parts.iter().map(kernel_of).collect();
             let folds_norm = kernels.iter().all(|kernel| kernel.folds_norm());
             let folds = |op: &Op| kernels.iter().all(|kernel| kernel.folds(op));
-            let ending =
-                if product.epilogue.as_ref().is_some_and(folds) { self.ending(product) } else { Ending::plain(product) };
+            let ending = if product.epilogue.as_ref().is_some_and(folds) {
+                self.ending(product)
+            } else {
+                Ending::plain(product)
+            };
             let folded = Folded { norm: folds_norm && product.norm.is_some(), epilogue: ending.epilogue };
             let mut calls = Vec::new();
             if kernels.iter().any(|kernel| kernel.takes_halves()) {
