@@ -3,7 +3,7 @@
 
 #![cfg(feature = "cuda")]
 
-use bindery::backend::cuda::{CudaBackend, DecodeKernel, EmulatedDevice};
+use bindery::backend::cuda::{CudaBackend, DecodeKernel, Driver, EmulatedDevice, measure_fma_peak};
 use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
 use std::path::Path;
 use std::sync::Arc;
@@ -52,4 +52,11 @@ fn attention_by_asynchronous_copies() {
 fn products_and_attention_without_tensor_cores() {
     let replaced = |case: &KernelCase| ["matmul", "paged_attention"].contains(&case.kernel);
     run(device(75), DecodeKernel::Teams, |case| replaced(case) && case.quick);
+}
+
+#[test]
+fn the_peak_is_measured() {
+    let driver: Arc<dyn Driver> = device(80);
+    let flops_per_s = measure_fma_peak(&driver).unwrap_or_else(|error| panic!("{error}"));
+    assert!(flops_per_s.is_finite() && flops_per_s > 1e6, "{flops_per_s}");
 }

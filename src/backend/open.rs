@@ -109,11 +109,13 @@ impl OpenDevice {
             #[cfg(feature = "webgpu")]
             Self::WebGpu(gpu) => DevicePeaks {
                 copy_bytes_per_s: gpu.measure_copy_bandwidth()?,
-                fma_flops_per_s: Some(gpu.measure_fma_peak()?),
+                fma_flops_per_s: gpu.measure_fma_peak()?,
             },
             #[cfg(feature = "cuda")]
             Self::Cuda(device, _) => {
-                DevicePeaks { copy_bytes_per_s: device.measure_copy_bandwidth()?, fma_flops_per_s: None }
+                let driver: Arc<dyn super::cuda::Driver> = device.clone();
+                let copy_bytes_per_s = device.measure_copy_bandwidth()?;
+                DevicePeaks { copy_bytes_per_s, fma_flops_per_s: super::cuda::measure_fma_peak(&driver)? }
             }
         })
     }

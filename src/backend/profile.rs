@@ -54,9 +54,9 @@ pub struct ForwardProfile {
 pub struct DevicePeaks {
     /// Bytes per second of a copy from buffer to buffer, each byte counted twice: read and written.
     pub copy_bytes_per_s: f64,
-    /// Floating point operations per second of f32 multiply-adds that touch no memory, two for each; `None` where the
-    /// backend has no such measure.
-    pub fma_flops_per_s: Option<f64>,
+    /// Floating point operations per second of f32 multiply-adds that touch no memory, two for each. Matrix units
+    /// and tensor cores, which some products use, are not asked, and may go beyond.
+    pub fma_flops_per_s: f64,
 }
 
 /// Laps of a clock that only runs when somebody wants to know.

@@ -269,6 +269,16 @@ pub(super) fn copy_blocks() -> Kernel {
 }
 
 params! {
+    /// Parameters of `fma_peak`.
+    FmaPeakParams { rounds: u32, factor: f32 }
+}
+
+/// Grid: any.
+pub(super) fn fma_peak() -> Kernel {
+    Kernel::new::<FmaPeakParams>("fma_peak", cuda!("fma_peak.cu"), MAP_THREADS, 1)
+}
+
+params! {
     /// Parameters of `rope_and_cache`.
     RopeParams { qkv_stride: u32 }
 }

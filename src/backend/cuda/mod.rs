@@ -7,7 +7,6 @@
 //!
 //! Everything above the [`Driver`] is tested with [`EmulatedDevice`], which runs the kernels' own text on the processor.
 
-mod bandwidth;
 mod cubin_cache;
 mod device;
 mod driver;
@@ -18,6 +17,7 @@ mod kernel;
 mod landing;
 mod library;
 pub mod nvrtc;
+mod peaks;
 mod plan;
 mod staging;
 mod weights;
@@ -27,8 +27,9 @@ pub use driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId};
 pub use emulate::EmulatedDevice;
 pub use kernel::{DecodeKernel, Kernel, ResourceLimits, kernel_variants};
 pub use library::{CudaSummary, NO_DRIVER, cuda_devices};
+pub use peaks::measure_fma_peak;
 
-use super::gpu::{buffers, folded, fusion, grid, repack, step_words, wanted};
+use super::gpu::{best_of, buffers, folded, fusion, grid, repack, step_words, wanted};
 use super::{
     ActId, Backend, BackendError, DeviceMemory, DispatchTime, ForwardProfile, HostWeight, KvLayout, ProductInputs,
     ProfileClock, Program, StepInput, StepLimits, StepOutput, WeightId,

@@ -2,8 +2,10 @@
 //!
 //! One step's metadata (`step_words`) with its attention cut up (`work_items`, `shared_prefix`), weights as aligned planes
 //! (`repack`, `weight_runs`), which ops become one kernel (`fusion`) and what that computes (`folded`), the buffers of a
-//! program (`buffers`), the workgroups of a kernel (`grid`), and what comes back of a step (`wanted`).
+//! program (`buffers`), the workgroups of a kernel (`grid`), what comes back of a step (`wanted`), and how peaks are measured
+//! (`best_of`).
 
+pub(super) mod best_of;
 pub(super) mod buffers;
 pub(super) mod folded;
 pub(super) mod fusion;

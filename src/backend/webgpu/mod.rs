@@ -29,7 +29,7 @@ pub use tune::{
 };
 pub use tuning::Tuning;
 
-use super::gpu::{buffers, folded, fusion, grid, repack, step_words, wanted, weight_runs};
+use super::gpu::{best_of, buffers, folded, fusion, grid, repack, step_words, wanted, weight_runs};
 use super::{
     ActId, Backend, BackendError, DeviceMemory, ForwardProfile, HostWeight, KvLayout, ProductInputs, ProfileClock,
     Program, StepInput, StepLimits, StepOutput, WeightId,

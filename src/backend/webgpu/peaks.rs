@@ -2,13 +2,12 @@
 
 use super::super::BackendError;
 use super::GpuDevice;
+use super::best_of::best_of;
 use super::kernel::{FmaPeakParams, fma_peak};
 use std::time::{Duration, Instant};
 
 const BUFFER_BYTES: u64 = 64 << 20;
-const MIN_TIME: Duration = Duration::from_millis(250);
 const MAX_COPIES: u32 = 1 << 14;
-const SAMPLES: usize = 3;
 
 /// Workgroups of `fma_peak`, more than any GPU runs at the same time; of invocations and multiply-adds as in the WGSL.
 const FMA_WORKGROUPS: u32 = 8192;
@@ -81,23 +80,4 @@ impl GpuDevice {
         self.wait_for(self.queue.submit([commands]))?;
         Ok(start.elapsed())
     }
-}
-
-/// The least time of a few runs, and how often they did what `run` is told to do that many times: so often that it takes
-/// long enough to be measured, and `most` times at most.
-fn best_of(
-    most: u32,
-    run: &mut dyn FnMut(u32) -> Result<Duration, BackendError>,
-) -> Result<(u32, Duration), BackendError> {
-    run(2)?;
-    let mut times = 4;
-    let mut least = run(times)?;
-    while least < MIN_TIME && times < most {
-        times *= 2;
-        least = run(times)?;
-    }
-    for _ in 1..SAMPLES {
-        least = least.min(run(times)?);
-    }
-    Ok((times, least))
 }

@@ -306,7 +306,7 @@ impl Row {
             format!("{:.2}", bandwidth / 1e9),
             format!("{:.0}%", 100.0 * bandwidth / peaks.copy_bytes_per_s),
             format!("{:.2}", rate / 1e9),
-            peaks.fma_flops_per_s.map_or_else(|| "unknown".into(), |peak| format!("{:.0}%", 100.0 * rate / peak)),
+            format!("{:.0}%", 100.0 * rate / peaks.fma_flops_per_s),
         ]
     }
 
@@ -320,7 +320,7 @@ impl Row {
             "median_s": seconds, "runs_s": self.times.iter().map(|time| time.seconds).collect::<Vec<_>>(),
             "bytes": self.bytes, "flops": self.flops,
             "bytes_per_s": bandwidth, "share_of_copy_bandwidth": bandwidth / peaks.copy_bytes_per_s,
-            "flops_per_s": rate, "share_of_fma_peak": peaks.fma_flops_per_s.map(|peak| rate / peak),
+            "flops_per_s": rate, "share_of_fma_peak": rate / peaks.fma_flops_per_s,
         })
     }
 }

@@ -139,8 +139,8 @@ impl Bench {
         let peaks = &self.peaks;
         let mut rows = vec![("device at best", peaks_text(peaks))];
         // Where prompts and completions share steps there is no time of the one or the other.
-        if let (Some(fma_flops_per_s), "latency") = (peaks.fma_flops_per_s, kind) {
-            let bound_s = medians.prefill_flops / fma_flops_per_s;
+        if kind == "latency" {
+            let bound_s = medians.prefill_flops / peaks.fma_flops_per_s;
             rows.push((
                 "roofline, prefill",
                 format!(
@@ -204,8 +204,7 @@ impl Bench {
             "copy_bandwidth_bytes_per_s": self.peaks.copy_bytes_per_s,
             "fma_flops_per_s": self.peaks.fma_flops_per_s,
             "prefill_flops": medians.prefill_flops,
-            "prefill_share_of_fma_peak":
-                self.peaks.fma_flops_per_s.map(|peak| medians.prefill_flops / medians.prefill_s / peak),
+            "prefill_share_of_fma_peak": medians.prefill_flops / medians.prefill_s / self.peaks.fma_flops_per_s,
             "decode_step_s": medians.decode_step_s,
             "decode_share_of_copy_bandwidth": medians.bandwidth_share,
             "device_bytes": self.llm.device_bytes(),

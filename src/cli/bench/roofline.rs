@@ -5,11 +5,9 @@ use bindery::model::ModelConfig;
 
 /// The peaks in words.
 pub(super) fn peaks_text(peaks: &DevicePeaks) -> String {
-    let copies = format!("copies {:.2} GB/s, read and written", peaks.copy_bytes_per_s / 1e9);
-    match peaks.fma_flops_per_s {
-        Some(flops) => format!("{copies}; f32 multiply-adds {:.1} GFLOP/s", flops / 1e9),
-        None => copies,
-    }
+    let DevicePeaks { copy_bytes_per_s, fma_flops_per_s } = peaks;
+    let [copies, flops] = [copy_bytes_per_s, fma_flops_per_s].map(|rate| rate / 1e9);
+    format!("copies {copies:.2} GB/s, read and written; f32 multiply-adds {flops:.1} GFLOP/s")
 }
 
 /// Floating point operations of prompts of `input_len` tokens each, up to the first logits of each: two for each weight

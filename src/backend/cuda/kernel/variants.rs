@@ -6,7 +6,7 @@ use super::super::folded::{Epilogue, Folded};
 use super::super::repack::DeviceFormat;
 use super::{
     DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
-    attention_reduce, attention_tiling, copy_blocks, draw_blocks, draw_rows, embed, feed_tokens, rms_norm,
+    attention_reduce, attention_tiling, copy_blocks, draw_blocks, draw_rows, embed, feed_tokens, fma_peak, rms_norm,
     rope_and_cache, round_rows, select_logits_rows, silu_mul, top_k_chunks, top_k_rows,
 };
 
@@ -54,6 +54,7 @@ fn products(format: DeviceFormat) -> Vec<MatMulKernel> {
 pub fn kernel_variants() -> Vec<(String, Kernel)> {
     let plain = [
         feed_tokens(),
+        fma_peak(),
         rms_norm(),
         select_logits_rows(),
         silu_mul(),
