@@ -86,8 +86,8 @@ impl Driver for Counting {
     fn finish_read(&self, read: ReadId) -> Result<Vec<u8>, BackendError> {
         self.device.finish_read(read)
     }
-    fn load(&self, kernel: &Kernel) -> Result<KernelId, BackendError> {
-        self.device.load(kernel)
+    fn load(&self, kernels: &[&Kernel]) -> Result<Vec<KernelId>, BackendError> {
+        self.device.load(kernels)
     }
     fn launch(&self, launch: &Launch<'_>) -> Result<(), BackendError> {
         self.launches.fetch_add(1, Ordering::Relaxed);

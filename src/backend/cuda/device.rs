@@ -8,10 +8,11 @@ use super::kernel::Kernel;
 use super::landing::Landings;
 use super::library::{self, CudaSummary, check};
 use super::nvrtc;
+use super::side_by_side::side_by_side;
 use super::staging::Staging;
 use cudarc::driver::result::{self, stream::StreamKind};
 use cudarc::driver::sys;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -254,18 +255,23 @@ impl Driver for CudaDevice {
         state.landings.finish(read.0)
     }
 
-    fn load(&self, kernel: &Kernel) -> Result<KernelId, BackendError> {
-        let source = kernel.source();
+    fn load(&self, kernels: &[&Kernel]) -> Result<Vec<KernelId>, BackendError> {
+        let sources: Vec<String> = kernels.iter().map(|kernel| kernel.source()).collect();
+        let mut new: BTreeMap<&str, &Kernel> =
+            sources.iter().map(String::as_str).zip(kernels.iter().copied()).collect();
+        let known = self.enter()?.kernels.clone();
+        new.retain(|source, _| !known.contains_key(*source));
+        let new: Vec<(&str, &Kernel)> = new.into_iter().collect();
+        let images = side_by_side(&new, |&(source, kernel)| self.image(kernel, source));
+
         let mut state = self.enter()?;
-        if let Some(&id) = state.kernels.get(&source) {
-            return Ok(id);
+        for ((source, kernel), image) in new.into_iter().zip(images) {
+            let loaded = self.load_image(kernel, &image?)?;
+            let id = KernelId(state.loaded.len() as u32);
+            state.loaded.push(loaded);
+            state.kernels.insert(source.to_owned(), id);
         }
-        let image = self.image(kernel, &source)?;
-        let loaded = self.load_image(kernel, &image)?;
-        let id = KernelId(state.loaded.len() as u32);
-        state.loaded.push(loaded);
-        state.kernels.insert(source, id);
-        Ok(id)
+        Ok(sources.iter().map(|source| state.kernels[source]).collect())
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(), BackendError> {

@@ -88,11 +88,11 @@ pub trait Driver: Send + Sync {
     /// [`BackendError::Device`], also for what went wrong in a launch before.
     fn finish_read(&self, read: ReadId) -> Result<Vec<u8>, BackendError>;
 
-    /// Compiles a kernel; the same text gives the same id.
+    /// Compiles kernels, side by side; the same text gives the same id.
     ///
     /// # Errors
     /// [`BackendError::Device`] with the compiler's log.
-    fn load(&self, kernel: &Kernel) -> Result<KernelId, BackendError>;
+    fn load(&self, kernels: &[&Kernel]) -> Result<Vec<KernelId>, BackendError>;
 
     /// Runs a kernel.
     ///

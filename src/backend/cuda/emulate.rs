@@ -4,6 +4,7 @@
 use super::super::{BackendError, DeviceMemory};
 use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId};
 use super::kernel::Kernel;
+use super::side_by_side::side_by_side;
 use libloading::Library;
 use sha2::{Digest, Sha256};
 use std::alloc::Layout;
@@ -265,17 +266,22 @@ impl Driver for EmulatedDevice {
         Ok(self.state().reads.remove(&read.0).expect("begin_read() returned it, and nobody has finished it"))
     }
 
-    fn load(&self, kernel: &Kernel) -> Result<KernelId, BackendError> {
-        let source = format!("{}EXPORT_KERNEL({})\n", kernel.source_on(DEVICE), kernel.name);
-        if let Some(&id) = self.state().ids.get(&source) {
-            return Ok(id);
-        }
-        let library = self.library(kernel, &source)?;
+    fn load(&self, kernels: &[&Kernel]) -> Result<Vec<KernelId>, BackendError> {
+        let source = |kernel: &Kernel| format!("{}EXPORT_KERNEL({})\n", kernel.source_on(DEVICE), kernel.name);
+        let sources: Vec<String> = kernels.iter().map(|kernel| source(kernel)).collect();
+        let mut new: BTreeMap<&str, &Kernel> =
+            sources.iter().map(String::as_str).zip(kernels.iter().copied()).collect();
+        new.retain(|source, _| !self.state().ids.contains_key(*source));
+        let new: Vec<(&str, &Kernel)> = new.into_iter().collect();
+        let libraries = side_by_side(&new, |&(source, kernel)| self.library(kernel, source));
+
         let mut state = self.state();
-        state.kernels.push(Arc::new(Loaded { kernel: kernel.clone(), library }));
-        let id = KernelId(state.kernels.len() as u32 - 1);
-        state.ids.insert(source, id);
-        Ok(id)
+        for ((source, kernel), library) in new.into_iter().zip(libraries) {
+            state.kernels.push(Arc::new(Loaded { kernel: kernel.clone(), library: library? }));
+            let id = KernelId(state.kernels.len() as u32 - 1);
+            state.ids.insert(source.to_owned(), id);
+        }
+        Ok(sources.iter().map(|source| state.ids[source]).collect())
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(), BackendError> {

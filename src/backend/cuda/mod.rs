@@ -19,6 +19,7 @@ mod library;
 pub mod nvrtc;
 mod peaks;
 mod plan;
+mod side_by_side;
 mod staging;
 mod weights;
 

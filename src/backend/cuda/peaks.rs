@@ -52,7 +52,7 @@ pub fn measure_fma_peak(driver: &Arc<dyn Driver>) -> Result<f64, BackendError> {
     step.write(0, &1_u32.to_le_bytes())?;
     let out = Buffer::new(driver, "peak", 4 * u64::from(FMA_WORKGROUPS * kernel.threads))?;
     let buffers = [step.address(), out.address()];
-    let id = driver.load(&kernel)?;
+    let id = driver.load(&[&kernel])?[0];
     let (rounds, time) = best_of(MAX_ROUNDS, &mut |rounds| {
         let params = FmaPeakParams { rounds, factor: 0.75 };
         let start = Instant::now();

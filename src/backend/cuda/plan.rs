@@ -14,10 +14,10 @@ use std::sync::Arc;
 mod logits;
 mod product;
 
-/// A kernel with everything that it is given.
-struct Call {
+/// A kernel with everything that it is given; planned first, and then loaded with all others.
+struct Call<K = KernelId> {
     name: &'static str,
-    kernel: KernelId,
+    kernel: K,
     /// Addresses, the step's first.
     buffers: Vec<u64>,
     params: Vec<u8>,
@@ -25,17 +25,17 @@ struct Call {
 }
 
 /// One way to run a node.
-struct Choice {
+struct Choice<K = KernelId> {
     /// Most rows of the step that it is for.
     max_rows: u32,
-    calls: Vec<Call>,
+    calls: Vec<Call<K>>,
 }
 
 /// A part of a step: the first choice whose `max_rows` suffices.
-pub(super) struct Node {
+pub(super) struct Node<K = KernelId> {
     /// What `max_rows` counts; nothing runs when there are none.
     rows: Rows,
-    choices: Vec<Choice>,
+    choices: Vec<Choice<K>>,
 }
 
 /// Everything a step launches, in order.
@@ -67,6 +67,25 @@ impl Node {
             (call.name, Launch { kernel: call.kernel, grid, buffers: &call.buffers, params: &call.params })
         });
         launches.filter(move |(_, launch)| rows > 0 && launch.grid.0 > 0 && launch.grid.1 > 0)
+    }
+}
+
+impl Node<Kernel> {
+    fn kernels(&self) -> impl Iterator<Item = &Kernel> {
+        self.choices.iter().flat_map(|choice| &choice.calls).map(|call| &call.kernel)
+    }
+
+    /// The same with what its kernels were loaded as, in their order.
+    fn loaded(self, ids: &mut impl Iterator<Item = KernelId>) -> Node {
+        let mut loaded = |Call { name, buffers, params, grid, .. }: Call<Kernel>| {
+            let kernel = ids.next().expect("there is one for each kernel");
+            Call { name, kernel, buffers, params, grid }
+        };
+        let mut choice = |Choice { max_rows, calls }: Choice<Kernel>| {
+            let calls = calls.into_iter().map(&mut loaded).collect();
+            Choice { max_rows, calls }
+        };
+        Node { rows: self.rows, choices: self.choices.into_iter().map(&mut choice).collect() }
     }
 }
 
@@ -103,16 +122,16 @@ pub(super) struct Planner<'a> {
     pub(super) buffers: &'a Buffers<Buffer>,
     /// See [`halves_bytes`].
     pub(super) halves: &'a Buffer,
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node<Kernel>>,
 }
 
 impl<'a> Planner<'a> {
     /// Turns every op into launches, tokens of the step before and block copies before them, and argmax, likeliest tokens
-    /// and draws after them.
+    /// and draws after them; and loads their kernels, all at once, so that they are compiled side by side.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
-        self.feed_tokens()?;
+        self.feed_tokens();
         for layer in 0..self.kv.num_layers as usize {
-            self.copy_blocks(layer)?;
+            self.copy_blocks(layer);
         }
         // A kernel sees gate and up, or q, k and v, at once where they share their buffers.
         let can_end = |weight: WeightId, op: &Op| {
@@ -122,25 +141,26 @@ impl<'a> Planner<'a> {
         };
         for fused in fusion::fuse(self.program, can_end) {
             match fused {
-                Fused::Op(op) => self.op(&op)?,
-                Fused::Product(product) => self.product(&product)?,
+                Fused::Op(op) => self.op(&op),
+                Fused::Product(product) => self.product(&product),
             }
         }
         if let Some(logits) = self.program.logits {
-            self.argmax(logits)?;
-            self.top_k(logits)?;
-            self.draws(logits)?;
+            self.argmax(logits);
+            self.top_k(logits);
+            self.draws(logits);
         }
-        Ok(Plan { nodes: self.nodes })
+        let kernels: Vec<&Kernel> = self.nodes.iter().flat_map(Node::kernels).collect();
+        let mut ids = self.driver.load(&kernels)?.into_iter();
+        Ok(Plan { nodes: self.nodes.into_iter().map(|node| node.loaded(&mut ids)).collect() })
     }
 
-    fn op(&mut self, op: &Op) -> Result<(), BackendError> {
+    fn op(&mut self, op: &Op) {
         match *op {
             Op::Embed { table, out } => self.embed(table, out),
             Op::RmsNorm { x, weight, eps, out } => {
-                let call = self.rms_norm(x, weight, eps, out)?;
+                let call = self.rms_norm(x, weight, eps, out);
                 self.push(self.rows(out), call);
-                Ok(())
             }
             Op::SelectLogitsRows { x, out } => {
                 let kernel = kernel::select_logits_rows();
@@ -151,15 +171,13 @@ impl<'a> Planner<'a> {
             }
             Op::MatMul { .. } => unreachable!("products are planned with what is folded into them"),
             Op::RopeAndCache { layer, qkv, q, pairing } => {
-                let call = self.rope_and_cache(layer, qkv, q, pairing)?;
+                let call = self.rope_and_cache(layer, qkv, q, pairing);
                 self.push(Rows::Tokens, call);
-                Ok(())
             }
             Op::PagedAttention { layer, q, out } => self.attention(layer, q, out),
             Op::SiluMul { gate_up, out } => {
-                let call = self.silu_mul(gate_up, out)?;
+                let call = self.silu_mul(gate_up, out);
                 self.push(self.rows(out), call);
-                Ok(())
             }
         }
     }
@@ -191,45 +209,31 @@ impl<'a> Planner<'a> {
     }
 
     /// `buffers` follow the step's, in the order of the kernel's arguments.
-    fn call(
-        &self,
-        kernel: &Kernel,
-        grid: Grid,
-        params: &impl bytemuck::NoUninit,
-        buffers: &[u64],
-    ) -> Result<Call, BackendError> {
+    fn call(&self, kernel: &Kernel, grid: Grid, params: &impl bytemuck::NoUninit, buffers: &[u64]) -> Call<Kernel> {
         let params = bytemuck::bytes_of(params).to_vec();
         assert_eq!(params.len(), kernel.params_bytes as usize, "kernel {}: bytes of parameters", kernel.name);
         assert_eq!(buffers.len() + 1, kernel.buffers as usize, "kernel {}: buffers", kernel.name);
         let buffers = [&[self.buffers.step.address()], buffers].concat();
-        Ok(Call { name: kernel.name, kernel: self.driver.load(kernel)?, buffers, params, grid })
+        Call { name: kernel.name, kernel: kernel.clone(), buffers, params, grid }
     }
 
-    fn push(&mut self, rows: Rows, call: Call) {
+    fn push(&mut self, rows: Rows, call: Call<Kernel>) {
         self.nodes.push(Node { rows, choices: vec![Choice { max_rows: u32::MAX, calls: vec![call] }] });
     }
 
     /// A node with one choice of one call; see [`Planner::call`].
-    fn single(
-        &mut self,
-        kernel: &Kernel,
-        rows: Rows,
-        grid: Grid,
-        params: &impl bytemuck::NoUninit,
-        buffers: &[u64],
-    ) -> Result<(), BackendError> {
-        let call = self.call(kernel, grid, params, buffers)?;
+    fn single(&mut self, kernel: &Kernel, rows: Rows, grid: Grid, params: &impl bytemuck::NoUninit, buffers: &[u64]) {
+        let call = self.call(kernel, grid, params, buffers);
         self.push(rows, call);
-        Ok(())
     }
 
-    fn feed_tokens(&mut self) -> Result<(), BackendError> {
+    fn feed_tokens(&mut self) {
         let kernel = kernel::feed_tokens();
         let buffers = [&self.buffers.ids, &self.buffers.draws.drawn].map(Buffer::address);
         self.single(&kernel, Rows::Tokens, Grid::FedTokens { each: kernel.threads }, &[0_u8; 0], &buffers)
     }
 
-    fn copy_blocks(&mut self, layer: usize) -> Result<(), BackendError> {
+    fn copy_blocks(&mut self, layer: usize) {
         let kernel = kernel::copy_blocks();
         let block_bytes = self.kv.layer_bytes() / u64::from(self.kv.num_blocks);
         let params = kernel::QuadsParams { quads: (block_bytes / 16) as u32 };
@@ -237,26 +241,25 @@ impl<'a> Planner<'a> {
         self.single(&kernel, Rows::Tokens, grid, &params, &self.pools(layer as u32))
     }
 
-    fn embed(&mut self, table: WeightId, out: ActId) -> Result<(), BackendError> {
+    fn embed(&mut self, table: WeightId, out: ActId) {
         let octets = self.cols(out) / 8;
         for part in &self.weight(table).parts {
             let kernel = kernel::embed(part.format);
             let params = kernel::EmbedParams { octets, first_row: part.first_row as u32, num_rows: part.rows as u32 };
             let buffers: Vec<u64> = part.addresses().chain([self.activation(out)]).collect();
             let grid = Grid::Columns { x: octets.div_ceil(kernel.threads), rows: Rows::Tokens, each: 1 };
-            self.single(&kernel, Rows::Tokens, grid, &params, &buffers)?;
+            self.single(&kernel, Rows::Tokens, grid, &params, &buffers);
         }
-        Ok(())
     }
 
-    fn rms_norm(&self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<Call, BackendError> {
+    fn rms_norm(&self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Call<Kernel> {
         let params = kernel::RmsNormParams { quads: self.cols(out) / 4, eps };
         let buffers = [self.activation(x), self.vector(weight), self.activation(out)];
         let grid = Grid::RowGroups { rows: self.rows(out), each: 1, y: 1 };
         self.call(&kernel::rms_norm(), grid, &params, &buffers)
     }
 
-    fn rope_and_cache(&self, layer: u32, qkv: ActId, q: ActId, pairing: RopePairing) -> Result<Call, BackendError> {
+    fn rope_and_cache(&self, layer: u32, qkv: ActId, q: ActId, pairing: RopePairing) -> Call<Kernel> {
         let shape = &self.program.attention;
         let kernel = kernel::rope_and_cache(shape, self.kv.dtype, pairing);
         let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
@@ -267,7 +270,7 @@ impl<'a> Planner<'a> {
         self.call(&kernel, grid, &params, &buffers)
     }
 
-    fn silu_mul(&self, gate_up: ActId, out: ActId) -> Result<Call, BackendError> {
+    fn silu_mul(&self, gate_up: ActId, out: ActId) -> Call<Kernel> {
         let kernel = kernel::silu_mul();
         let quads = self.cols(out) / 4;
         let grid = Grid::Columns { x: quads.div_ceil(kernel.threads), rows: self.rows(out), each: 1 };
@@ -279,7 +282,7 @@ impl<'a> Planner<'a> {
         self.driver.traits().compute_capability
     }
 
-    fn attention(&mut self, layer: u32, q: ActId, out: ActId) -> Result<(), BackendError> {
+    fn attention(&mut self, layer: u32, q: ActId, out: ActId) {
         let shape = self.program.attention;
         let groups = shape.num_heads / self.tiling.heads_per_group;
         let [k, v] = self.pools(layer);
@@ -290,11 +293,11 @@ impl<'a> Planner<'a> {
             kernel::attention_decode(self.decode, &shape, self.kv.dtype, &self.tiling, self.compute_capability());
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::DECODE_ITEMS_AT as u32 };
         let buffers = [q, k, v, out, partials[0], partials[1]];
-        self.single(&kernel, Rows::Tokens, Grid::DecodeItems { y: groups }, &params, &buffers)?;
+        self.single(&kernel, Rows::Tokens, Grid::DecodeItems { y: groups }, &params, &buffers);
 
         let kernel = kernel::attention_prefill(&shape, self.kv.dtype, &self.tiling, self.compute_capability());
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
-        self.single(&kernel, Rows::Tokens, Grid::PrefillItems { y: groups }, &params, &buffers)?;
+        self.single(&kernel, Rows::Tokens, Grid::PrefillItems { y: groups }, &params, &buffers);
 
         let kernel = kernel::attention_reduce(&shape, self.kv.dtype);
         let grid = Grid::ReduceItems { y: shape.num_heads };

@@ -1,6 +1,6 @@
 //! The launches after the program: argmax, the likeliest tokens, and draws.
 
-use super::super::super::{ActId, BackendError, Rows};
+use super::super::super::{ActId, Rows};
 use super::super::buffers::{DRAW_BLOCK, LOGITS_CHUNK};
 use super::super::driver::Buffer;
 use super::super::grid::Grid;
@@ -8,20 +8,20 @@ use super::super::kernel;
 use super::Planner;
 
 impl Planner<'_> {
-    pub(super) fn argmax(&mut self, logits: ActId) -> Result<(), BackendError> {
+    pub(super) fn argmax(&mut self, logits: ActId) {
         let vocab = self.cols(logits);
         let chunks = vocab.div_ceil(LOGITS_CHUNK);
         let params = kernel::ArgmaxChunksParams { vocab, chunks };
         let [chunk_max, ids] = [&self.buffers.chunk_max, &self.buffers.ids].map(Buffer::address);
         let grid = Grid::Columns { x: chunks, rows: Rows::Logits, each: 1 };
         let buffers = [self.activation(logits), chunk_max];
-        self.single(&kernel::argmax_chunks(), Rows::Logits, grid, &params, &buffers)?;
+        self.single(&kernel::argmax_chunks(), Rows::Logits, grid, &params, &buffers);
         let kernel = kernel::argmax_rows();
         let grid = Grid::RowGroups { rows: Rows::Logits, each: kernel.threads, y: 1 };
         self.single(&kernel, Rows::Logits, grid, &kernel::ArgmaxRowsParams { chunks }, &[chunk_max, ids])
     }
 
-    pub(super) fn top_k(&mut self, logits: ActId) -> Result<(), BackendError> {
+    pub(super) fn top_k(&mut self, logits: ActId) {
         let vocab = self.cols(logits);
         let chunks = vocab.div_ceil(LOGITS_CHUNK);
         let params = kernel::TopKChunksParams { vocab, chunks };
@@ -29,12 +29,12 @@ impl Planner<'_> {
         let [sums, top, scores] = [&b.chunk_sums, &b.chunk_top, &b.scores].map(Buffer::address);
         let grid = Grid::TopKColumns { x: chunks };
         let buffers = [self.activation(logits), sums, top];
-        self.single(&kernel::top_k_chunks(), Rows::Logits, grid, &params, &buffers)?;
+        self.single(&kernel::top_k_chunks(), Rows::Logits, grid, &params, &buffers);
         let params = kernel::TopKRowsParams { chunks };
         self.single(&kernel::top_k_rows(), Rows::Logits, Grid::TopKRows, &params, &[sums, top, scores])
     }
 
-    pub(super) fn draws(&mut self, logits: ActId) -> Result<(), BackendError> {
+    pub(super) fn draws(&mut self, logits: ActId) {
         let vocab = self.cols(logits);
         let blocks = vocab.div_ceil(DRAW_BLOCK);
         let b = &self.buffers.draws;
@@ -42,7 +42,7 @@ impl Planner<'_> {
         let kernel = kernel::draw_blocks();
         let grid = Grid::DrawColumns { x: vocab.div_ceil(kernel.threads) };
         let params = kernel::DrawBlocksParams { vocab, blocks };
-        self.single(&kernel, Rows::Logits, grid, &params, &[self.activation(logits), keys, stats])?;
+        self.single(&kernel, Rows::Logits, grid, &params, &[self.activation(logits), keys, stats]);
         let params = kernel::DrawRowsParams { blocks };
         self.single(&kernel::draw_rows(), Rows::Logits, Grid::Draws, &params, &[keys, stats, drawn])
     }

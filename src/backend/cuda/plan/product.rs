@@ -1,10 +1,10 @@
 //! The launches of a matrix product.
 
-use super::super::super::{ActId, BackendError, Op};
+use super::super::super::{ActId, Op};
 use super::super::folded::{Epilogue, Folded};
 use super::super::fusion::{Norm, Product};
 use super::super::grid::Grid;
-use super::super::kernel::{self, MatMulKernel};
+use super::super::kernel::{self, Kernel, MatMulKernel};
 use super::super::step_words::header;
 use super::super::weights::CudaPart;
 use super::{Call, Choice, Node, Planner};
@@ -26,7 +26,7 @@ impl Ending {
 impl Planner<'_> {
     /// A choice for each number of rows up to which the same kernels are taken: one launch for each part of the weight, and
     /// the ops before and after it where the kernels do not fold them.
-    pub(super) fn product(&mut self, product: &Product) -> Result<(), BackendError> {
+    pub(super) fn product(&mut self, product: &Product) {
         let parts = &self.weight(product.weight).parts;
         let traits = self.driver.traits();
         let kernels_of =
@@ -51,30 +51,29 @@ impl Planner<'_> {
             let folded = Folded { norm: folds_norm && product.norm.is_some(), epilogue: ending.epilogue };
             let mut calls = Vec::new();
             if kernels.iter().any(|kernel| kernel.takes_halves()) {
-                calls.push(self.round_rows(product)?);
+                calls.push(self.round_rows(product));
             }
             let reads_normed = kernels.iter().any(|kernel| !kernel.folds_norm() && !kernel.takes_halves());
             if let Some(Norm { x, weight, eps }) = product.norm.filter(|_| reads_normed) {
-                calls.push(self.rms_norm(x, weight, eps, product.x)?);
+                calls.push(self.rms_norm(x, weight, eps, product.x));
             }
             for (part, kernel) in parts.iter().zip(&kernels) {
-                calls.push(self.call_of_part(product, part, *kernel, folded, &ending)?);
+                calls.push(self.call_of_part(product, part, *kernel, folded, &ending));
             }
             match product.epilogue.filter(|op| !folds(op)) {
-                Some(Op::SiluMul { gate_up, out }) => calls.push(self.silu_mul(gate_up, out)?),
+                Some(Op::SiluMul { gate_up, out }) => calls.push(self.silu_mul(gate_up, out)),
                 Some(Op::RopeAndCache { layer, qkv, q, pairing }) => {
-                    calls.push(self.rope_and_cache(layer, qkv, q, pairing)?);
+                    calls.push(self.rope_and_cache(layer, qkv, q, pairing));
                 }
                 _ => {}
             }
             choices.push(Choice { max_rows, calls });
         }
         self.nodes.push(Node { rows: self.rows(product.out), choices });
-        Ok(())
     }
 
     /// Makes halves of the product's input, after its norm.
-    fn round_rows(&self, product: &Product) -> Result<Call, BackendError> {
+    fn round_rows(&self, product: &Product) -> Call<Kernel> {
         let norm = product.norm;
         let params =
             kernel::RoundParams { blocks: self.cols(product.x) / 32, norm_eps: norm.map_or(0.0, |norm| norm.eps) };
@@ -105,7 +104,7 @@ impl Planner<'_> {
         choice: MatMulKernel,
         folded: Folded,
         ending: &Ending,
-    ) -> Result<Call, BackendError> {
+    ) -> Call<Kernel> {
         let norm = product.norm.filter(|_| folded.norm);
         let mut buffers: Vec<u64> = part.addresses().collect();
         buffers.push(match norm {
