@@ -23,10 +23,13 @@ pub(in super::super) struct AttentionParams {
 /// kernels to it.
 pub(in super::super) const WORKGROUP_BYTES: u32 = 16384;
 
-/// Workgroup memory of `attention_prefill`: q, the staged keys and values, the scores, and the
-/// last key of each token (there are at most as many as rows).
+/// Rows of a team of `attention_prefill`.
+const PREFILL_TEAM_ROWS: u32 = 4;
+
+/// Workgroup memory of `attention_prefill`: q, the staged keys or values, the scores and the weights.
 fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
-    4 * rows * head_dim + 2 * keys * head_dim * kv.element_bytes() + 4 * rows * keys + 4 * rows
+    let rows = rows.next_multiple_of(PREFILL_TEAM_ROWS);
+    4 * rows * head_dim + keys * head_dim * kv.element_bytes() + 2 * 4 * rows * keys
 }
 
 /// Where rows must not depend on the step, a token at one position gets the same work items in every step: all its
@@ -65,8 +68,8 @@ pub(in super::super) fn attention_tiling(
         // As many rows and keys as fit.
         Variant::Subgroup | Variant::Plain => {
             let fits = |d: &u32| group.is_multiple_of(*d) && *d <= most_heads;
-            let heads_per_group = [4, 2, 1].into_iter().find(fits).unwrap_or(1);
-            let (rows, prefill_keys) = [(16, 16), (16, 8), (8, 8), (4, 8), (4, 4), (4, 2)]
+            let heads_per_group = [4, 3, 2, 1].into_iter().find(fits).unwrap_or(1);
+            let (rows, prefill_keys) = [(32, 16), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4), (4, 2)]
                 .into_iter()
                 .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
                 .unwrap_or((4, 1));
