@@ -1,4 +1,4 @@
-//! `cargo xtask coopmat`: the cooperative-matrix products on a software adapter, against the reference.
+//! `cargo xtask coopmat`: the kernels with cooperative matrices on a software adapter, against the reference.
 //!
 //! The first lavapipe with cooperative matrices (8 x 8 x 8, f16 factors, f32 sums) is that of Mesa 26, which needs a newer
 //! C library than many systems have. So it is put into a Debian tree of its own, and the `bindery` that was built here is
@@ -19,7 +19,7 @@ const BACKPORTS: &str = "trixie-backports";
 const MIRROR: &str = "http://deb.debian.org/debian";
 const DRIVER: &str = "usr/lib/x86_64-linux-gnu/libvulkan_lvp.so";
 
-/// Makes the tree if it is not there, then lets `bindery selftest` compare every product with the reference.
+/// Makes the tree if it is not there, then lets `bindery selftest` compare every such kernel with the reference.
 pub fn run(args: &[String]) -> Result<()> {
     let tree = match args {
         [] => target_dir().join("coopmat"),
@@ -46,7 +46,7 @@ pub fn run(args: &[String]) -> Result<()> {
         bail!("the adapter in {} lists no cooperative matrices:\n{devices}", tree.display());
     }
     let selftest = ["selftest", "--device", "llvmpipe", "--variant", "subgroup", "--all", "--kernel"];
-    for kernel in ["matmul", "tiny_model"] {
+    for kernel in ["matmul", "paged_attention", "tiny_model"] {
         run_command(in_tree(&tree, &manifest).args(selftest).arg(kernel))?;
     }
     Ok(())

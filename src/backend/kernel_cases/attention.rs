@@ -1,6 +1,7 @@
 //! Cases of the paged attention: decodes of ragged lengths, chunked prefills, and both in one step; sequences that begin
 //! with the same blocks.
 
+use super::matmul::F16_TOLERANCE;
 use super::step_data::{poisoned_pool, scatter};
 use super::{BLOCK_SIZE, CaseData, CaseStep, KernelCase, OUT, SeqPlan, SplitMix64, StepData, X, kv_layout, tokens_by};
 use crate::backend::KvDtype::{F16, F32, Int8};
@@ -125,7 +126,9 @@ fn case(what: &str, heads: Heads, plan: Plan, tolerance: f64) -> KernelCase {
     let scale = 1.0 / (head_dim as f32).sqrt();
     let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale };
     let build = move |rng: &mut SplitMix64| data(rng, shape, dtype, &plan);
-    KernelCase::new("paged_attention", name, tolerance, build).with_kv(dtype)
+    let case = KernelCase::new("paged_attention", name, tolerance, build).with_kv(dtype);
+    // Over pools of f32 nothing is rounded.
+    if dtype == F32 { case } else { KernelCase { f16_tolerance: Some(F16_TOLERANCE), ..case } }
 }
 
 /// Two layers; the first is NaN throughout, the second holds the sequences, and NaN elsewhere.

@@ -111,7 +111,7 @@ impl GpuDevice {
         self.summary.subgroup_sizes.map_or(1, |(min, _)| min)
     }
 
-    /// The cooperative matrices that products of many rows use, if they do.
+    /// The cooperative matrices that products of many rows and prefills use, if they do.
     pub(super) fn matrices(&self) -> Option<Matrices> {
         let (_, max_subgroup_size) = self.summary.subgroup_sizes?;
         let size = self.summary.matrix_size.filter(|_| self.variant == Variant::Subgroup)?;

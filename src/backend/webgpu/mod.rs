@@ -206,7 +206,8 @@ impl Backend for WebGpuBackend {
             Int8Rows::check(self.gpu.variant(), &limits)?;
         }
         let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
-        let tiling = attention_tiling(self.gpu.variant(), &program.attention, kv.dtype, &limits, &tuning);
+        let (variant, matrices) = (self.gpu.variant(), self.gpu.matrices());
+        let tiling = attention_tiling(variant, matrices, &program.attention, kv.dtype, &limits, &tuning);
         let mut buffer = |what: &str, bytes: u64| {
             self.allocated_bytes += bytes;
             self.gpu.buffer(what, bytes)

@@ -111,12 +111,14 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
     for shape in shapes() {
         for dtype in KvDtype::ALL {
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
-            let tiling = kernel::attention_tiling(variant, &shape, dtype, &limits, tuning);
             let fields = || fields!(AttentionParams: scale, items_at);
-            let decode = kernel::attention_decode(variant, subgroup_size, &shape, dtype, &tiling);
-            let prefill = kernel::attention_prefill(variant, subgroup_size, &shape, dtype, &tiling);
-            all.push((format!("{label} decode"), decode, fields()));
-            all.push((format!("{label} prefill"), prefill, fields()));
+            for matrices in matrices(variant, subgroup_size) {
+                let tiling = kernel::attention_tiling(variant, matrices, &shape, dtype, &limits, tuning);
+                let decode = kernel::attention_decode(variant, subgroup_size, &shape, dtype, &tiling);
+                let prefill = kernel::attention_prefill(variant, subgroup_size, matrices, &shape, dtype, &tiling);
+                all.push((format!("{label} decode"), decode, fields()));
+                all.push((format!("{label} prefill {matrices:?}"), prefill, fields()));
+            }
             all.push((label.clone(), kernel::attention_reduce(&shape), Vec::new()));
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
                 let rope = kernel::rope_and_cache(&shape, dtype, pairing);
@@ -136,13 +138,20 @@ fn epilogues() -> impl Iterator<Item = Epilogue> {
     [Epilogue::Plain, Epilogue::Gate].into_iter().chain(rope)
 }
 
+/// Cooperative matrices that adapters have, or none.
+fn matrices(variant: Variant, subgroup_size: u32) -> Vec<Option<Matrices>> {
+    let of_size = |size| Matrices { size, max_subgroup_size: subgroup_size.max(8) };
+    match variant {
+        Variant::Subgroup => vec![None, Some(of_size(8)), Some(of_size(16))],
+        Variant::Cpu | Variant::Plain => vec![None],
+    }
+}
+
 /// Every matrix product of a variant, on adapters with and without cooperative matrices.
 fn products(variant: Variant, subgroup_size: u32, quantised: bool, tuning: &Tuning) -> Vec<MatMulKernel> {
     let of = |matrices, int8| MatMulKernel::choices(variant, matrices, false, int8, tuning);
-    let mut all = of(None, false);
-    for size in [8, 16] {
-        all.extend(of(Some(Matrices { size, max_subgroup_size: subgroup_size.max(8) }), false));
-    }
+    let mut all: Vec<_> =
+        matrices(variant, subgroup_size).into_iter().flat_map(|matrices| of(matrices, false)).collect();
     if quantised {
         all.extend(of(None, true));
     }
@@ -153,7 +162,9 @@ fn products(variant: Variant, subgroup_size: u32, quantised: bool, tuning: &Tuni
 pub(super) fn capabilities(kernel: &Kernel) -> Capabilities {
     let base = Capabilities::IMMEDIATES | Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     match kernel.name {
-        "matmul_coop" => base | Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX,
+        "matmul_coop" | "attention_prefill_coop" => {
+            base | Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX
+        }
         _ => base,
     }
 }

@@ -3,7 +3,7 @@
 use super::super::super::{AttentionShape, KvDtype, StepLimits};
 use super::super::step_words::AttentionTiling;
 use super::super::{Tuning, Variant};
-use super::{Binding, Kernel, read, write};
+use super::{Binding, Kernel, Matrices, read, write};
 
 macro_rules! wgsl {
     ($path:literal) => {
@@ -32,10 +32,21 @@ fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
     4 * rows * head_dim + keys * head_dim * kv.element_bytes() + 2 * 4 * rows * keys
 }
 
+/// Rows of a workgroup of `attention_prefill_coop`.
+const COOP_ROWS: u32 = 64;
+/// Largest head whose keys and values stay within `WORKGROUP_BYTES` there.
+const COOP_HEAD_DIM: u32 = 128;
+
+/// The matrices that prefills use: K and V are halves, or bytes, which are exact as halves.
+fn coop_matrices(matrices: Option<Matrices>, shape: &AttentionShape, kv: KvDtype) -> Option<Matrices> {
+    matrices.filter(|_| kv != KvDtype::F32 && shape.head_dim <= COOP_HEAD_DIM)
+}
+
 /// Where rows must not depend on the step, a token at one position gets the same work items in every step: all its
 /// keys in one where decode and prefill are one kernel, and else those of a decode.
 pub(in super::super) fn attention_tiling(
     variant: Variant,
+    matrices: Option<Matrices>,
     shape: &AttentionShape,
     kv: KvDtype,
     limits: &StepLimits,
@@ -69,10 +80,13 @@ pub(in super::super) fn attention_tiling(
         Variant::Subgroup | Variant::Plain => {
             let fits = |d: &u32| group.is_multiple_of(*d) && *d <= most_heads;
             let heads_per_group = [4, 3, 2, 1].into_iter().find(fits).unwrap_or(1);
-            let (rows, prefill_keys) = [(32, 16), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4), (4, 2)]
+            let fitting = [(32, 16), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4), (4, 2)]
                 .into_iter()
-                .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES)
-                .unwrap_or((4, 1));
+                .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES);
+            let (rows, prefill_keys) = match coop_matrices(matrices, shape, kv) {
+                Some(_) => (COOP_ROWS, 16),
+                None => fitting.unwrap_or((4, 1)),
+            };
             let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
             let prefill_tokens = rows / heads_per_group;
             let split = tuning.attention_split;
@@ -130,18 +144,25 @@ pub(in super::super) fn attention_decode(
 pub(in super::super) fn attention_prefill(
     variant: Variant,
     subgroup_size: u32,
+    matrices: Option<Matrices>,
     shape: &AttentionShape,
     kv: KvDtype,
     tiling: &AttentionTiling,
 ) -> Kernel {
-    match variant {
-        Variant::Cpu => attention("attention_cpu", wgsl!("attention_cpu.wgsl"), &BINDINGS, shape, kv, tiling)
+    let build = |name, file| attention(name, file, &BINDINGS, shape, kv, tiling);
+    match (variant, coop_matrices(matrices, shape, kv)) {
+        (Variant::Cpu, _) => build("attention_cpu", wgsl!("attention_cpu.wgsl"))
             .constant("SUBGROUP_SIZE", subgroup_size)
             .constant("TOKENS", tiling.prefill_tokens),
-        Variant::Subgroup | Variant::Plain => {
-            attention("attention_prefill", wgsl!("attention_prefill.wgsl"), &BINDINGS, shape, kv, tiling)
-                .constant("TOKENS", tiling.prefill_tokens)
-                .constant("KEYS", tiling.prefill_keys)
+        (Variant::Subgroup | Variant::Plain, None) => build("attention_prefill", wgsl!("attention_prefill.wgsl"))
+            .constant("TOKENS", tiling.prefill_tokens)
+            .constant("KEYS", tiling.prefill_keys),
+        // Weights times scales of bytes are as small as values are over 128; times that, they keep their precision.
+        (Variant::Subgroup | Variant::Plain, Some(matrices)) => {
+            build("attention_prefill_coop", wgsl!("attention_prefill_coop.wgsl"))
+                .matrices(matrices)
+                .constant("ROWS", COOP_ROWS)
+                .constant("V_FACTOR", if kv == KvDtype::Int8 { 128 } else { 1 })
         }
     }
 }

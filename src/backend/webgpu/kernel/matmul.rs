@@ -105,6 +105,19 @@ pub(in super::super) fn quantize_rows(
         .reduce(variant, subgroup_size)
 }
 
+impl Kernel {
+    /// Cooperative matrices of this size.
+    pub(super) fn matrices(self, matrices: Matrices) -> Self {
+        self.enable("f16")
+            .enable("wgpu_cooperative_matrix")
+            .constant("MAX_SUBGROUP_SIZE", matrices.max_subgroup_size)
+            .include(match matrices.size {
+                8 => wgsl!("include/matrix_8.wgsl"),
+                _ => wgsl!("include/matrix_16.wgsl"),
+            })
+    }
+}
+
 impl MatMulKernel {
     /// The kernels of a variant, each with the largest number of rows that it is chosen for; only one of them where rows
     /// must not depend on each other. `int8` is for weights of a quantised format whose x is to be rounded to int8; it
@@ -209,14 +222,7 @@ impl MatMulKernel {
                 .constant("COLS", cols.max(folded.epilogue.least_rows()))
                 .reduce(variant, subgroup_size),
             Self::Tiled => new("matmul", wgsl!("matmul.wgsl")),
-            Self::Coop(matrices) => new("matmul_coop", wgsl!("matmul_coop.wgsl"))
-                .enable("f16")
-                .enable("wgpu_cooperative_matrix")
-                .constant("MAX_SUBGROUP_SIZE", matrices.max_subgroup_size)
-                .include(match matrices.size {
-                    8 => wgsl!("include/matrix_8.wgsl"),
-                    _ => wgsl!("include/matrix_16.wgsl"),
-                }),
+            Self::Coop(matrices) => new("matmul_coop", wgsl!("matmul_coop.wgsl")).matrices(matrices),
             Self::VectorInt8 { tile, cols } => new("matvec_int8", wgsl!("matvec_int8.wgsl"))
                 .constant("TILE", tile)
                 .constant("COLS", cols.max(folded.epilogue.least_rows()))

@@ -55,7 +55,8 @@ impl Planner<'_> {
         let grid = Grid::DecodeItems { y: groups };
         self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
 
-        let kernel = kernel::attention_prefill(variant, subgroup_size, &shape, self.kv.dtype, &self.tiling);
+        let matrices = self.gpu.matrices();
+        let kernel = kernel::attention_prefill(variant, subgroup_size, matrices, &shape, self.kv.dtype, &self.tiling);
         let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
         let grid = Grid::PrefillItems { y: groups };
         self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
