@@ -26,7 +26,8 @@ const KEY_MATRICES = BLOCK_SIZE / MATRIX;
 const OWN_KEYS = BLOCK_SIZE / 2u;
 const OWN_QUADS = MATRIX / 8u; // of a row of a matrix
 const LOWEST = -3.0e38;
-var<workgroup> k_rows: array<f16, BLOCK_SIZE * HEAD_DIM>; // [BLOCK_SIZE][D]
+const SLICE = BLOCK_SIZE * MATRIX;
+var<workgroup> k_rows: array<f16, BLOCK_SIZE * HEAD_DIM>; // [SLICES][BLOCK_SIZE][MATRIX]: a matrix in one stretch
 var<workgroup> v_rows: array<f16, BLOCK_SIZE * HEAD_DIM>; // the same shape
 var<workgroup> halves: array<f16, ROWS * BLOCK_SIZE>;     // [ROWS][MATRIX], a slice of q; [ROWS][BLOCK_SIZE], the weights
 var<workgroup> sums: array<f32, ROWS * BLOCK_SIZE>;       // [ROWS][BLOCK_SIZE], scores; [ROWS][MATRIX], a slice of the result
@@ -81,16 +82,18 @@ fn attention_prefill_coop(
             workgroupBarrier();
             for (var i = li; i < BLOCK_SIZE * ROW_OCTETS; i += WG) {
                 let at = octet_at(page, 0u) + min(i, last * ROW_OCTETS + ROW_OCTETS - 1u);
+                let col = i % ROW_OCTETS * 8u;
+                let to = col / MATRIX * SLICE + i / ROW_OCTETS * MATRIX + col % MATRIX;
                 let k = unpack_octet(k_pool[at]);
                 for (var e = 0u; e < 4u; e++) {
-                    k_rows[8u * i + e] = f16(k.lo[e]);
-                    k_rows[8u * i + 4u + e] = f16(k.hi[e]);
+                    k_rows[to + e] = f16(k.lo[e]);
+                    k_rows[to + 4u + e] = f16(k.hi[e]);
                 }
                 if (turn == 1u) {
                     let v = unpack_octet(v_pool[at]);
                     for (var e = 0u; e < 4u; e++) {
-                        v_rows[8u * i + e] = f16(v.lo[e]);
-                        v_rows[8u * i + 4u + e] = f16(v.hi[e]);
+                        v_rows[to + e] = f16(v.lo[e]);
+                        v_rows[to + 4u + e] = f16(v.hi[e]);
                     }
                 }
             }
@@ -102,7 +105,7 @@ fn attention_prefill_coop(
                     var score = zero;
                     for (var slice = 0u; slice < SLICES; slice++) {
                         // The transpose of the keys' rows.
-                        let k = coopLoad<MatrixB>(&k_rows[m * MATRIX * HEAD_DIM + slice * MATRIX], HEAD_DIM);
+                        let k = coopLoad<MatrixB>(&k_rows[slice * SLICE + m * MATRIX * MATRIX], MATRIX);
                         score = coopMultiplyAdd(q_slices[p * SLICES + slice], k, score);
                     }
                     coopStoreT(score, &sums[piece * MATRIX * BLOCK_SIZE + m * MATRIX], BLOCK_SIZE);
@@ -129,7 +132,7 @@ fn attention_prefill_coop(
                 for (var m = 0u; m < KEY_MATRICES; m++) {
                     let weights = coopLoadT<MatrixA>(&halves[piece * MATRIX * BLOCK_SIZE + m * MATRIX], BLOCK_SIZE);
                     for (var slice = 0u; slice < SLICES; slice++) {
-                        let v = coopLoadT<MatrixB>(&v_rows[m * MATRIX * HEAD_DIM + slice * MATRIX], HEAD_DIM);
+                        let v = coopLoadT<MatrixB>(&v_rows[slice * SLICE + m * MATRIX * MATRIX], MATRIX);
                         acc[p * SLICES + slice] = coopMultiplyAdd(weights, v, acc[p * SLICES + slice]);
                     }
                 }

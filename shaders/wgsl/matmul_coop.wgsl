@@ -12,8 +12,9 @@ const PIECES_ACROSS = TILE / PIECE;
 const PIECES = PIECES_ACROSS * PIECES_ACROSS;
 // Pieces of one subgroup, where there are as few subgroups as there may be.
 const MOST_PIECES = (PIECES * MAX_SUBGROUP_SIZE + WG - 1u) / WG;
-var<workgroup> tile_x: array<f16, TILE * BLOCK>;        // [TILE][BLOCK]
-var<workgroup> tile_w: array<f16, TILE * BLOCK>;        // [TILE][BLOCK]
+const SLICE = TILE * MATRIX;
+var<workgroup> tile_x: array<f16, TILE * BLOCK>;        // [BLOCK / MATRIX][TILE][MATRIX]: a matrix in one stretch
+var<workgroup> tile_w: array<f16, TILE * BLOCK>;        // the same shape
 var<workgroup> half_tile: array<f32, TILE * TILE / 2u>; // [TILE / 2][TILE]
 
 // The first of a piece's rows (or columns) in the tile.
@@ -53,7 +54,7 @@ fn matmul_coop(
             let col = tile_col(row);
             let w_at = block_index(weight_row(first_col + col.x, col.y), block, params.blocks);
             let w = weights8(w_at * 4u + octet, block_scale(w_at));
-            let at = row * BLOCK + octet * 8u;
+            let at = octet * 8u / MATRIX * SLICE + row * MATRIX + octet * 8u % MATRIX;
             for (var e = 0u; e < 4u; e++) {
                 tile_x[at + e] = half(xs.lo[e]);
                 tile_x[at + 4u + e] = half(xs.hi[e]);
@@ -65,14 +66,14 @@ fn matmul_coop(
         for (var p = 0u; p < MOST_PIECES; p++) {
             let piece = subgroup + p * num_subgroups;
             if (piece >= PIECES) { break; }
-            let x_row = piece_row(piece) * BLOCK;
-            let w_row = piece_col(piece) * BLOCK;
-            for (var k = 0u; k < BLOCK; k += MATRIX) {
-                let a0 = coopLoadT<MatrixA>(&tile_x[x_row + k], BLOCK);
-                let a1 = coopLoadT<MatrixA>(&tile_x[x_row + MATRIX * BLOCK + k], BLOCK);
+            for (var slice = 0u; slice < BLOCK / MATRIX; slice++) {
+                let x_at = slice * SLICE + piece_row(piece) * MATRIX;
+                let w_at = slice * SLICE + piece_col(piece) * MATRIX;
+                let a0 = coopLoadT<MatrixA>(&tile_x[x_at], MATRIX);
+                let a1 = coopLoadT<MatrixA>(&tile_x[x_at + MATRIX * MATRIX], MATRIX);
                 // The transpose of the weight's rows.
-                let b0 = coopLoad<MatrixB>(&tile_w[w_row + k], BLOCK);
-                let b1 = coopLoad<MatrixB>(&tile_w[w_row + MATRIX * BLOCK + k], BLOCK);
+                let b0 = coopLoad<MatrixB>(&tile_w[w_at], MATRIX);
+                let b1 = coopLoad<MatrixB>(&tile_w[w_at + MATRIX * MATRIX], MATRIX);
                 acc[4u * p] = coopMultiplyAdd(a0, b0, acc[4u * p]);
                 acc[4u * p + 1u] = coopMultiplyAdd(a0, b1, acc[4u * p + 1u]);
                 acc[4u * p + 2u] = coopMultiplyAdd(a1, b0, acc[4u * p + 2u]);
