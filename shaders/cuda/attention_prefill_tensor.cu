@@ -1,18 +1,17 @@
 // Paged attention (Kwon et al. 2023) for prefill on tensor cores, for pools of f16 and of bytes: flash tiles (Dao et al. 2022,
 // arXiv:2205.14135). A workgroup takes TOKENS query tokens times HEADS_PER_GROUP heads of one KV head, a subgroup 16 of
 // these rows; K and V are staged in workgroup memory, KEYS at a time, those of the next tile on their way while one is
-// multiplied. They are exact halves there; a row's scale goes to its score, and to its weight. q and the weights of V are
-// sums of two halves, so that the result is as good as in f32. Lane 4 g + t has the scores of rows g and g + 8, and becomes
-// a factor of V as it is.
+// multiplied. They are exact halves there, q and the weights of V are rounded; a row's scale goes to its score, and to its
+// weight. Lane 4 g + t has the scores of rows g and g + 8, which become a factor of V where they are.
 constexpr u32 ROWS = TOKENS * HEADS_PER_GROUP;
 constexpr u32 STEPS = HEAD_DIM / 16u; // products of 16 elements in a score
 constexpr u32 TILES = HEAD_DIM / 8u;  // products of 8 columns in a row of the result
 constexpr u32 KEY_TILES = KEYS / 8u;
 constexpr u32 STRIDE = HEAD_DIM + 8u; // halves of a staged row: neighbouring rows begin in different banks
-constexpr u32 PARTS = 2u;
 static_assert(ROW_SCALES <= 1u, "a key has one scale");
-// Weights times scales of bytes are as small as values are over 128; times this, they keep their precision as halves.
-constexpr float V_FACTOR = ROW_SCALES == 0u ? 1.0f : 128.0f;
+// Weights times scales of bytes are 127 times smaller than values; times this they keep their precision as halves, and stay in
+// range.
+constexpr float V_FACTOR = ROW_SCALES == 0u ? 1.0f : 64.0f;
 
 struct Tile {
     u16 k[KEYS][STRIDE];
@@ -43,12 +42,6 @@ __device__ __forceinline__ void bring(
     close_copies();
 }
 
-// The two halves of a pair; in range, as q is scaled and weights are at most 1.
-__device__ __forceinline__ void split(float x, float y, u32& high, u32& low) {
-    high = pack_halves(x, y);
-    const float2 taken = unpack_halves(high);
-    low = pack_halves(x - taken.x, y - taken.y);
-}
 // Over the four lanes that share a row.
 __device__ __forceinline__ float row_max(float v) {
     v = fmaxf(v, __shfl_xor_sync(ALL_LANES, v, 1u));
@@ -92,14 +85,14 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
         top[r] = LOWEST;
         sum[r] = 0.0f;
     }
-    u32 factors[STEPS][PARTS][4]; // q, scaled
+    u32 factors[STEPS][4]; // q, scaled
 #pragma unroll
     for (u32 s = 0u; s < STEPS; s++) {
 #pragma unroll
         for (u32 i = 0u; i < 4u; i++) {
             const u32 at = (its[i % 2u].token * HEADS + head[i % 2u]) * (HEAD_DIM / 2u);
             const float2 v = q[at + s * 8u + t + i / 2u * 4u];
-            split(v.x * params.scale, v.y * params.scale, factors[s][0][i], factors[s][1][i]);
+            factors[s][i] = pack_halves(in_range_of_f16(v.x * params.scale), in_range_of_f16(v.y * params.scale));
         }
     }
     float acc[TILES][4] = {};
@@ -121,11 +114,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
                 u32 k[4]; // of two products, or one and nothing
                 load_matrices(k, &tile.k[j * 8u + lane % 8u][least(s * 16u + lane / 8u * 8u, HEAD_DIM - 8u)]);
                 const u32 first[2] = {k[0], k[1]}, second[2] = {k[2], k[3]};
-#pragma unroll
-                for (u32 p = 0u; p < PARTS; p++) {
-                    multiply_f16(scores[j], factors[s][p], first);
-                    if (s + 1u < STEPS) multiply_f16(scores[j], factors[s + 1u < STEPS ? s + 1u : s][p], second);
-                }
+                multiply_f16(scores[j], factors[s], first);
+                if (s + 1u < STEPS) multiply_f16(scores[j], factors[s + 1u < STEPS ? s + 1u : s], second);
             }
         }
 #pragma unroll
@@ -164,22 +154,19 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
         }
 #pragma unroll
         for (u32 j = 0u; j < KEY_TILES; j += 2u) {
-            u32 weights[PARTS][4];
+            u32 weights[4];
 #pragma unroll
             for (u32 i = 0u; i < 4u; i++) {
                 const float* pair = &scores[j + i / 2u][i % 2u * 2u];
-                split(pair[0], pair[1], weights[0][i], weights[1][i]);
+                weights[i] = pack_halves(pair[0], pair[1]);
             }
 #pragma unroll
             for (u32 n = 0u; n < TILES; n += 2u) {
                 u32 v[4];
                 load_matrices_transposed(v, &tile.v[j * 8u + lane % 16u][n * 8u + lane / 16u * 8u]);
                 const u32 first[2] = {v[0], v[1]}, second[2] = {v[2], v[3]};
-#pragma unroll
-                for (u32 p = 0u; p < PARTS; p++) {
-                    multiply_f16(acc[n], weights[p], first);
-                    multiply_f16(acc[n + 1u], weights[p], second);
-                }
+                multiply_f16(acc[n], weights, first);
+                multiply_f16(acc[n + 1u], weights, second);
             }
         }
     }

@@ -64,7 +64,8 @@ pub enum BackendError {
     Device(String),
 }
 
-/// To what a backend's matrix products may round what they multiply; they always sum in f32.
+/// To what a backend's matrix products, and its attention over pools that are not of f32, may round what they multiply; they
+/// always sum in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProductInputs {
     /// To f32: activations are not rounded, and weights are what their format says.

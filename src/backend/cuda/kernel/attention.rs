@@ -165,7 +165,7 @@ pub(in super::super) fn attention_prefill(
         // Two tiles of K and V, each row eight halves longer than the head, with its scales.
         let workgroup_bytes = 2 * TENSOR_KEYS * (2 * 2 * (shape.head_dim + 8) + 2 * 4);
         build("attention_prefill_tensor", cuda!("attention_prefill_tensor.cu"), TENSOR_THREADS)
-            .limits(255, workgroup_bytes)
+            .limits(208, workgroup_bytes)
             .requires(TENSOR_CAPABILITY)
     } else {
         let rows = tiling.prefill_tokens * tiling.heads_per_group;

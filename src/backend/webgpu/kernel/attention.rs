@@ -157,12 +157,13 @@ pub(in super::super) fn attention_prefill(
         (Variant::Subgroup | Variant::Plain, None) => build("attention_prefill", wgsl!("attention_prefill.wgsl"))
             .constant("TOKENS", tiling.prefill_tokens)
             .constant("KEYS", tiling.prefill_keys),
-        // Weights times scales of bytes are as small as values are over 128; times that, they keep their precision.
+        // Weights times scales of bytes are 127 times smaller than values; times this they keep their precision as halves,
+        // and stay in range.
         (Variant::Subgroup | Variant::Plain, Some(matrices)) => {
             build("attention_prefill_coop", wgsl!("attention_prefill_coop.wgsl"))
                 .matrices(matrices)
                 .constant("ROWS", COOP_ROWS)
-                .constant("V_FACTOR", if kv == KvDtype::Int8 { 128 } else { 1 })
+                .constant("V_FACTOR", if kv == KvDtype::Int8 { 64 } else { 1 })
         }
     }
 }
