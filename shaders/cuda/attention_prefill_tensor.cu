@@ -3,7 +3,6 @@
 // these rows; K and V are staged in workgroup memory, KEYS at a time, those of the next tile on their way while one is
 // multiplied. They are exact halves there, q and the weights of V are rounded; a row's scale goes to its score, and to its
 // weight. Lane 4 g + t has the scores of rows g and g + 8, which become a factor of V where they are.
-constexpr u32 ROWS = TOKENS * HEADS_PER_GROUP;
 constexpr u32 STEPS = HEAD_DIM / 16u; // products of 16 elements in a score
 constexpr u32 TILES = HEAD_DIM / 8u;  // products of 8 columns in a row of the result
 constexpr u32 KEY_TILES = KEYS / 8u;
@@ -18,28 +17,47 @@ struct Tile {
     u16 v[KEYS][STRIDE];
     float k_scale[KEYS], v_scale[KEYS]; // of pools that have them
 };
-// Brings octet `octet` of a row. Pools of f16 are copied, bytes become halves.
-__device__ __forceinline__ void bring_octet(u16* to, const KvOctet* from) {
-    if (ROW_SCALES == 0u) copy_async(to, from);
-    else *(uint4*)to = pack_octet(unpack_octet(*from));
-}
+// What an invocation brings of a tile; bytes, which become halves, pass through its registers.
+constexpr u32 OWN_OCTETS = (KEYS * OCTETS + WG - 1u) / WG;
+struct Coming {
+    KvOctet k[OWN_OCTETS], v[OWN_OCTETS];
+    float k_scale, v_scale;
+};
 // Begins to bring the keys from `first_key` on. Slots past the end may hold NaN: a valid one stands there instead.
-__device__ __forceinline__ void bring(
-    Tile& tile, Step step, const WorkItem& item, u32 kv_head, u32 first_key, const KvOctet* k_pool, const KvOctet* v_pool
+__device__ __forceinline__ void begin_tile(
+    Tile& tile, Coming& coming, Step step, const WorkItem& item, u32 kv_head, u32 first_key,
+    const KvOctet* k_pool, const KvOctet* v_pool
 ) {
     const auto row_at = [&](u32 i) { return row_of(step, item, kv_head, least(first_key + i, item.key_end - 1u)); };
-#pragma unroll 4
-    for (u32 i = threadIdx.x; i < KEYS * OCTETS; i += WG) {
-        const u32 at = first_octet(row_at(i / OCTETS)) + i % OCTETS;
-        bring_octet(&tile.k[i / OCTETS][i % OCTETS * 8u], k_pool + at);
-        bring_octet(&tile.v[i / OCTETS][i % OCTETS * 8u], v_pool + at);
+#pragma unroll
+    for (u32 i = 0u; i < OWN_OCTETS; i++) {
+        const u32 octet = least(i * WG + threadIdx.x, KEYS * OCTETS - 1u);
+        const u32 at = first_octet(row_at(octet / OCTETS)) + octet % OCTETS;
+        if (ROW_SCALES == 0u) {
+            copy_async(&tile.k[octet / OCTETS][octet % OCTETS * 8u], k_pool + at);
+            copy_async(&tile.v[octet / OCTETS][octet % OCTETS * 8u], v_pool + at);
+        } else {
+            coming.k[i] = k_pool[at];
+            coming.v[i] = v_pool[at];
+        }
     }
-    if (ROW_SCALES > 0u && threadIdx.x < KEYS) {
-        const KvRow row = row_at(threadIdx.x);
-        tile.k_scale[threadIdx.x] = octet_scale(k_pool, row, 0u);
-        tile.v_scale[threadIdx.x] = V_FACTOR * octet_scale(v_pool, row, 0u);
+    if (ROW_SCALES > 0u) {
+        const KvRow row = row_at(threadIdx.x % KEYS);
+        coming.k_scale = octet_scale(k_pool, row, 0u);
+        coming.v_scale = fminf(V_FACTOR * octet_scale(v_pool, row, 0u), 65504.0f);
     }
     close_copies();
+}
+__device__ __forceinline__ void end_tile(Tile& tile, const Coming& coming) {
+    if (ROW_SCALES == 0u) return;
+#pragma unroll
+    for (u32 i = 0u; i < OWN_OCTETS; i++) {
+        const u32 octet = least(i * WG + threadIdx.x, KEYS * OCTETS - 1u);
+        *(uint4*)&tile.k[octet / OCTETS][octet % OCTETS * 8u] = pack_octet(unpack_octet(coming.k[i]));
+        *(uint4*)&tile.v[octet / OCTETS][octet % OCTETS * 8u] = pack_octet(unpack_octet(coming.v[i]));
+    }
+    tile.k_scale[threadIdx.x % KEYS] = coming.k_scale;
+    tile.v_scale[threadIdx.x % KEYS] = coming.v_scale;
 }
 
 // Over the four lanes that share a row.
@@ -69,7 +87,9 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     const u32 lane = threadIdx.x % SUBGROUP;
     const u32 t = lane % 4u;
-    bring(tiles[0], step, item, kv_head, item.key_begin, k_pool, v_pool);
+    Coming coming;
+    begin_tile(tiles[0], coming, step, item, kv_head, item.key_begin, k_pool, v_pool);
+    end_tile(tiles[0], coming);
 
     // The lane's two rows; those past the item's queries repeat its last one, and are not written.
     u32 number[2], head[2], last_key[2];
@@ -103,9 +123,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
         __syncthreads(); // all have brought their part of this tile, and nobody reads the other any more
         const Tile& tile = tiles[current];
         current ^= 1u;
-        if (first_key + KEYS < item.key_end) {
-            bring(tiles[current], step, item, kv_head, first_key + KEYS, k_pool, v_pool);
-        }
+        const bool has_next = first_key + KEYS < item.key_end;
+        if (has_next) begin_tile(tiles[current], coming, step, item, kv_head, first_key + KEYS, k_pool, v_pool);
         float scores[KEY_TILES][4] = {};
 #pragma unroll
         for (u32 j = 0u; j < KEY_TILES; j++) {
@@ -169,6 +188,7 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
                 multiply_f16(acc[n + 1u], weights, second);
             }
         }
+        if (has_next) end_tile(tiles[current], coming);
     }
 #pragma unroll
     for (u32 r = 0u; r < 2u; r++) {

@@ -154,6 +154,11 @@ pub trait Backend: Send {
     /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.
     fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError>;
 
+    /// Bytes that [`prepare`](Backend::prepare) will allocate for inputs of products in another form, beside the activations.
+    fn scratch_bytes(&self, _program: &Program, _limits: &StepLimits) -> u64 {
+        0
+    }
+
     /// To what the matrix products of the prepared program may round their inputs.
     fn product_inputs(&self) -> ProductInputs {
         ProductInputs::F32

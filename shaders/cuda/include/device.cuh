@@ -27,7 +27,7 @@ __device__ __forceinline__ float half_to_float(u16 h) {
     return f;
 }
 
-// Workgroup memory of SHARED_BYTES bytes, beside what kernels declare: more than they may is asked for at the launch.
+// SHARED_BYTES bytes of workgroup memory that the host asks for, since kernels may not declare as much.
 #define SHARED_MEMORY(name) extern __shared__ __align__(16) unsigned char name[]
 
 #if __CUDA_ARCH__ >= 800

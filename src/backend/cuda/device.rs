@@ -1,4 +1,4 @@
-//! The real device: the CUDA driver, one stream, kernels compiled at first use.
+//! The real device: the CUDA driver, one stream, kernels compiled where the cache has none.
 
 use super::super::{BackendError, DeviceMemory};
 use super::cubin_cache::{self, CubinCache};
@@ -127,11 +127,18 @@ impl CudaDevice {
         let name = CString::new(kernel.name).expect("names of kernels are identifiers");
         // SAFETY: the module was just loaded, and stays so as long as `self`.
         let function = check(&what, unsafe { result::module::get_function(module, name) })?;
-        if kernel.shared_bytes > 48 << 10 {
-            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            let bytes = kernel.shared_bytes as i32;
-            // SAFETY: the function is of the module above.
-            check(&what, unsafe { result::function::set_function_attribute(function, attribute, bytes) })?;
+        if kernel.shared_bytes > 0 {
+            // More than every kernel may have, and of what a multiprocessor shares between it and its cache, all that it can.
+            for (attribute, value) in [
+                (
+                    sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                    kernel.shared_bytes as i32,
+                ),
+                (sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100),
+            ] {
+                // SAFETY: the function is of the module above.
+                check(&what, unsafe { result::function::set_function_attribute(function, attribute, value) })?;
+            }
         }
         Ok(Loaded {
             name: kernel.name,

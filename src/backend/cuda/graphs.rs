@@ -2,7 +2,7 @@
 //! each size of step, and cost one call.
 //!
 //! What differs between steps of a size stands in the step's metadata, and the sizes are rounded up: a kernel with a place in
-//! the grid beyond the step's counts returns at once.
+//! the grid beyond the step's counts returns at once, or makes rows that nobody reads.
 
 use super::super::{BackendError, StepLimits};
 use super::driver::{Driver, GraphId};

@@ -1,7 +1,7 @@
 //! The CUDA backend: the same engine and kernels of the same names on NVIDIA's devices, the yardstick for WebGPU there.
 //!
 //! The kernels in `shaders/cuda/` are twins of the WGSL ones and read the same step metadata and weight planes. NVRTC
-//! compiles them at first use, for the device at hand (`nvrtc`, `cubin_cache`); a step is one upload, one graph of launches
+//! compiles them for the device at hand (`nvrtc`, `cubin_cache`); a step is one upload, one graph of launches
 //! (`plan`, `graphs`) and one read-back of token ids. Neither the driver nor NVRTC is linked: without them the binary runs,
 //! and [`CudaDevice::open`] says what is missing.
 //!
@@ -184,7 +184,7 @@ impl Backend for CudaBackend {
         })?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         buffers.rope.write(0, bytemuck::cast_slice(&rope))?;
-        let halves_bytes = plan::halves_bytes(&program, &limits, &self.weights, compute_capability);
+        let halves_bytes = self.scratch_bytes(&program, &limits);
         let halves = Buffer::new(&self.driver, "activations as halves", halves_bytes)?;
         self.allocated_bytes += halves_bytes;
         let planner = Planner {
@@ -232,6 +232,10 @@ impl Backend for CudaBackend {
         output.waited = start.elapsed();
         wanted.split(&bytes, output);
         Ok(())
+    }
+
+    fn scratch_bytes(&self, program: &Program, limits: &StepLimits) -> u64 {
+        plan::halves_bytes(program, limits, &self.weights, self.driver.traits().compute_capability)
     }
 
     fn product_inputs(&self) -> ProductInputs {

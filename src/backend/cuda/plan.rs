@@ -44,8 +44,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The launches of a step with these counts. Counts may be larger than the step's: kernels hold their place in the grid
-    /// against the header.
+    /// The launches of a step with these counts. Counts may be larger than the step's: what kernels do beyond them nobody
+    /// reads.
     pub(super) fn launches(&self, counts: &StepCounts) -> Vec<Launch<'_>> {
         self.nodes.iter().flat_map(|node| node.launches(counts)).map(|(_, launch)| launch).collect()
     }

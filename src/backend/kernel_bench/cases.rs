@@ -95,8 +95,7 @@ impl Parts {
     ) -> BenchProgram {
         let Self { op: name, what, activations, weights, copies, kv } = self;
         let limits = limits_of(steps.iter().map(|step| &step.data));
-        let rows = |rows: Rows| if rows == Rows::Tokens { limits.max_tokens } else { limits.max_logits_rows };
-        let activation_bytes = |a: &Activation| 4 * u64::from(rows(a.rows)) * u64::from(a.cols);
+        let activation_bytes = |a: &Activation| 4 * u64::from(limits.max_rows(a.rows)) * u64::from(a.cols);
         let weight_bytes = |w: &BenchWeight| (w.format.row_bytes(w.cols).unwrap_or(0) * w.rows) as u64;
         BenchProgram {
             model: shape.name.clone(),

@@ -17,8 +17,8 @@ pub enum DecodeKernel {
     /// `attention_decode`: teams of lanes with a key each, which go straight into registers.
     #[default]
     Teams,
-    /// The same, keys brought into workgroup memory by asynchronous copies; as `Teams` over pools of int8 and on devices
-    /// without such copies.
+    /// The same, keys brought into workgroup memory by asynchronous copies; as `Teams` over pools of int8, with heads for which
+    /// that is too little, and on devices without such copies.
     Async,
     /// `attention_decode_block`: a subgroup with all keys of a block.
     Blocks,
@@ -93,14 +93,14 @@ pub(in super::super) fn attention_tiling(
     let (prefill_tokens, prefill_keys) = if has_tensor_prefill(shape, kv, compute_capability) {
         (TENSOR_ROWS / heads_per_group, TENSOR_KEYS)
     } else {
-        // Whole teams.
-        let is_whole = |tokens: &u32| (tokens * heads_per_group).is_multiple_of(PREFILL_TEAM_ROWS);
-        let tokens_of = |rows: u32| (rows / heads_per_group..).find(is_whole).expect("one of four in a row is");
+        // Whole subgroups, of two teams each.
+        let is_whole = |tokens: &u32| (tokens * heads_per_group).is_multiple_of(2 * PREFILL_TEAM_ROWS);
+        let tokens_of = |rows: u32| (rows / heads_per_group..).find(is_whole).expect("one of eight in a row is");
         let fits = |&(tokens, keys): &(u32, u32)| {
             prefill_bytes(tokens * heads_per_group, keys, shape.head_dim, kv) <= WORKGROUP_BYTES
         };
-        let sizes = [(32, 32), (32, 16), (16, 16), (8, 16), (4, 16)].map(|(rows, keys)| (tokens_of(rows), keys));
-        sizes.into_iter().find(fits).unwrap_or(sizes[4])
+        let sizes = [(32, 32), (32, 16), (16, 16), (8, 16)].map(|(rows, keys)| (tokens_of(rows), keys));
+        sizes.into_iter().find(fits).unwrap_or(sizes[3])
     };
     let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
     // What a token is read together with is up to its neighbours.
@@ -134,21 +134,18 @@ pub(in super::super) fn attention_decode(
             .include(cuda!("include/attention_team.cuh"))
             .limits(if heads > 1 { 168 } else { 96 }, results_bytes)
     };
-    match which {
-        DecodeKernel::Async if kv != KvDtype::Int8 && compute_capability >= ASYNC_CAPABILITY => {
-            // K and V of the octets of a lane, for each of its keys.
-            let registers = (shape.head_dim / 8).div_ceil(lanes);
-            let stage_bytes = DECODE_THREADS * DECODE_KEYS * registers * 2 * 8 * kv.element_bytes();
-            let fits = |stages: &u32| stages * stage_bytes + results_bytes <= WORKGROUP_BYTES;
-            let stages = DECODE_STAGES.into_iter().find(fits).unwrap_or(1);
-            teams()
-                .constant("STAGES", stages)
-                .shared(stages * stage_bytes)
-                .requires(ASYNC_CAPABILITY)
-                .include(cuda!("include/keys_async.cuh"))
-        }
-        DecodeKernel::Teams | DecodeKernel::Async => teams().include(cuda!("include/keys_direct.cuh")),
-        DecodeKernel::Blocks => build("attention_decode_block", cuda!("attention_decode_block.cu"))
+    // K and V of the octets of a lane, for each of its keys.
+    let stage_bytes = DECODE_THREADS * DECODE_KEYS * (shape.head_dim / 8).div_ceil(lanes) * 2 * 8 * kv.element_bytes();
+    let fits = |stages: &u32| stages * stage_bytes + results_bytes <= WORKGROUP_BYTES;
+    let copies = kv != KvDtype::Int8 && compute_capability >= ASYNC_CAPABILITY;
+    match (which, DECODE_STAGES.into_iter().find(fits).filter(|_| copies)) {
+        (DecodeKernel::Async, Some(stages)) => teams()
+            .constant("STAGES", stages)
+            .shared(stages * stage_bytes)
+            .requires(ASYNC_CAPABILITY)
+            .include(cuda!("include/keys_async.cuh")),
+        (DecodeKernel::Teams | DecodeKernel::Async, _) => teams().include(cuda!("include/keys_direct.cuh")),
+        (DecodeKernel::Blocks, _) => build("attention_decode_block", cuda!("attention_decode_block.cu"))
             .limits(168, results_bytes + 4 * heads * shape.head_dim),
     }
 }
@@ -165,7 +162,7 @@ pub(in super::super) fn attention_prefill(
         // Two tiles of K and V, each row eight halves longer than the head, with its scales.
         let workgroup_bytes = 2 * TENSOR_KEYS * (2 * 2 * (shape.head_dim + 8) + 2 * 4);
         build("attention_prefill_tensor", cuda!("attention_prefill_tensor.cu"), TENSOR_THREADS)
-            .limits(208, workgroup_bytes)
+            .limits(232, workgroup_bytes)
             .requires(TENSOR_CAPABILITY)
     } else {
         let rows = tiling.prefill_tokens * tiling.heads_per_group;

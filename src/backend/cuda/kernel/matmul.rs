@@ -28,8 +28,9 @@ pub(in super::super) enum MatMulKernel {
         /// Rows of x.
         tile: u32,
     },
-    /// `matmul_tensor`, whose x [`round_rows`] has made halves. Grid: (rows / group rows, output columns / group columns), so
-    /// that workgroups of the same columns run side by side, and read a weight that no cache holds once.
+    /// `matmul_tensor`, whose x [`round_rows`] has made halves. Grid: (rows / group rows, output columns / group columns):
+    /// workgroups of the same columns run side by side, so that a weight is read from memory once, also where no cache holds
+    /// all of it.
     Tensor(TensorTile),
     /// `matmul`. Grid: (output columns / group columns, rows / group rows).
     Tiled,
@@ -40,16 +41,30 @@ pub(in super::super) enum MatMulKernel {
 pub(in super::super) struct TensorTile {
     /// Rows of x: 32, 64 or 128.
     rows: u32,
-    /// Rows of the weight: 32 or 128 for up to 64 rows of x, else 128 or 256.
+    /// Rows of the weight: 32 or 128 beside 32 or 64 rows of x, 128 or 256 beside 128.
     cols: u32,
+    /// Tiles in workgroup memory at once.
+    stages: u32,
+    /// Workgroups that a multiprocessor is to hold.
+    at_once: u32,
 }
 
 impl TensorTile {
-    /// The widest of two tiles that leaves no multiprocessor without a workgroup, else the narrower one: what wide tiles save
-    /// is reading x again.
-    fn widest(rows: u32, widths: [u32; 2], weight_rows: u32, multiprocessors: u32) -> Self {
-        let [narrow, wide] = widths;
-        Self { rows, cols: if weight_rows.div_ceil(wide) >= multiprocessors { wide } else { narrow } }
+    /// With as many stages as leave room for two workgroups, but at least two of them. The widest tiles take all registers of
+    /// a multiprocessor.
+    fn new(rows: u32, cols: u32, traits: &DeviceTraits) -> Self {
+        let most = if cols == 256 { 1 } else { 2 };
+        let shapes = [(TENSOR_STAGES, most), (2, most), (TENSOR_STAGES, 1)];
+        let tile = |(stages, at_once)| Self { rows, cols, stages, at_once };
+        // A workgroup takes a KiB more than it asks for; a multiprocessor has that much beside what a workgroup may ask for.
+        let fits = |tile: &Self| tile.at_once * (tile.shared_bytes() + 1024) <= traits.max_shared_bytes + 1024;
+        shapes.map(tile).into_iter().find(fits).unwrap_or(tile((2, 1)))
+    }
+
+    /// The wider of two tiles if it leaves no multiprocessor without a workgroup: what wide tiles save is reading x again.
+    fn widest(rows: u32, [narrow, wide]: [u32; 2], weight_rows: u32, traits: &DeviceTraits) -> Self {
+        let cols = if weight_rows.div_ceil(wide) >= traits.multiprocessors { wide } else { narrow };
+        Self::new(rows, cols, traits)
     }
 
     /// Subgroups that share a tile: by its rows, by its columns, and by the blocks of 32 columns of x of a stage.
@@ -62,7 +77,7 @@ impl TensorTile {
     /// Bytes of the stages: halves of x and of the weight, each row eight longer.
     fn shared_bytes(self) -> u32 {
         let (.., deep) = self.subgroups();
-        TENSOR_STAGES * 2 * (32 * deep + 8) * (self.rows + self.cols)
+        self.stages * 2 * (32 * deep + 8) * (self.rows + self.cols)
     }
 }
 
@@ -71,7 +86,7 @@ const VECTOR_THREADS: u32 = 128;
 const VECTOR_SUBGROUPS: u32 = VECTOR_THREADS / 32;
 /// Invocations of a workgroup of `matmul_tensor`.
 const TENSOR_THREADS: u32 = 256;
-/// Tiles that it has in workgroup memory at once.
+/// Most tiles that it has in workgroup memory at once.
 const TENSOR_STAGES: u32 = 3;
 
 /// Rows of the weight of a subgroup of `matvec`: the more rows of x share the loaded weights, the more of them have to share
@@ -100,8 +115,8 @@ impl MatMulKernel {
             choices.push((u32::MAX, Self::Tiled));
             return choices;
         }
-        let multiprocessors = traits.multiprocessors;
-        let few = |rows| Self::Tensor(TensorTile::widest(rows, [32, 128], weight_rows, multiprocessors));
+        let few = |rows| Self::Tensor(TensorTile::widest(rows, [32, 128], weight_rows, traits));
+        let many = |cols| Self::Tensor(TensorTile::new(128, cols, traits));
         choices.push((32, few(32)));
         if batch_invariant {
             choices.push((u32::MAX, few(64)));
@@ -109,11 +124,11 @@ impl MatMulKernel {
         }
         choices.push((64, few(64)));
         // From so many rows on, there are enough workgroups of the widest tiles.
-        let tiles = multiprocessors.div_ceil(weight_rows.div_ceil(256));
+        let tiles = traits.multiprocessors.div_ceil(weight_rows.div_ceil(256));
         if tiles > 1 {
-            choices.push((128 * (tiles - 1), Self::Tensor(TensorTile { rows: 128, cols: 128 })));
+            choices.push((128 * (tiles - 1), many(128)));
         }
-        choices.push((u32::MAX, Self::Tensor(TensorTile { rows: 128, cols: 256 })));
+        choices.push((u32::MAX, many(256)));
         choices
     }
 
@@ -176,18 +191,16 @@ impl MatMulKernel {
             }
             Self::Tensor(tile) => {
                 let (down, across, deep) = tile.subgroups();
-                // Of the widest tiles one workgroup fills a multiprocessor.
-                let (at_once, registers) = if tile.cols == 256 { (1, 240) } else { (2, 128) };
                 build("matmul_tensor", cuda!("matmul_tensor.cu"), TENSOR_THREADS)
                     .constant("TILE_ROWS", tile.rows)
                     .constant("TILE_COLS", tile.cols)
                     .constant("DOWN", down)
                     .constant("ACROSS", across)
                     .constant("DEEP", deep)
-                    .constant("STAGES", TENSOR_STAGES)
+                    .constant("STAGES", tile.stages)
                     .shared(tile.shared_bytes())
-                    .constant("GROUPS_AT_ONCE", at_once)
-                    .limits(registers, 0)
+                    .constant("GROUPS_AT_ONCE", tile.at_once)
+                    .limits(if tile.at_once == 2 { 128 } else { 240 }, 0)
                     .spills(96)
                     .requires(TENSOR_CAPABILITY)
                     .fold(folded)

@@ -128,6 +128,15 @@ fn flags_of_products_are_those_of_the_host() {
     }
 }
 
+/// Declared and asked for, as the least of the devices with tensor cores has it: those of compute capability 8.6.
+#[test]
+fn workgroup_memory_is_within_what_devices_have() {
+    for (label, kernel) in kernel_variants() {
+        let bytes = kernel.shared_bytes + kernel.limits.workgroup_bytes;
+        assert!(bytes <= 99 << 10, "{label}: {bytes} bytes");
+    }
+}
+
 #[test]
 fn every_kernel_has_a_twin_in_wgsl() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/wgsl");

@@ -39,8 +39,9 @@ fn foldings(choice: MatMulKernel) -> Vec<Folded> {
 /// suit and for others.
 fn products(format: DeviceFormat) -> Vec<MatMulKernel> {
     let mut distinct = Vec::new();
-    for (compute_capability, weight_rows) in [(u32::MAX, 8), (u32::MAX, 8192), (0, 8)] {
-        let traits = DeviceTraits { compute_capability, multiprocessors: 64, max_shared_bytes: 0 };
+    let devices = [(u32::MAX, 227 << 10), (u32::MAX, 99 << 10), (0, 48 << 10)];
+    for ((compute_capability, max_shared_bytes), weight_rows) in devices.into_iter().flat_map(|d| [(d, 8), (d, 8192)]) {
+        let traits = DeviceTraits { compute_capability, multiprocessors: 64, max_shared_bytes };
         for (_, choice) in MatMulKernel::choices(format, weight_rows, &traits, false) {
             if !distinct.contains(&choice) {
                 distinct.push(choice);
