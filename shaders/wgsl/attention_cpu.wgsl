@@ -2,22 +2,9 @@
 // TOKENS query tokens times HEADS_PER_GROUP query heads of one KV head, and walks the keys block by block. Scores have a key
 // of the block in each lane, or several; the weighted sum of V has octets of the head in each lane. Values cross lanes by
 // shuffles only (see matmul_cpu.wgsl): subgroupMax and subgroupAdd are loops over the lanes there.
-struct Params {
-    scale: f32,
-    items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
-}
-var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;                   // [T][HEADS][D / 4]
-@group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS] pages
-@group(0) @binding(3) var<storage, read> v_pool: array<KvOctet>;                // the same shape
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;           // [T][HEADS][D / 4]
-@group(0) @binding(5) var<storage, read_write> partial_out: array<vec4<f32>>;   // [partial][HEADS][D / 4], normalised
-@group(0) @binding(6) var<storage, read_write> partial_stats: array<vec2<f32>>; // [partial][HEADS] (max, sum)
-
 const ROWS = TOKENS * HEADS_PER_GROUP;
 const KEYS = BLOCK_SIZE / SUBGROUP_SIZE;       // keys of a block in each lane
 const REGISTERS = (ROW_OCTETS + SUBGROUP_SIZE - 1u) / SUBGROUP_SIZE; // register i of lane l: octet i * SUBGROUP_SIZE + l
-const LOWEST = -3.0e38;
 
 fn max_of_lanes(v: f32) -> f32 {
     var top = v;

@@ -2,22 +2,9 @@
 // head's HEADS_PER_GROUP query heads over at most SPLIT keys. Eight lanes share a key, each with every eighth octet of the
 // head; every team of eight keeps its own running softmax, so that the loop needs no barrier; the teams merge at the end.
 // Needs subgroups of at least 8.
-struct Params {
-    scale: f32,
-    items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
-}
-var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;                   // [T][HEADS][D / 4]
-@group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS] pages
-@group(0) @binding(3) var<storage, read> v_pool: array<KvOctet>;                // the same shape
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;           // [T][HEADS][D / 4]
-@group(0) @binding(5) var<storage, read_write> partial_out: array<vec4<f32>>;   // [partial][HEADS][D / 4], normalised
-@group(0) @binding(6) var<storage, read_write> partial_stats: array<vec2<f32>>; // [partial][HEADS] (max, sum)
-
 const LANES = 8u;                 // lanes that share a key
 const TEAMS = WG / LANES;         // keys in flight
 const REGISTERS = (ROW_OCTETS + LANES - 1u) / LANES;
-const LOWEST = -3.0e38;
 var<workgroup> team_acc: array<vec4<f32>, TEAMS * HEADS_PER_GROUP * ROW_QUADS>;
 var<workgroup> team_stats: array<vec2<f32>, TEAMS * HEADS_PER_GROUP>;
 

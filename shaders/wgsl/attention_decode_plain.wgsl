@@ -1,20 +1,7 @@
 // Paged attention (Kwon et al. 2023) for decode on adapters without subgroup operations: a workgroup takes one query token
 // and one KV head's HEADS_PER_GROUP query heads over at most SPLIT keys. First a key for each invocation, then a quad
 // of the output for each.
-struct Params {
-    scale: f32,
-    items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
-}
-var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;                   // [T][HEADS][D / 4]
-@group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS] pages
-@group(0) @binding(3) var<storage, read> v_pool: array<KvOctet>;                // the same shape
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;           // [T][HEADS][D / 4]
-@group(0) @binding(5) var<storage, read_write> partial_out: array<vec4<f32>>;   // [partial][HEADS][D / 4], normalised
-@group(0) @binding(6) var<storage, read_write> partial_stats: array<vec2<f32>>; // [partial][HEADS] (max, sum)
-
 const WG = 64u;
-const LOWEST = -3.0e38;
 var<workgroup> q_rows: array<vec4<f32>, HEADS_PER_GROUP * ROW_QUADS>;
 var<workgroup> scores: array<f32, HEADS_PER_GROUP * SPLIT>;
 var<workgroup> maxima: array<f32, HEADS_PER_GROUP>;

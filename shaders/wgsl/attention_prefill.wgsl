@@ -3,24 +3,11 @@
 // keys KEYS at a time (a whole KV block, or an even part of one), K and then V staged in workgroup memory. A team of 16 lanes
 // owns four rows: it computes their scores, a key in each lane, and then their weighted sum of V, every 16th quad of the head
 // in each lane, so that what is read from workgroup memory serves four rows.
-struct Params {
-    scale: f32,
-    items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
-}
-var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;                   // [T][HEADS][D / 4]
-@group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS] pages
-@group(0) @binding(3) var<storage, read> v_pool: array<KvOctet>;                // the same shape
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;           // [T][HEADS][D / 4]
-@group(0) @binding(5) var<storage, read_write> partial_out: array<vec4<f32>>;   // [partial][HEADS][D / 4], normalised
-@group(0) @binding(6) var<storage, read_write> partial_stats: array<vec2<f32>>; // [partial][HEADS] (max, sum)
-
 const TEAM_ROWS = 4u;
 const LANES = 16u;
 const TEAMS = (TOKENS * HEADS_PER_GROUP + TEAM_ROWS - 1u) / TEAM_ROWS; // rows past the last are not written
 const WG = TEAMS * LANES;
 const REGISTERS = (ROW_QUADS + LANES - 1u) / LANES;
-const LOWEST = -3.0e38;
 var<workgroup> q_rows: array<vec4<f32>, TEAMS * TEAM_ROWS * ROW_QUADS>;
 var<workgroup> kv_rows: array<KvOctet, KEYS * ROW_OCTETS>;
 var<workgroup> scores: array<vec4<f32>, TEAMS * KEYS>;  // of a team's rows

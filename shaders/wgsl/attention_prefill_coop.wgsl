@@ -1,22 +1,10 @@
 // Paged attention (Kwon et al. 2023) for prefill and chunked prefill by cooperative matrices, for pools of f16 and of bytes: q,
-// K, V and the weights are f16, sums are f32. A workgroup takes ROWS rows, which are TOKENS query tokens times HEADS_PER_GROUP
-// heads of one KV head, and walks the keys block by block, staged in workgroup memory. The rows are cut into pieces of one
-// matrix; subgroups, of whatever size and number, take turns with the pieces.
+// K, V and the weights are f16, sums are f32. A workgroup has ROWS rows, for an item's query tokens times HEADS_PER_GROUP heads
+// of one KV head, and walks the keys block by block, staged in workgroup memory. The rows are cut into pieces of one matrix;
+// subgroups, of whatever size and number, take turns with the pieces.
 //
 // Sums in matrices cannot be rescaled when a larger score comes, so the keys are walked twice: for the rows' largest scores,
 // and for the weighted sum of V.
-struct Params {
-    scale: f32,
-    items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
-}
-var<immediate> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;                   // [T][HEADS][D / 4]
-@group(0) @binding(2) var<storage, read> k_pool: array<KvOctet>;                // [block][KV_HEADS] pages
-@group(0) @binding(3) var<storage, read> v_pool: array<KvOctet>;                // the same shape
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;           // [T][HEADS][D / 4]
-@group(0) @binding(5) var<storage, read_write> partial_out: array<vec4<f32>>;   // [partial][HEADS][D / 4], normalised
-@group(0) @binding(6) var<storage, read_write> partial_stats: array<vec2<f32>>; // [partial][HEADS] (max, sum)
-
 const WG = 2u * ROWS; // two invocations to a row, with half of a block's keys each
 const PIECES = ROWS / MATRIX;
 // Pieces of one subgroup, where there are as few subgroups as there may be.
@@ -25,7 +13,6 @@ const SLICES = HEAD_DIM / MATRIX;
 const KEY_MATRICES = BLOCK_SIZE / MATRIX;
 const OWN_KEYS = BLOCK_SIZE / 2u;
 const OWN_QUADS = MATRIX / 8u; // of a row of a matrix
-const LOWEST = -3.0e38;
 const SLICE = BLOCK_SIZE * MATRIX;
 var<workgroup> k_rows: array<f16, BLOCK_SIZE * HEAD_DIM>; // [SLICES][BLOCK_SIZE][MATRIX]: a matrix in one stretch
 var<workgroup> v_rows: array<f16, BLOCK_SIZE * HEAD_DIM>; // the same shape

@@ -2,7 +2,7 @@
 
 use super::super::{BackendError, DeviceMemory};
 use super::cubin_cache::{self, CubinCache};
-use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId};
+use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId, new_kernels};
 use super::events::Events;
 use super::kernel::Kernel;
 use super::landing::Landings;
@@ -12,7 +12,7 @@ use super::side_by_side::side_by_side;
 use super::staging::Staging;
 use cudarc::driver::result::{self, stream::StreamKind};
 use cudarc::driver::sys;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -264,11 +264,9 @@ impl Driver for CudaDevice {
 
     fn load(&self, kernels: &[&Kernel]) -> Result<Vec<KernelId>, BackendError> {
         let sources: Vec<String> = kernels.iter().map(|kernel| kernel.source()).collect();
-        let mut new: BTreeMap<&str, &Kernel> =
-            sources.iter().map(String::as_str).zip(kernels.iter().copied()).collect();
-        let known = self.enter()?.kernels.clone();
-        new.retain(|source, _| !known.contains_key(*source));
-        let new: Vec<(&str, &Kernel)> = new.into_iter().collect();
+        let state = self.enter()?;
+        let new = new_kernels(&sources, kernels, |source| state.kernels.contains_key(source));
+        drop(state);
         let images = side_by_side(&new, |&(source, kernel)| self.image(kernel, source));
 
         let mut state = self.enter()?;

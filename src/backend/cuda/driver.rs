@@ -5,6 +5,7 @@
 
 use super::super::{BackendError, DeviceMemory};
 use super::kernel::Kernel;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A kernel that a driver has loaded.
@@ -131,6 +132,16 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// [`BackendError::Device`], also for what went wrong in a launch before.
     fn synchronize(&self) -> Result<(), BackendError>;
+}
+
+/// Those kernels whose text is not known yet, each once, with their text.
+pub(super) fn new_kernels<'a>(
+    sources: &'a [String],
+    kernels: &[&'a Kernel],
+    is_known: impl Fn(&str) -> bool,
+) -> Vec<(&'a str, &'a Kernel)> {
+    let by_source: BTreeMap<&str, &Kernel> = sources.iter().map(String::as_str).zip(kernels.iter().copied()).collect();
+    by_source.into_iter().filter(|(source, _)| !is_known(source)).collect()
 }
 
 /// Device memory that goes back when it is dropped.

@@ -2,7 +2,7 @@
 //! (`shaders/cuda/emulation/device.h`), each workgroup's invocations run in lock-step. It is for tests: slow, and exact.
 
 use super::super::{BackendError, DeviceMemory};
-use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId};
+use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId, new_kernels};
 use super::kernel::Kernel;
 use super::side_by_side::side_by_side;
 use libloading::Library;
@@ -269,10 +269,7 @@ impl Driver for EmulatedDevice {
     fn load(&self, kernels: &[&Kernel]) -> Result<Vec<KernelId>, BackendError> {
         let source = |kernel: &Kernel| format!("{}EXPORT_KERNEL({})\n", kernel.source_on(DEVICE), kernel.name);
         let sources: Vec<String> = kernels.iter().map(|kernel| source(kernel)).collect();
-        let mut new: BTreeMap<&str, &Kernel> =
-            sources.iter().map(String::as_str).zip(kernels.iter().copied()).collect();
-        new.retain(|source, _| !self.state().ids.contains_key(*source));
-        let new: Vec<(&str, &Kernel)> = new.into_iter().collect();
+        let new = new_kernels(&sources, kernels, |source| self.state().ids.contains_key(source));
         let libraries = side_by_side(&new, |&(source, kernel)| self.library(kernel, source));
 
         let mut state = self.state();

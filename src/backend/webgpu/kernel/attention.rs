@@ -34,7 +34,7 @@ fn prefill_bytes(rows: u32, keys: u32, head_dim: u32, kv: KvDtype) -> u32 {
 
 /// Rows of a workgroup of `attention_prefill_coop`.
 const COOP_ROWS: u32 = 64;
-/// Largest head whose keys and values stay within `WORKGROUP_BYTES` there.
+/// Largest head of it: workgroup memory holds no more of keys and values, nor registers of q and the result.
 const COOP_HEAD_DIM: u32 = 128;
 
 /// The matrices that prefills use: K and V are halves, or bytes, which are exact as halves.
@@ -109,6 +109,7 @@ fn attention(
             KvDtype::F32 | KvDtype::F16 => wgsl!("include/kv_scales_none.wgsl"),
             KvDtype::Int8 => wgsl!("include/kv_scales_int8.wgsl"),
         })
+        .include(wgsl!("include/attention.wgsl"))
         .constant("HEADS_PER_GROUP", tiling.heads_per_group)
 }
 
