@@ -6,48 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::LoadError;
 use super::config::ModelConfig;
+use super::dtype::Dtype;
 use super::dummy::DummyWeights;
 use super::gguf::{GgufFile, Metadata, SUPPORTED_GGML_TYPES};
 use super::identity::IdentityHasher;
-use super::locate::{Located, locate};
+use super::locate::{LoadFormat, Located, locate};
 use super::roles::{Naming, TensorRole, is_derived};
 use super::safetensors::SafetensorsFiles;
-use super::upload::Dtype;
 use crate::backend::WeightFormat;
-
-/// How the path of a checkpoint is to be read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum LoadFormat {
-    /// Find out from what is there.
-    #[default]
-    Auto,
-    /// A GGUF file, or a folder with one.
-    Gguf,
-    /// A Hugging Face folder.
-    Safetensors,
-    /// Only a `config.json`, or the folder it is in; the weights are made up.
-    Dummy(DummyWeights),
-}
-
-impl std::str::FromStr for LoadFormat {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "gguf" => Ok(Self::Gguf),
-            "safetensors" => Ok(Self::Safetensors),
-            "dummy" => Ok(Self::Dummy(DummyWeights::default())),
-            other => match other.strip_prefix("dummy:").and_then(DummyWeights::of_format) {
-                Some(dummy) => Ok(Self::Dummy(dummy)),
-                None => Err(format!(
-                    "unknown load format `{other}`; auto, gguf, safetensors, dummy and dummy:FORMAT (f32, f16, bf16, \
-                     q8_0, q4_0, q4_1) are known"
-                )),
-            },
-        }
-    }
-}
 
 /// Where the tokenizer of a checkpoint is to be found.
 #[derive(Debug, Clone, Copy)]

@@ -11,6 +11,7 @@
 //! | [`llama`] | the forward pass as a [`crate::backend::Program`] |
 //! | [`runner`] | [`ModelRunner`]: a [`crate::engine::Batch`] in, logits out |
 
+mod dtype;
 mod error;
 mod file_bytes;
 mod host_blocks;
@@ -28,10 +29,11 @@ pub mod rope;
 pub mod runner;
 pub mod safetensors;
 
-pub use checkpoint::{Checkpoint, LoadFormat, TokenizerSource};
+pub use checkpoint::{Checkpoint, TokenizerSource};
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use dtype::Dtype;
 pub use dummy::DummyWeights;
 pub use error::LoadError;
 pub use llama::{Llama, LoadProgress, LoadedModel};
+pub use locate::LoadFormat;
 pub use runner::{ModelRunner, WantedRows};
-pub use upload::Dtype;

@@ -63,8 +63,9 @@ impl ApiError {
         Self { kind: "ServiceUnavailableError", code: 503, ..Self::bad_request(message) }
     }
 
-    /// The request took longer than allowed: 504.
-    pub fn timeout(message: impl Into<String>) -> Self {
+    /// The request took longer than the operator allows: 504.
+    pub fn late() -> Self {
+        let message = "the request took longer than this server allows: ask for fewer tokens";
         Self { kind: "TimeoutError", code: 504, ..Self::bad_request(message) }
     }
 

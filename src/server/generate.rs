@@ -66,7 +66,7 @@ async fn generate(app: Arc<App>, tag: RequestTag, request: GenerateRequest) -> R
     let model = app.model_name(request.common().model.as_deref())?.to_owned();
     let tag = tag.or(request.common().request_id.as_deref())?;
     let prepared = timeout_at(deadline, prepare(&app, request)).await;
-    let (request, prompts, grammar) = prepared.map_err(|_| late())??;
+    let (request, prompts, grammar) = prepared.map_err(|_| ApiError::late())??;
     let common = request.common();
     if app.config.log_requests {
         let tokens: Vec<usize> = prompts.iter().map(Vec::len).collect();
@@ -79,7 +79,7 @@ async fn generate(app: Arc<App>, tag: RequestTag, request: GenerateRequest) -> R
         cache_salt: common.cache_salt.clone().map(String::into_bytes),
         grammar,
     })?;
-    let ids = timeout_at(deadline, events.accepted()).await.map_err(|_| late())??;
+    let ids = timeout_at(deadline, events.accepted()).await.map_err(|_| ApiError::late())??;
     let outputs = ids.into_iter().zip(prompts).map(|(id, prompt)| RequestOutput::new(id, prompt, &common.params));
     let mut outputs: Vec<RequestOutput> = outputs.collect();
     let id = format!("{}-{tag}", request.id_prefix());
@@ -94,17 +94,12 @@ async fn generate(app: Arc<App>, tag: RequestTag, request: GenerateRequest) -> R
         }
         Ok::<(), ApiError>(())
     };
-    timeout_at(deadline, all).await.map_err(|_| late())??;
+    timeout_at(deadline, all).await.map_err(|_| ApiError::late())??;
     if !outputs.iter().all(RequestOutput::is_done) {
         return Err(ApiError::overloaded("the server was stopped before the answer was complete"));
     }
     let reply = Reply { id: &id, created: now(), model: &model, tokenizer: app.tokenizer.as_deref() };
     Ok(json_response(StatusCode::OK, &request.response(&outputs, reply)?))
-}
-
-/// The request took longer than the operator allows.
-pub(super) fn late() -> ApiError {
-    ApiError::timeout("the request took longer than this server allows: ask for fewer tokens")
 }
 
 fn check(app: &App, request: &GenerateRequest) -> Result<(), ApiError> {

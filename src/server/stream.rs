@@ -1,7 +1,6 @@
 //! Answers in pieces, as server-sent events.
 
 use super::EventStream;
-use super::generate::late;
 use crate::openai::{ApiError, StreamedResponse};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -99,7 +98,7 @@ impl Stream for Chunks {
                 State::Over => return Poll::Ready(None),
             }
             if this.deadline.as_mut().poll(context).is_ready() {
-                this.fail(&late());
+                this.fail(&ApiError::late());
                 continue;
             }
             match this.events.poll_next(context) {

@@ -1,55 +1,14 @@
 //! Which programs there are.
 
-use super::super::kernel_cases::{BLOCK_SIZE, SeqPlan, SplitMix64, StepData, limits_of};
-use super::super::{
-    ActId, Activation, AttentionShape, KvDtype, KvLayout, Op, Program, RopeTable, Rows, WeightFormat, WeightId,
-};
+use super::super::kernel_cases::{BLOCK_SIZE, SeqPlan, SplitMix64, StepData};
+use super::super::{Op, RopeTable, WeightFormat, WeightId};
+use super::parts::{IN, OUT, Parts, kv_layout, no_kv, tokens_by};
 use super::row_ops::RowOps;
-use super::{BenchProgram, BenchStep, BenchWeight, ModelShape};
-
-/// What is measured of a model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Selection {
-    /// Formats of the weights.
-    pub formats: Vec<WeightFormat>,
-    /// Element type of the KV pool.
-    pub kv_dtype: KvDtype,
-    /// Rows of the matrix products and of what is computed row by row; those of the output head at most
-    /// [`Selection::MAX_LOGITS_ROWS`].
-    pub rows: Vec<u32>,
-    /// Decodes: sequences, and the length of each in tokens.
-    pub decode: Vec<(u32, u32)>,
-    /// Prefills of one sequence: tokens in the KV pool before, and new ones.
-    pub prefill: Vec<(u32, u32)>,
-    /// Bytes that ops with few rows move at least, so that what they read is in no cache.
-    pub cache_bytes: u64,
-}
-
-impl Selection {
-    /// Most rows of the output head: no step of a server has more logits.
-    pub const MAX_LOGITS_ROWS: u32 = 64;
-}
-
-impl Default for Selection {
-    fn default() -> Self {
-        Self {
-            formats: vec![WeightFormat::F16, WeightFormat::Q8_0, WeightFormat::Q4_0],
-            kv_dtype: KvDtype::F16,
-            rows: vec![1, 8, 64, 512],
-            decode: [1, 16, 64].into_iter().flat_map(|n| [128, 1024, 4096].map(|len| (n, len))).collect(),
-            prefill: vec![(0, 512), (3584, 512)],
-            cache_bytes: 192 << 20,
-        }
-    }
-}
+use super::{BenchProgram, BenchStep, BenchWeight, ModelShape, Selection};
 
 /// With more rows than this an op computes more than it waits for memory: one copy of it suffices.
 const FEW_ROWS: u32 = 8;
 const MAX_COPIES: u64 = 64;
-
-/// The first and the second activation of a program.
-pub(super) const IN: ActId = ActId(0);
-pub(super) const OUT: ActId = ActId(1);
 
 /// Every program of a model's shapes.
 pub fn programs(shape: &ModelShape, selection: &Selection) -> Vec<BenchProgram> {
@@ -67,68 +26,6 @@ pub fn programs(shape: &ModelShape, selection: &Selection) -> Vec<BenchProgram> 
     }
     programs.extend(RowOps::new(shape, selection).programs());
     programs
-}
-
-pub(super) fn tokens_by(name: &'static str, cols: u32) -> Activation {
-    Activation { name, rows: Rows::Tokens, cols }
-}
-
-/// A program in the making.
-pub(super) struct Parts {
-    pub(super) op: &'static str,
-    pub(super) what: String,
-    pub(super) activations: Vec<Activation>,
-    pub(super) weights: Vec<BenchWeight>,
-    pub(super) copies: u32,
-    pub(super) kv: KvLayout,
-}
-
-impl Parts {
-    /// `op` gives the op of each copy; `logits` is an activation whose argmax is taken.
-    pub(super) fn program(
-        self,
-        shape: &ModelShape,
-        op: impl Fn(u32) -> Option<Op>,
-        rope: RopeTable,
-        logits: Option<ActId>,
-        steps: Vec<BenchStep>,
-    ) -> BenchProgram {
-        let Self { op: name, what, activations, weights, copies, kv } = self;
-        let limits = limits_of(steps.iter().map(|step| &step.data));
-        let activation_bytes = |a: &Activation| 4 * u64::from(limits.max_rows(a.rows)) * u64::from(a.cols);
-        let weight_bytes = |w: &BenchWeight| (w.format.row_bytes(w.cols).unwrap_or(0) * w.rows) as u64;
-        BenchProgram {
-            model: shape.name.clone(),
-            op: name,
-            what,
-            largest_buffer_bytes: activations.iter().map(activation_bytes).max().unwrap_or(0).max(kv.layer_bytes()),
-            total_bytes: activations.iter().map(activation_bytes).sum::<u64>()
-                + u64::from(copies) * weights.iter().map(weight_bytes).sum::<u64>()
-                + kv.total_bytes(),
-            copies,
-            weights,
-            program: Program {
-                activations,
-                ops: (0..copies).filter_map(op).collect(),
-                attention: shape.attention,
-                rope,
-                logits,
-            },
-            kv,
-            limits,
-            steps,
-        }
-    }
-}
-
-/// A pool that no op uses.
-pub(super) fn no_kv(heads: &AttentionShape, num_blocks: u32) -> KvLayout {
-    kv_layout(heads, 1, num_blocks, KvDtype::F16)
-}
-
-fn kv_layout(heads: &AttentionShape, num_layers: u32, num_blocks: u32, dtype: KvDtype) -> KvLayout {
-    let (num_kv_heads, head_dim) = (heads.num_kv_heads, heads.head_dim);
-    KvLayout { num_layers, num_blocks, block_size: BLOCK_SIZE, num_kv_heads, head_dim, dtype }
 }
 
 fn copies_for(bytes: u64, cache_bytes: u64) -> u32 {

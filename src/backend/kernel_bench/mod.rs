@@ -4,10 +4,13 @@
 //! KV pool) of its own, as the layers of a model have; times are for one op. Inputs are noise.
 
 mod cases;
+mod parts;
 mod row_ops;
+mod selection;
 mod shapes;
 
-pub use cases::{Selection, programs};
+pub use cases::programs;
+pub use selection::Selection;
 pub use shapes::ModelShape;
 
 use super::kernel_cases::{SplitMix64, StepData};

@@ -2,8 +2,8 @@
 
 use super::super::kernel_cases::{BLOCK_SIZE, StepData};
 use super::super::{Activation, KvLayout, Op, RopePairing, RopeTable, Rows, WeightFormat, WeightId};
-use super::cases::{IN, OUT, Parts, Selection, no_kv, tokens_by};
-use super::{BenchProgram, BenchStep, BenchWeight, ModelShape};
+use super::parts::{IN, OUT, Parts, no_kv, tokens_by};
+use super::{BenchProgram, BenchStep, BenchWeight, ModelShape, Selection};
 
 /// Copies of an op that takes microseconds.
 const COPIES: u32 = 16;
