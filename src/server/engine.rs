@@ -1,12 +1,11 @@
 //! The engine as the routes see it: a queue in, a stream of events out for each submission.
 
+use super::command::{Answer, Command, EngineState, Submission};
 use super::snapshot::{StepObserver, StepSnapshot};
-use super::worker::{Command, Worker};
-use crate::engine::{RequestId, TokenId};
+use super::worker::Worker;
+use crate::engine::RequestId;
 use crate::llm::{Event, Llm};
 use crate::openai::ApiError;
-use crate::sampling::SamplingParams;
-use crate::structured::Grammar;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,43 +15,6 @@ use tokio::sync::{mpsc, watch};
 
 /// Submissions on their way to the engine's thread, at most. It takes them all in before each step.
 const MAX_IN_TRANSIT: usize = 4096;
-
-/// The prompts of one request to the server, and how to continue them.
-#[derive(Debug, Clone)]
-pub struct Submission {
-    /// Token ids of each prompt.
-    pub prompts: Vec<Vec<TokenId>>,
-    /// How to sample.
-    pub params: SamplingParams,
-    /// Lower is served first, under [`crate::engine::Policy::Priority`].
-    pub priority: i32,
-    /// Prefixes are shared only among requests of one salt.
-    pub cache_salt: Option<Vec<u8>>,
-    /// The compiled form of [`SamplingParams::structured_outputs`].
-    pub grammar: Option<Grammar>,
-}
-
-/// What the engine's thread answers to a submission.
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// It was taken in: an id for each prompt.
-    Accepted(Vec<RequestId>),
-    /// Something happened to the prompt of this index.
-    Event(usize, Event),
-    /// It was refused, or the engine failed: nothing more will come.
-    Failed(ApiError),
-}
-
-/// Whether the engine's thread runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EngineState {
-    /// It does.
-    Running,
-    /// It was told to end.
-    Stopped,
-    /// The device failed.
-    Failed(String),
-}
 
 /// A way to the engine's thread; clones lead to the same one.
 #[derive(Clone)]

@@ -1,13 +1,13 @@
 //! `/metrics`: Prometheus text under vLLM's names, labels and buckets, so that its dashboards and routers work here.
 
 use super::profile_metrics::ProfileMetrics;
+use super::registered::registered;
 use super::request_times::RequestTimes;
 use super::snapshot::{StepObserver, StepReport};
 use crate::engine::{SchedulerConfig, Stats};
 use crate::llm::{Event, Llm};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-    core::Collector,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -227,12 +227,6 @@ impl Metrics {
         self.swapped_blocks.inc_by(now.swapped_blocks - before.swapped_blocks);
         self.swaps.inc_by(now.swaps - before.swaps);
     }
-}
-
-pub(super) fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
-    let collector = collector.expect("the name is valid");
-    registry.register(Box::new(collector.clone())).expect("each name is registered once");
-    collector
 }
 
 /// A constant 1 whose labels are the sizes of the KV cache.

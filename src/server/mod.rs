@@ -13,6 +13,7 @@
 
 mod app;
 mod body;
+mod command;
 mod config;
 mod engine;
 mod error;
@@ -22,6 +23,7 @@ mod kv_events;
 mod listen;
 mod metrics;
 mod profile_metrics;
+mod registered;
 mod request_times;
 mod router;
 mod snapshot;
@@ -32,8 +34,9 @@ mod ui;
 mod worker;
 
 pub use app::App;
+pub use command::{EngineState, Submission};
 pub use config::ServerConfig;
-pub use engine::{EngineHandle, EngineState, EventStream, Submission};
+pub use engine::{EngineHandle, EventStream};
 pub use kv_events::{KvEventObserver, KvEventSource, KvEventsConfig, KvEventsError, publish as publish_kv_events};
 pub use listen::serve;
 pub use router::{CorsError, router};

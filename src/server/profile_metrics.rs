@@ -1,7 +1,7 @@
 //! What `--profile` adds to `/metrics`: seconds on the device by kernel, and on the host by part of a step. Without it
 //! there is no sample of these.
 
-use super::metrics::registered;
+use super::registered::registered;
 use crate::llm::Profile;
 use prometheus::{CounterVec, IntCounterVec, Opts, Registry};
 

@@ -1,6 +1,6 @@
 //! The engine's thread: takes submissions in, steps, hands events out.
 
-use super::engine::{Answer, EngineState, Submission};
+use super::command::{Answer, Command, EngineState, Submission};
 use super::snapshot::{Arrival, StepObserver, StepReport, StepSnapshot};
 use crate::engine::RequestId;
 use crate::llm::{Event, Llm, LlmError, RequestOptions};
@@ -12,14 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
-
-/// What the thread is told.
-pub(super) enum Command {
-    Submit { ticket: u64, submission: Box<Submission>, sender: UnboundedSender<Answer>, submitted: Instant },
-    Abort(u64),
-    ResetPrefixCache,
-    Stop,
-}
 
 /// Requests of one submission.
 struct Ticket {

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::pack::COMMIT_FILE;
+/// Says which commit the folder was built from.
+pub const COMMIT_FILE: &str = "COMMIT";
 
 /// NVIDIA's PCI vendor id.
 const NVIDIA: u64 = 0x10de;

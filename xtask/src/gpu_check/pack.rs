@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::machine::COMMIT_FILE;
 use super::plan::{ORACLE_INPUT, TOKEN_RUNS, TokenRun};
 use crate::run::{TEST_FEATURES, cargo, command, root, run as run_command, stdout, succeeds, target_dir};
 use crate::{adapters, cuda, model};
@@ -18,8 +19,6 @@ const PART_BYTES: usize = 40 << 20;
 /// Where the parts go, in the folder.
 pub const PARTS_FOLDER: &str = "parts";
 const SUMS: &str = "SHA256SUMS";
-/// Says which commit the folder was built from.
-pub const COMMIT_FILE: &str = "COMMIT";
 
 /// What the folder is built from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
