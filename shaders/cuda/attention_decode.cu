@@ -1,7 +1,7 @@
 // Paged attention (Kwon et al. 2023) for decode: a workgroup takes one query token and one KV head's HEADS_PER_GROUP query
 // heads over a work item's keys. A team of LANES lanes shares a key, each lane with every LANES-th octet of the head; a
-// team takes KEYS keys at once (`keys_*.cuh` says how), and keeps its own running softmax, so that the loop needs no barrier; the
-// teams merge at the end, in a fixed order.
+// team takes KEYS keys at once (`keys_*.cuh` says how), and keeps its own running softmax, so that the loop needs no
+// barrier; the teams merge at the end, in a fixed order.
 struct Softmax {
     float top[HEADS_PER_GROUP]; // largest score so far
     float sum[HEADS_PER_GROUP]; // of exp(score - top)

@@ -1,11 +1,11 @@
 // Paged attention (Kwon et al. 2023) for prefill and chunked prefill: flash tiles (Dao et al. 2022, arXiv:2205.14135). A
-// workgroup takes TOKENS query tokens times HEADS_PER_GROUP heads of one KV head, and walks the keys KEYS at a time, K and V
+// workgroup takes an item's query tokens times HEADS_PER_GROUP heads of one KV head, and walks the keys KEYS at a time, K and V
 // staged in workgroup memory. A team of 16 lanes owns four rows: it computes their scores, a key in each lane, and then
 // their weighted sum of V, every 16th quad of the head in each lane. Tokens of several sequences that share their keys give
 // a partial result each.
-constexpr u32 ROWS = TOKENS * HEADS_PER_GROUP;
 constexpr u32 TEAM_ROWS = 4u;
-constexpr u32 LANES = 16u; // WG / LANES teams of TEAM_ROWS rows are ROWS
+constexpr u32 LANES = 16u;
+constexpr u32 ROWS = WG / LANES * TEAM_ROWS; // those past the item's are not written
 constexpr u32 LANE_KEYS = KEYS / LANES;
 constexpr u32 REGISTERS = (QUADS + LANES - 1u) / LANES;
 

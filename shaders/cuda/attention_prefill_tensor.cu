@@ -1,5 +1,5 @@
 // Paged attention (Kwon et al. 2023) for prefill on tensor cores, for pools of f16 and of bytes: flash tiles (Dao et al. 2022,
-// arXiv:2205.14135). A workgroup takes TOKENS query tokens times HEADS_PER_GROUP heads of one KV head, a subgroup 16 of
+// arXiv:2205.14135). A workgroup takes an item's query tokens times HEADS_PER_GROUP heads of one KV head, a subgroup 16 of
 // these rows; K and V are staged in workgroup memory, KEYS at a time, those of the next tile on their way while one is
 // multiplied. They are exact halves there, q and the weights of V are rounded; a row's scale goes to its score, and to its
 // weight. Lane 4 g + t has the scores of rows g and g + 8, which become a factor of V where they are.

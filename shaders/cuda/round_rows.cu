@@ -6,7 +6,7 @@ struct Params {
 
 extern "C" __global__ void __launch_bounds__(WG) round_rows(
     Step step,
-    INPUT_ARGUMENTS,           // [R][blocks * 8]
+    INPUT_ARGUMENTS,            // [R][blocks * 8]
     uint4* __restrict__ halves, // [R][blocks * 4]
     Params params
 ) {

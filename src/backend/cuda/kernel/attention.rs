@@ -93,14 +93,9 @@ pub(in super::super) fn attention_tiling(
     let (prefill_tokens, prefill_keys) = if has_tensor_prefill(shape, kv, compute_capability) {
         (TENSOR_ROWS / heads_per_group, TENSOR_KEYS)
     } else {
-        // Whole subgroups, of two teams each.
-        let is_whole = |tokens: &u32| (tokens * heads_per_group).is_multiple_of(2 * PREFILL_TEAM_ROWS);
-        let tokens_of = |rows: u32| (rows / heads_per_group..).find(is_whole).expect("one of eight in a row is");
-        let fits = |&(tokens, keys): &(u32, u32)| {
-            prefill_bytes(tokens * heads_per_group, keys, shape.head_dim, kv) <= WORKGROUP_BYTES
-        };
-        let sizes = [(32, 32), (32, 16), (16, 16), (8, 16)].map(|(rows, keys)| (tokens_of(rows), keys));
-        sizes.into_iter().find(fits).unwrap_or(sizes[3])
+        let fits = |&(rows, keys): &(u32, u32)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES;
+        let (rows, keys) = [(32, 32), (32, 16), (16, 16), (8, 16)].into_iter().find(fits).unwrap_or((4, 16));
+        (rows / heads_per_group, keys)
     };
     let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
     // What a token is read together with is up to its neighbours.
@@ -165,7 +160,7 @@ pub(in super::super) fn attention_prefill(
             .limits(232, workgroup_bytes)
             .requires(TENSOR_CAPABILITY)
     } else {
-        let rows = tiling.prefill_tokens * tiling.heads_per_group;
+        let rows = (tiling.prefill_tokens * tiling.heads_per_group).next_multiple_of(PREFILL_TEAM_ROWS);
         let workgroup_bytes = prefill_bytes(rows, tiling.prefill_keys, shape.head_dim, kv);
         build("attention_prefill", cuda!("attention_prefill.cu"), rows / PREFILL_TEAM_ROWS * PREFILL_LANES)
             .limits(224, workgroup_bytes)
@@ -173,7 +168,6 @@ pub(in super::super) fn attention_prefill(
     .kv(shape, kv)
     .include(cuda!("include/attention.cuh"))
     .constant("HEADS_PER_GROUP", tiling.heads_per_group)
-    .constant("TOKENS", tiling.prefill_tokens)
     .constant("KEYS", tiling.prefill_keys)
 }
 

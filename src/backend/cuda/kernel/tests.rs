@@ -1,8 +1,9 @@
 //! The host's tables of every kernel against its text.
 
+use super::super::super::{AttentionShape, KvDtype};
 use super::super::fusion::{ACCUMULATE, BIAS};
 use super::super::step_words::{DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, header};
-use super::{Kernel, cuda, kernel_variants};
+use super::{Kernel, WORKGROUP_BYTES, attention_prefill, attention_tiling, cuda, kernel_variants};
 
 /// What stands between the first `open` and the next `close`.
 fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
@@ -134,6 +135,18 @@ fn workgroup_memory_is_within_what_devices_have() {
     for (label, kernel) in kernel_variants() {
         let bytes = kernel.shared_bytes + kernel.limits.workgroup_bytes;
         assert!(bytes <= 99 << 10, "{label}: {bytes} bytes");
+    }
+}
+
+/// Of heads larger than those of the variants, fewer rows are prefilled at once.
+#[test]
+fn prefills_of_large_heads_fit() {
+    for (kv, num_heads) in [(KvDtype::F16, 4), (KvDtype::Int8, 4), (KvDtype::F16, 3), (KvDtype::Int8, 1)] {
+        let shape = AttentionShape { num_heads, num_kv_heads: 1, head_dim: 512, scale: 1.0 };
+        let tiling = attention_tiling(&shape, kv, 90, false, true);
+        let Kernel { limits, threads, .. } = attention_prefill(&shape, kv, &tiling, 90);
+        let rows = tiling.prefill_tokens * tiling.heads_per_group;
+        assert!(limits.workgroup_bytes <= WORKGROUP_BYTES && threads >= 4 * rows, "{kv:?}: {limits:?}, {rows} rows");
     }
 }
 
