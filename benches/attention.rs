@@ -1,8 +1,9 @@
-//! Paged attention alone, at the heads of SmolLM2-135M: over long contexts, with blocks in order and scattered, and with a
-//! common prefix read once or by each sequence.
+//! Paged attention alone: over long contexts, with blocks in order and scattered, and with a common prefix read once or by
+//! each sequence.
 //!
-//! `cargo bench --bench attention -- [--device NAME] [FILTER]`. Rows that are compared run in turns, so that a machine that
-//! is busy with other things as well disturbs them alike; figures are medians.
+//! `cargo bench --bench attention -- [--device NAME] [--heads QUERY,KV,DIM] [FILTER]`, by default at the heads of
+//! SmolLM2-135M. Rows that are compared run in turns, so that a machine that is busy with other things as well disturbs them
+//! alike; figures are medians.
 
 use bindery::backend::kernel_cases::{BLOCK_SIZE, SeqPlan, SplitMix64, StepData};
 use bindery::backend::webgpu::{GpuDevice, WebGpuBackend};
@@ -13,13 +14,19 @@ use bindery::backend::{
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const SHAPE: AttentionShape = AttentionShape { num_heads: 9, num_kv_heads: 3, head_dim: 64, scale: 0.125 };
-
 /// Attention ops in a step, each over a pool of its own: so many that the rest of a step does not count.
 const LAYERS: u32 = 8;
 
 /// Steps that are timed of each case.
 const ROUNDS: usize = 15;
+
+/// Attention of `text`, its query heads, KV heads and their dimension with commas between.
+fn heads(text: &str) -> Option<AttentionShape> {
+    let numbers: Vec<u32> = text.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [num_heads, num_kv_heads, head_dim] = numbers[..] else { return None };
+    let shape = AttentionShape { num_heads, num_kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() };
+    (num_kv_heads > 0 && num_heads % num_kv_heads == 0 && head_dim > 0).then_some(shape)
+}
 
 /// One thing to time.
 struct Case {
@@ -56,15 +63,15 @@ impl Case {
         (seqs, num_blocks)
     }
 
-    fn prepare(&self, gpu: Arc<GpuDevice>) -> Result<Prepared, BackendError> {
+    fn prepare(&self, gpu: Arc<GpuDevice>, shape: AttentionShape) -> Result<Prepared, BackendError> {
         let (seqs, num_blocks) = self.sequences();
         let step = StepData::new(&seqs);
-        let width = SHAPE.num_heads * SHAPE.head_dim;
+        let width = shape.num_heads * shape.head_dim;
         let activation = |name| Activation { name, rows: Rows::Tokens, cols: width };
         let program = Program {
             activations: vec![activation("q"), activation("out")],
             ops: (0..LAYERS).map(|layer| Op::PagedAttention { layer, q: ActId(0), out: ActId(1) }).collect(),
-            attention: SHAPE,
+            attention: shape,
             rope: RopeTable::default(),
             logits: None,
         };
@@ -72,8 +79,8 @@ impl Case {
             num_layers: LAYERS,
             num_blocks,
             block_size: BLOCK_SIZE,
-            num_kv_heads: SHAPE.num_kv_heads,
-            head_dim: SHAPE.head_dim,
+            num_kv_heads: shape.num_kv_heads,
+            head_dim: shape.head_dim,
             dtype: self.dtype,
         };
         let limits = StepLimits {
@@ -116,9 +123,9 @@ impl Prepared {
 }
 
 /// Times cases in turns, and prints each with its time over that of the first.
-fn compare(gpu: &Arc<GpuDevice>, title: &str, cases: &[Case]) -> Result<(), BackendError> {
+fn compare(gpu: &Arc<GpuDevice>, shape: AttentionShape, title: &str, cases: &[Case]) -> Result<(), BackendError> {
     let mut prepared =
-        cases.iter().map(|case| case.prepare(gpu.clone())).collect::<Result<Vec<Prepared>, BackendError>>()?;
+        cases.iter().map(|case| case.prepare(gpu.clone(), shape)).collect::<Result<Vec<Prepared>, BackendError>>()?;
     let mut output = StepOutput::default();
     for round in 0..=ROUNDS {
         for one in &mut prepared {
@@ -147,17 +154,24 @@ fn compare(gpu: &Arc<GpuDevice>, title: &str, cases: &[Case]) -> Result<(), Back
 
 fn main() -> Result<(), BackendError> {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let (mut device, mut filter) = (None, String::new());
+    let (mut device, mut filter, mut wanted) = (None, String::new(), "9,3,64".to_owned());
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--device" => device = arguments.next(),
+            "--heads" => wanted = arguments.next().unwrap_or_default(),
             _ => filter = argument,
         }
     }
+    let Some(shape) = heads(&wanted) else {
+        eprintln!(
+            "error: --heads {wanted:?}: give query heads, KV heads that divide them, and their dimension, as 32,8,128"
+        );
+        std::process::exit(2);
+    };
     let gpu = GpuDevice::open(device.as_deref(), None)?;
-    println!("{}: {} kernels", gpu.summary().name, gpu.variant());
+    println!("{}: {} kernels, heads {wanted}", gpu.summary().name, gpu.variant());
     let run = |title: &str, cases: &[Case]| match title.contains(&filter) {
-        true => compare(&gpu, title, cases),
+        true => compare(&gpu, shape, title, cases),
         false => Ok(()),
     };
     let dtypes = [KvDtype::F16, KvDtype::Int8, KvDtype::F32];

@@ -261,7 +261,7 @@ fn wrong_models_are_refused_with_a_hint() {
     let error = with_output(12, [256, 96], 144 * 96);
     assert!(error.contains("`output.weight` has shape [96, 256]") && error.contains("[96, 32]"), "{error}");
     let error = with_output(20, [32, 96], 18 * 96);
-    assert!(error.contains("`output.weight` is of type IQ4_NL") && error.contains("Q8_0, Q4_0 and Q4_1"), "{error}");
+    assert!(error.contains("`output.weight` is of type IQ4_NL") && error.contains("Q5_1 and Q2_K to Q6_K"), "{error}");
 
     let bytes = safetensors(&TINY.hf_tensors("F16")[1..]);
     let error = open_safetensors(bytes).unwrap_err().to_string();

@@ -8,12 +8,12 @@ use super::LoadError;
 use super::config::ModelConfig;
 use super::dtype::Dtype;
 use super::dummy::DummyWeights;
+use super::encoding::Encoding;
 use super::gguf::{GgufFile, Metadata, SUPPORTED_GGML_TYPES};
 use super::identity::IdentityHasher;
 use super::locate::{LoadFormat, Located, locate};
 use super::roles::{Naming, TensorRole, is_derived};
 use super::safetensors::SafetensorsFiles;
-use crate::backend::WeightFormat;
 
 /// Where the tokenizer of a checkpoint is to be found.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +46,7 @@ enum Source {
 
 /// A tensor that the model needs, with its shape and format checked.
 pub(super) struct Found<'a> {
-    pub(super) format: WeightFormat,
+    pub(super) stored: Encoding,
     pub(super) data: Cow<'a, [u8]>,
 }
 
@@ -172,12 +172,12 @@ impl Checkpoint {
         }
     }
 
-    pub(super) fn stored_format(&self, role: TensorRole) -> Option<WeightFormat> {
+    pub(super) fn stored(&self, role: TensorRole) -> Option<Encoding> {
         let name = role.name(self.naming());
         match &self.source {
-            Source::Gguf(file) => file.tensor(&name)?.ggml_type.weight_format(),
-            Source::Safetensors(files) => files.tensor(&name)?.format,
-            Source::Dummy(dummy) => Some(dummy.format_of(role)),
+            Source::Gguf(file) => file.tensor(&name)?.ggml_type.encoding(),
+            Source::Safetensors(files) => files.tensor(&name)?.format.map(Encoding::Device),
+            Source::Dummy(dummy) => Some(Encoding::Device(dummy.format_of(role))),
         }
     }
 
@@ -189,18 +189,18 @@ impl Checkpoint {
             Source::Gguf(file) => {
                 let tensor = file.tensor(&name).ok_or_else(missing)?;
                 let shape: Vec<u64> = tensor.dims.iter().rev().copied().collect();
-                let format =
-                    self.check(role, &name, &shape, tensor.ggml_type.name, tensor.ggml_type.weight_format())?;
-                Ok(Found { format, data: Cow::Borrowed(file.data(tensor)) })
+                let stored = self.check(role, &name, &shape, tensor.ggml_type.name, tensor.ggml_type.encoding())?;
+                Ok(Found { stored, data: Cow::Borrowed(file.data(tensor)) })
             }
             Source::Safetensors(files) => {
                 let tensor = files.tensor(&name).ok_or_else(missing)?;
-                let format = self.check(role, &name, &tensor.shape, &tensor.dtype, tensor.format)?;
-                Ok(Found { format, data: Cow::Borrowed(files.data(tensor)) })
+                let format = tensor.format.map(Encoding::Device);
+                let stored = self.check(role, &name, &tensor.shape, &tensor.dtype, format)?;
+                Ok(Found { stored, data: Cow::Borrowed(files.data(tensor)) })
             }
             Source::Dummy(dummy) => {
                 let data = dummy.generate(role, &name, &self.config);
-                Ok(Found { format: dummy.format_of(role), data: Cow::Owned(data) })
+                Ok(Found { stored: Encoding::Device(dummy.format_of(role)), data: Cow::Owned(data) })
             }
         }
     }
@@ -211,8 +211,8 @@ impl Checkpoint {
         name: &str,
         shape: &[u64],
         dtype: &str,
-        format: Option<WeightFormat>,
-    ) -> Result<WeightFormat, LoadError> {
+        stored: Option<Encoding>,
+    ) -> Result<Encoding, LoadError> {
         let (rows, cols) = role.shape(&self.config);
         let expected = if role.is_vector() { vec![cols as u64] } else { vec![rows as u64, cols as u64] };
         if shape != expected {
@@ -223,15 +223,14 @@ impl Checkpoint {
                 found: format!("{shape:?}"),
             });
         }
-        let unquantised = format.filter(|format| format.block_len() == 1);
-        let usable = if role.is_vector() { unquantised } else { format };
+        let usable = stored.filter(|stored| !role.is_vector() || stored.unquantised().is_some());
         usable.ok_or_else(|| {
             let (supported, hint) = match (&self.source, role.is_vector()) {
                 (_, true) => ("F32, F16 and BF16 for norm weights and biases", "convert the model again"),
                 (Source::Gguf(_), false) => {
                     (SUPPORTED_GGML_TYPES, "fetch the model in Q8_0 or Q4_0, or convert it with `llama-quantize`")
                 }
-                (_, false) => ("F32, F16 and BF16", "convert the model, or use a GGUF file in Q8_0, Q4_0 or Q4_1"),
+                (_, false) => ("F32, F16 and BF16", "convert the model, or use a GGUF file"),
             };
             let (path, tensor, found) = (self.path.clone(), name.to_owned(), format!("of type {dtype}"));
             LoadError::TensorFormat { path, tensor, found, supported, hint }

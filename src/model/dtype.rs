@@ -27,3 +27,21 @@ impl Dtype {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantised_matrices_stay() {
+        use WeightFormat::{Bf16, F16, F32, Q4_1, Q8_0};
+        for stored in [F32, F16, Bf16] {
+            assert_eq!(Dtype::F16.applied_to(stored), F16);
+            assert_eq!(Dtype::Bf16.applied_to(stored), Bf16);
+            assert_eq!(Dtype::F32.applied_to(stored), F32);
+            assert_eq!(Dtype::Auto.applied_to(stored), stored);
+        }
+        assert_eq!(Dtype::F16.applied_to(Q8_0), Q8_0);
+        assert_eq!(Dtype::F32.applied_to(Q4_1), Q4_1);
+    }
+}

@@ -12,6 +12,7 @@
 //! | [`runner`] | [`ModelRunner`]: a [`crate::engine::Batch`] in, logits out |
 
 mod dtype;
+mod encoding;
 mod error;
 mod file_bytes;
 mod host_blocks;
@@ -33,6 +34,7 @@ pub use checkpoint::{Checkpoint, TokenizerSource};
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use dtype::Dtype;
 pub use dummy::DummyWeights;
+pub use encoding::Encoding;
 pub use error::LoadError;
 pub use llama::{Llama, LoadProgress, LoadedModel};
 pub use locate::LoadFormat;

@@ -5,7 +5,8 @@
 
 Writes to tests/golden/dequant/, all little-endian:
     input.f32        256 numbers
-    FORMAT.bin       gguf.quantize(input), then 8 blocks of random quants
+    FORMAT.bin       gguf.quantize(input), then 8 blocks of random quants; of formats that the kernels do not read random
+                     quants only, 256 to 512 of them
     FORMAT.f32       gguf.dequantize of that
 Read by tests/dequant_golden.rs.
 """
@@ -19,6 +20,16 @@ from gguf import dequantize, quantize
 OUT = Path(__file__).parent / "dequant"
 BLOCK = 32
 SEED = 20240613
+# Formats that are repacked: blocks, bytes of a block, where its halves are.
+REPACKED = {
+    Type.Q5_0: (8, 22, [0]),
+    Type.Q5_1: (8, 24, [0, 2]),
+    Type.Q2_K: (2, 84, [80, 82]),
+    Type.Q3_K: (2, 110, [108]),
+    Type.Q4_K: (2, 144, [0, 2]),
+    Type.Q5_K: (2, 176, [0, 2]),
+    Type.Q6_K: (2, 210, [208]),
+}
 
 
 def numbers(random: np.random.Generator) -> np.ndarray:
@@ -45,6 +56,15 @@ def random_blocks(random: np.random.Generator, kind: Type) -> np.ndarray:
     return blocks.reshape(1, -1)
 
 
+def repacked_blocks(random: np.random.Generator, kind: Type) -> np.ndarray:
+    """Blocks of every bit pattern, with finite scales."""
+    count, block_bytes, halves = REPACKED[kind]
+    blocks = random.integers(0, 256, (count, block_bytes), dtype=np.uint8)
+    for at in halves:
+        blocks[:, at : at + 2] = random.normal(0.0, 0.1, (count, 1)).astype(np.float16).view(np.uint8)
+    return blocks.reshape(1, -1)
+
+
 def main() -> None:
     random = np.random.default_rng(SEED)
     OUT.mkdir(exist_ok=True)
@@ -55,6 +75,10 @@ def main() -> None:
         plain = dequantize(stored.view({Type.F32: np.float32, Type.F16: np.float16}.get(kind, np.uint8)), kind)
         stored.tofile(OUT / f"{kind.name.lower()}.bin")
         plain.astype("<f4").tofile(OUT / f"{kind.name.lower()}.f32")
+    for kind in REPACKED:
+        stored = repacked_blocks(random, kind)
+        stored.tofile(OUT / f"{kind.name.lower()}.bin")
+        dequantize(stored, kind).astype("<f4").tofile(OUT / f"{kind.name.lower()}.f32")
 
 
 if __name__ == "__main__":

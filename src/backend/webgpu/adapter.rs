@@ -146,7 +146,7 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     let limits = adapter.limits();
     let features = adapter.features();
     let subgroups = features.contains(wgpu::Features::SUBGROUP);
-    let sizes = (info.subgroup_min_size, info.subgroup_max_size);
+    let sizes = subgroup_sizes(&info);
     let mut variants = Vec::new();
     if subgroups && info.device_type == wgpu::DeviceType::Cpu && sizes.0 == sizes.1 && matches!(sizes.0, 4 | 8) {
         variants.push(Variant::Cpu);
@@ -172,6 +172,13 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
         variants,
         unusable: unusable(&features, &limits),
     }
+}
+
+/// The smallest and the largest subgroup. On Metal `wgpu` reports WebGPU's bounds, 4 and 64, whatever the GPU: the smallest
+/// there are Intel's, of 8 (Apple's have 32, AMD's 32 or 64).
+fn subgroup_sizes(info: &wgpu::AdapterInfo) -> (u32, u32) {
+    let smallest = if info.backend == wgpu::Backend::Metal { 8 } else { 0 };
+    (info.subgroup_min_size.max(smallest), info.subgroup_max_size)
 }
 
 /// Features that cooperative matrices take.

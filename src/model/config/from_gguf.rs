@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Architecture, ModelConfig, RopeConfig, RopeScaling};
-use crate::backend::{RopePairing, WeightFormat};
+use crate::backend::RopePairing;
 use crate::model::LoadError;
 use crate::model::gguf::{GgufFile, Metadata};
 
@@ -143,7 +143,7 @@ fn rope(keys: &Keys<'_>, file: &GgufFile) -> Result<RopeConfig, LoadError> {
         (None, None) => RopeScaling::None,
         (Some(factor), None) => RopeScaling::Linear { factor: f64::from(factor) },
         (None, Some(tensor)) => {
-            if tensor.ggml_type.weight_format() != Some(WeightFormat::F32) || tensor.cols() > 512 {
+            if tensor.ggml_type.name != "F32" || tensor.cols() > 512 {
                 return Err(keys.unsupported("`rope_freqs.weight` other than up to 512 F32", "convert the model again"));
             }
             let (factors, _) = file.data(tensor).as_chunks::<4>();

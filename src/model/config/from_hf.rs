@@ -182,7 +182,7 @@ fn refuse_unsupported(json: &Json) -> Result<(), LoadError> {
         Some(other) => return Err(json.unsupported(format!("the activation `{other}`"), "`silu` is")),
     }
     if json.get("quantization_config").is_some() {
-        let hint = "use the unquantised safetensors, or a GGUF file in Q8_0, Q4_0 or Q4_1";
+        let hint = "use the unquantised safetensors, or a GGUF file";
         return Err(json.unsupported("`quantization_config`", hint));
     }
     // Qwen2 writes a `sliding_window` that `use_sliding_window: false` switches off; Mistral has no such switch.

@@ -1,9 +1,11 @@
-//! ggml's tensor types: how many bytes they take, and which ones the kernels read.
+//! ggml's tensor types: how many bytes they take, and which ones can be loaded.
 
+use super::super::Encoding;
+use super::GgmlQuant;
 use crate::backend::WeightFormat;
 
 /// Types that can be loaded, for messages.
-pub(crate) const SUPPORTED_GGML_TYPES: &str = "F32, F16, BF16, Q8_0, Q4_0 and Q4_1";
+pub(crate) const SUPPORTED_GGML_TYPES: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K";
 
 /// A tensor type of ggml (`enum ggml_type` of ggml.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,17 +64,18 @@ impl GgmlType {
         Some(Self { id, name, block_len, block_bytes })
     }
 
-    /// The weight format that the kernels read, if they read this type.
-    pub fn weight_format(self) -> Option<WeightFormat> {
-        Some(match self.name {
+    /// How its elements are loaded, if they can be.
+    pub fn encoding(self) -> Option<Encoding> {
+        let format = match self.name {
             "F32" => WeightFormat::F32,
             "F16" => WeightFormat::F16,
             "BF16" => WeightFormat::Bf16,
             "Q8_0" => WeightFormat::Q8_0,
             "Q4_0" => WeightFormat::Q4_0,
             "Q4_1" => WeightFormat::Q4_1,
-            _ => return None,
-        })
+            name => return GgmlQuant::ALL.into_iter().find(|quant| quant.name() == name).map(Encoding::Repacked),
+        };
+        Some(Encoding::Device(format))
     }
 
     /// Bytes of `rows` rows of `cols` elements; `None` when `cols` is not whole blocks or the size overflows.
@@ -89,13 +92,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_agree_with_the_weight_formats() {
+    fn sizes_agree_with_the_encodings() {
+        let mut loaded = Vec::new();
         for (id, ..) in TYPES {
             let ggml_type = GgmlType::from_id(id).unwrap();
-            if let Some(format) = ggml_type.weight_format() {
-                assert_eq!(ggml_type.block_len, format.block_len() as u64, "{}", ggml_type.name);
-                assert_eq!(ggml_type.block_bytes, format.block_bytes() as u64, "{}", ggml_type.name);
-            }
+            let (block_len, block_bytes) = match ggml_type.encoding() {
+                Some(Encoding::Device(format)) => (format.block_len(), format.block_bytes()),
+                Some(Encoding::Repacked(quant)) => (quant.block_len(), quant.block_bytes()),
+                None => continue,
+            };
+            assert_eq!(ggml_type.block_len, block_len as u64, "{}", ggml_type.name);
+            assert_eq!(ggml_type.block_bytes, block_bytes as u64, "{}", ggml_type.name);
+            loaded.push(ggml_type.name);
         }
+        assert_eq!(loaded.len(), WeightFormat::ALL.len() + GgmlQuant::ALL.len(), "{loaded:?}");
     }
 }

@@ -6,6 +6,7 @@
 
 mod ggml_type;
 mod metadata;
+mod quants;
 mod reader;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub use ggml_type::GgmlType;
 pub(crate) use ggml_type::SUPPORTED_GGML_TYPES;
 pub use metadata::{Metadata, NumberType, Value};
+pub use quants::GgmlQuant;
 
 use self::reader::Reader;
 use super::LoadError;
