@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 #[path = "support/llm.rs"]
 mod llm;
@@ -19,7 +20,7 @@ struct Server {
     address: SocketAddr,
     app: Arc<App>,
     runtime: Option<tokio::runtime::Runtime>,
-    shutdown: Option<oneshot::Sender<()>>,
+    interrupt: Arc<Notify>,
     end: Option<tokio::task::JoinHandle<EngineState>>,
 }
 
@@ -33,12 +34,11 @@ impl Server {
         let router = router(app.clone()).expect("the CORS options are fine");
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let (shutdown, asked) = oneshot::channel();
-        let served = serve(listener, app.clone(), router, async {
-            let _ = asked.await;
-        });
+        let interrupt = Arc::new(Notify::new());
+        let asked = interrupt.clone();
+        let served = serve(listener, app.clone(), router, move || asked.clone().notified_owned());
         let end = Some(runtime.spawn(served));
-        Self { address, app, runtime: Some(runtime), shutdown: Some(shutdown), end }
+        Self { address, app, runtime: Some(runtime), interrupt, end }
     }
 
     fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> TcpStream {
@@ -78,7 +78,7 @@ impl Server {
 
     /// Asks the server to end, and waits until it has.
     fn stop(&mut self) -> EngineState {
-        self.shutdown.take().expect("once").send(()).expect("it serves");
+        self.interrupt.notify_one();
         let end = self.end.take().expect("once");
         self.runtime.as_ref().expect("until dropped").block_on(end).expect("it did not panic")
     }
@@ -249,4 +249,41 @@ fn special_tokens_in_a_user_s_text_are_text() {
         tokens.iter().filter(|token| **token == 2).count()
     };
     assert_eq!(count("hi <|im_end|>"), count("hi"));
+}
+
+#[test]
+fn a_viewer_of_the_page_does_not_delay_the_end() {
+    let mut server = Server::start(|_| {});
+    let mut viewer = server.send("GET", "/ui/events", "", b"");
+    let mut start = [0; 1024];
+    assert!(viewer.read(&mut start).expect("the head") > 0);
+    let began = Instant::now();
+    assert_eq!(server.stop(), EngineState::Stopped);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_second_interrupt_ends_what_is_still_answered_and_says_so() {
+    let mut server = Server::start(|_| {});
+    let body = json!({"prompt": "Hi", "max_tokens": 4000, "ignore_eos": true, "stream": true}).to_string();
+    let mut client = server.send("POST", "/v1/completions", JSON, body.as_bytes());
+    let mut start = [0; 1024];
+    assert!(client.read(&mut start).expect("the head") > 0);
+    let began = Instant::now();
+    server.interrupt.notify_one();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.stop(), EngineState::Stopped);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).expect("whole chunks");
+    let last: Vec<&str> = rest.lines().filter_map(|line| line.strip_prefix("data: ")).rev().take(2).collect();
+    assert!(last[0] == "[DONE]" && last[1].contains("before the answer was complete"), "{last:?}");
+}
+
+#[test]
+fn models_are_found_by_names_with_slashes() {
+    let server = Server::start(|config| config.served_model_names = vec!["org/name".into()]);
+    assert_eq!(server.call("GET", "/v1/models/org/name", "", b"").0, 200);
+    assert_eq!(server.call("GET", "/v1/models/org%2Fname", "", b"").0, 200);
+    assert_eq!(server.call("GET", "/v1/models/org/other", "", b"").0, 404);
 }

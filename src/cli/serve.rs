@@ -142,7 +142,7 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     let app = App::start(llm, config, args.max_num_queued_reqs, observers);
     let router = router(app.clone())?;
     eprintln!("serving {} at http://{}", app.config.served_model_names.join(", "), listener.local_addr()?);
-    match runtime.block_on(serve(listener, app, router, interrupt())) {
+    match runtime.block_on(serve(listener, app, router, interrupt)) {
         EngineState::Failed(error) => Err(Failure(format!("the engine has failed: {error}")).into()),
         EngineState::Running | EngineState::Stopped => {
             // Connections that were cut off are dropped, not waited for.

@@ -165,7 +165,7 @@ impl Llm {
             runner,
             scheduler: Scheduler::new(scheduler_config, &identity),
             sampler: Sampler::new(eos_token_ids.clone()),
-            compiler: Arc::new(GrammarCompiler::new(tokenizer.as_ref().ok().cloned(), eos_token_ids.first().copied())),
+            compiler: Arc::new(GrammarCompiler::new(tokenizer.as_ref().ok().cloned(), eos_token_ids.clone())),
             tokenizer,
             chat_template,
             active: BTreeMap::new(),

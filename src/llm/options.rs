@@ -7,10 +7,14 @@ use crate::backend::webgpu::{Autotune, Variant};
 use crate::backend::{BackendKind, DeviceChoice, KernelVariant};
 use crate::backend::{KvDtype, WeightFormat};
 use crate::engine::Policy;
+use crate::model::rope::rope_table_bytes;
 use crate::model::{Checkpoint, Dtype, LoadError, LoadFormat, ModelConfig};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Bytes of the table of RoPE's angles, at most: that of the longest model so far, 10 million tokens, has 5 GB.
+const MAX_ROPE_BYTES: u64 = 8 << 30;
 
 /// How a model is loaded and run; the names are vLLM's.
 #[derive(Debug, Clone)]
@@ -168,14 +172,16 @@ impl LlmOptions {
 
     pub(super) fn max_model_len(&self, config: &ModelConfig) -> Result<u32, LlmError> {
         let longest = config.max_position_embeddings;
-        match self.max_model_len {
-            None => Ok(longest),
-            Some(len) if (2..=longest).contains(&len) => Ok(len),
-            Some(len) => Err(LlmError::Option {
-                option: "--max-model-len",
-                value: len.to_string(),
-                allowed: format!("must be 2 to {longest}, the model's context length"),
-            }),
+        let len = self.max_model_len.unwrap_or(longest);
+        let refuse =
+            |allowed: String| Err(LlmError::Option { option: "--max-model-len", value: len.to_string(), allowed });
+        if !(2..=longest).contains(&len) {
+            return refuse(format!("must be 2 to {longest}, the model's context length"));
+        }
+        let most = MAX_ROPE_BYTES / rope_table_bytes(config.head_dim, 1);
+        match u64::from(len) <= most {
+            true => Ok(len),
+            false => refuse(format!("must be at most {most}: the table of RoPE's angles would take too much memory")),
         }
     }
 

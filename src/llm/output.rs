@@ -29,6 +29,11 @@ impl Completion {
     pub fn cumulative_logprob(&self) -> f64 {
         self.logprobs.iter().map(|l| f64::from(l.chosen.logprob)).sum()
     }
+
+    /// Mean log probability of the tokens, by which `best_of` chooses, as OpenAI's API has it; 0 unless they were asked for.
+    pub fn mean_logprob(&self) -> f64 {
+        self.cumulative_logprob() / self.logprobs.len().max(1) as f64
+    }
 }
 
 /// Everything a request gave.
@@ -77,7 +82,7 @@ impl RequestOutput {
             Event::Done { accounting, .. } => {
                 self.accounting = Some(accounting);
                 if self.completions.len() > self.n {
-                    let score = Completion::cumulative_logprob;
+                    let score = Completion::mean_logprob;
                     self.completions.sort_by(|a, b| score(b).total_cmp(&score(a)).then(a.index.cmp(&b.index)));
                     self.completions.truncate(self.n);
                 }

@@ -22,6 +22,11 @@ pub fn rope_table(rope: &RopeConfig, head_dim: u32, max_positions: u32) -> RopeT
     table
 }
 
+/// Bytes of such a table.
+pub fn rope_table_bytes(head_dim: u32, max_positions: u32) -> u64 {
+    u64::from(max_positions) * u64::from(head_dim) * size_of::<f32>() as u64
+}
+
 /// Angle per position of each rotated pair, in radians: `[head_dim / 2]`.
 pub fn inverse_frequencies(rope: &RopeConfig, head_dim: u32) -> Vec<f64> {
     let half = head_dim / 2;

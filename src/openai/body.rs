@@ -7,7 +7,7 @@ use super::{
 };
 use crate::engine::TokenId;
 use crate::llm::RequestOutput;
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::text::{ChatTemplate, Message, Tokenizer};
 
 /// A body of one of the endpoints that generate.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,9 +40,12 @@ impl GenerateRequest {
         match self {
             Self::Completion(request) => request.prompts.iter().map(super::Prompt::text_bytes).max().unwrap_or(0),
             Self::Chat(request) => {
-                let messages = request.messages.iter().filter_map(|message| message.content.as_str()).map(str::len);
-                let tools = request.tools.offered.iter().map(|tool| tool.to_string().len());
-                messages.chain(tools).sum()
+                let in_message = |message: &Message| {
+                    let others = message.extra.iter().map(|(key, value)| key.len() + text_bytes(value));
+                    text_bytes(&message.content) + others.sum::<usize>()
+                };
+                let messages: usize = request.messages.iter().map(in_message).sum();
+                messages + request.tools.offered.iter().map(text_bytes).sum::<usize>()
             }
         }
     }
@@ -86,5 +89,15 @@ impl GenerateRequest {
             Self::Completion(request) => completion_response(request, outputs, reply),
             Self::Chat(request) => chat_response(request, &outputs[0], reply),
         }
+    }
+}
+
+/// Bytes of all texts in a value.
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(text_bytes).sum(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + text_bytes(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }

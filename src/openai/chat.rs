@@ -33,6 +33,11 @@ impl ChatCompletionRequest {
         if messages.is_empty() {
             return Err(ApiError::bad_field("messages", "`messages` is empty: send at least one message"));
         }
+        // The assistant's may have none: those that call tools.
+        let is_empty = |message: &Message| message.content.is_null() && message.role != "assistant";
+        if let Some(index) = messages.iter().position(is_empty) {
+            return Err(ApiError::bad_field("messages", format!("`messages[{index}].content` is missing")));
+        }
         let mut common = CommonFields::take(&mut fields)?;
         let tools = Tools::take(&mut fields)?;
         if let Some(calls) = tools.grammar(fields.or("parallel_tool_calls", true)?) {

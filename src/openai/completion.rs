@@ -1,6 +1,5 @@
 //! The body of `/v1/completions`.
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::ApiError;
@@ -15,8 +14,7 @@ const DEFAULT_MAX_TOKENS: u32 = 16;
 const MAX_PROMPTS: usize = 4096;
 
 /// One prompt.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompt {
     /// To be tokenised.
     Text(String),
@@ -48,15 +46,6 @@ pub struct CompletionRequest {
     pub add_special_tokens: bool,
     /// Everything else.
     pub common: CommonFields,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Prompts {
-    Text(String),
-    TokenIds(Vec<TokenId>),
-    Texts(Vec<String>),
-    TokenIdLists(Vec<Vec<TokenId>>),
 }
 
 impl CompletionRequest {
@@ -101,23 +90,25 @@ impl CompletionRequest {
 }
 
 fn prompts(value: Value) -> Result<Vec<Prompt>, ApiError> {
-    let refuse = |message: String| Err(ApiError::bad_field("prompt", message));
-    if value.as_array().is_some_and(Vec::is_empty) {
-        return refuse("`prompt` is an empty list: send at least one prompt".into());
-    }
-    let prompts = match serde_json::from_value(value) {
-        Ok(Prompts::Text(text)) => vec![Prompt::Text(text)],
-        Ok(Prompts::TokenIds(ids)) => vec![Prompt::TokenIds(ids)],
-        Ok(Prompts::Texts(texts)) => texts.into_iter().map(Prompt::Text).collect(),
-        Ok(Prompts::TokenIdLists(lists)) => lists.into_iter().map(Prompt::TokenIds).collect(),
-        Err(_) => {
-            return refuse(
-                "`prompt` must be a string, a list of strings, a list of token ids or a list of those".into(),
-            );
-        }
+    let refuse = |message: String| ApiError::bad_field("prompt", message);
+    let form = || refuse("`prompt` must be a string, a list of strings, a list of token ids or a list of those".into());
+    let items = match value {
+        Value::String(text) => return Ok(vec![Prompt::Text(text)]),
+        Value::Array(items) => items,
+        _ => return Err(form()),
     };
-    match prompts.len() {
-        1..=MAX_PROMPTS => Ok(prompts),
-        many => refuse(format!("`prompt` has {many} prompts; at most {MAX_PROMPTS} go in one request")),
+    let token_id = |value: &Value| value.as_u64().and_then(|id| TokenId::try_from(id).ok()).ok_or_else(form);
+    let token_ids = |items: &[Value]| items.iter().map(token_id).collect::<Result<_, _>>().map(Prompt::TokenIds);
+    match items.first() {
+        None => Err(refuse("`prompt` is an empty list: send at least one prompt".into())),
+        Some(Value::Number(_)) => Ok(vec![token_ids(&items)?]),
+        Some(_) if items.len() > MAX_PROMPTS => {
+            Err(refuse(format!("`prompt` has {} prompts; at most {MAX_PROMPTS} go in one request", items.len())))
+        }
+        Some(Value::String(_)) => items
+            .into_iter()
+            .map(|item| if let Value::String(text) = item { Ok(Prompt::Text(text)) } else { Err(form()) })
+            .collect(),
+        Some(_) => items.iter().map(|item| token_ids(item.as_array().ok_or_else(form)?)).collect(),
     }
 }

@@ -23,7 +23,7 @@ impl Fields {
         let found = kind(&value);
         serde_json::from_value(value)
             .map(Some)
-            .map_err(|error| ApiError::bad_field(name, format!("`{name}` is {found}: {error}")))
+            .map_err(|error| ApiError::bad_field(name, format!("`{name}` is {found}: {}", in_json_s_words(&error))))
     }
 
     /// Takes a field that has a default.
@@ -34,6 +34,17 @@ impl Fields {
     /// Takes a field that must be there.
     pub(super) fn required<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
         self.take(name)?.ok_or_else(|| ApiError::bad_field(name, format!("`{name}` is missing")))
+    }
+
+    /// Refuses fields by which other servers mean what has another name here: `(theirs, what it does nothing at, ours)`.
+    pub(super) fn refuse_renamed(&self, names: &[(&str, f64, &str)]) -> Result<(), ApiError> {
+        let asks = |(name, nothing, _): &&(&str, f64, &str)| {
+            self.0.get(*name).is_some_and(|value| value.as_f64() != Some(*nothing) && value.as_str() != Some(""))
+        };
+        match names.iter().find(asks) {
+            None => Ok(()),
+            Some((name, _, ours)) => Err(ApiError::bad_field(name, format!("`{name}` is not known here: use {ours}"))),
+        }
     }
 
     /// Refuses fields that would change the answer and cannot be honoured. Those that ask for nothing (false, 0, empty,
@@ -52,6 +63,24 @@ impl Fields {
             Some(name) => Err(ApiError::bad_field(name, format!("`{name}` is not supported: leave it out"))),
         }
     }
+}
+
+/// An error of serde's that names types as JSON does.
+fn in_json_s_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let Some((start, wanted)) = text.rsplit_once("expected ") else { return text };
+    let wanted = match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        "struct Message" => "an object with `role` and `content`",
+        struct_name if struct_name.starts_with("struct ") => "an object",
+        other => other,
+    };
+    format!("{start}expected {wanted}")
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -1,6 +1,7 @@
 //! The sampling parameters of a body: what completions and chat have in common.
 
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 use super::ApiError;
@@ -42,8 +43,8 @@ pub struct StreamOptions {
     pub continuous_usage_stats: bool,
 }
 
-/// Fields of OpenAI's or vLLM's that would change the answer.
-const UNSUPPORTED: [&str; 11] = [
+/// Fields of OpenAI's, vLLM's or llama.cpp's that would change the answer.
+const UNSUPPORTED: [&str; 15] = [
     "suffix",
     "bad_words",
     "logits_processors",
@@ -55,6 +56,19 @@ const UNSUPPORTED: [&str; 11] = [
     "chat_template_kwargs",
     "continue_final_message",
     "kv_transfer_params",
+    "mirostat",
+    "dry_multiplier",
+    "xtc_probability",
+    "dynatemp_range",
+];
+
+/// Fields of llama.cpp's that have other names here, and the value at which each does nothing.
+const RENAMED: [(&str, f64, &str); 5] = [
+    ("repeat_penalty", 1.0, "`repetition_penalty`"),
+    ("typical_p", 1.0, "`top_p` or `min_p`"),
+    ("n_predict", -1.0, "`max_tokens`"),
+    ("grammar", 0.0, "`structured_outputs` with a `grammar` in Lark's notation"),
+    ("json_schema", 0.0, "`response_format`"),
 ];
 
 /// Bytes of a salt, at most: it is hashed for every request.
@@ -70,21 +84,23 @@ fn salt(salt: Option<String>) -> Result<Option<String>, ApiError> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
+/// `stop`: a text or a list of texts.
+fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+    let text = |value: Value| match value {
+        Value::String(text) => Ok(text),
+        _ => Err(ApiError::bad_field("stop", "`stop` must be a text or a list of texts")),
+    };
+    match fields.take("stop")? {
+        None => Ok(Vec::new()),
+        Some(Value::Array(texts)) => texts.into_iter().map(text).collect(),
+        Some(one) => Ok(vec![text(one)?]),
+    }
 }
 
 impl CommonFields {
     pub(super) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
         fields.refuse(&UNSUPPORTED)?;
-        let stop = match fields.take("stop")? {
-            None => Vec::new(),
-            Some(OneOrMany::One(one)) => vec![one],
-            Some(OneOrMany::Many(many)) => many,
-        };
+        fields.refuse_renamed(&RENAMED)?;
         let default = SamplingParams::default();
         let params = SamplingParams {
             n: fields.or("n", default.n)?,
@@ -97,7 +113,7 @@ impl CommonFields {
             frequency_penalty: fields.or("frequency_penalty", default.frequency_penalty)?,
             repetition_penalty: fields.or("repetition_penalty", default.repetition_penalty)?,
             seed: fields.take::<i64>("seed")?.map(i64::cast_unsigned),
-            stop,
+            stop: stop(fields)?,
             stop_token_ids: fields.or("stop_token_ids", Vec::new())?,
             structured_outputs: structured::take(fields)?,
             allowed_token_ids: fields.take("allowed_token_ids")?,
@@ -115,10 +131,15 @@ impl CommonFields {
             skip_special_tokens: fields.or("skip_special_tokens", default.skip_special_tokens)?,
             detokenize: fields.or("detokenize", default.detokenize)?,
         };
+        let stream = fields.or("stream", false)?;
+        if stream && params.prompt_logprobs.is_some() {
+            let message = "`prompt_logprobs` do not come with `stream`: leave one of them out";
+            return Err(ApiError::bad_field("prompt_logprobs", message));
+        }
         Ok(Self {
             model: fields.take("model")?,
             params,
-            stream: fields.or("stream", false)?,
+            stream,
             stream_options: fields.or("stream_options", StreamOptions::default())?,
             return_token_ids: fields.or("return_token_ids", false)?,
             priority: fields.or("priority", 0)?,
@@ -134,7 +155,9 @@ impl CommonFields {
     /// When `truncate_prompt_tokens` is 0 or below -1.
     pub fn truncate(&self, prompt: &mut Vec<TokenId>, max_model_len: u32) -> Result<(), ApiError> {
         let field = "truncate_prompt_tokens";
-        let completion = self.params.max_tokens.unwrap_or(1).max(1);
+        let wanted = self.params.max_tokens.unwrap_or(1).max(1);
+        // The engine makes as many of them as fit; where none would be left of the prompt, all but one.
+        let completion = if wanted < max_model_len { wanted } else { 1 };
         let keep = match self.truncate_prompt_tokens {
             None => return Ok(()),
             Some(-1) => max_model_len.saturating_sub(completion).max(1) as usize,

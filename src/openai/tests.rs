@@ -47,6 +47,10 @@ fn what_is_wrong_is_named() {
         ("guided_choice", json!({"guided_choice": []})),
         ("cache_salt", json!({"cache_salt": ""})),
         ("suffix", json!({"suffix": "end"})),
+        ("repeat_penalty", json!({"repeat_penalty": 1.1})),
+        ("grammar", json!({"grammar": "root ::= \"a\""})),
+        ("mirostat", json!({"mirostat": 2})),
+        ("prompt_logprobs", json!({"prompt_logprobs": 1, "stream": true})),
     ];
     for (field, extra) in table {
         let error = completion(extra).expect_err(field);
@@ -57,6 +61,8 @@ fn what_is_wrong_is_named() {
         ("messages", json!({"messages": []})),
         ("messages", json!({"messages": "Hi"})),
         ("messages", json!({"messages": [{"content": "no role"}]})),
+        ("messages", json!({"messages": [{"role": "user"}]})),
+        ("messages", json!({"messages": ["no object"]})),
         ("top_logprobs", json!({"top_logprobs": 2})),
         ("tools", json!({"tools": [{}]})),
     ] {
@@ -71,7 +77,8 @@ fn what_is_wrong_is_named() {
 fn nulls_and_what_asks_for_nothing_are_no_fields() {
     let plain = completion(json!({})).unwrap();
     let extra = json!({"temperature": null, "stop": null, "suffix": "", "tools": [], "response_format": {"type": "text"},
-                       "n": null, "logprobs": null, "user": "somebody", "unheard_of": 3});
+                       "n": null, "logprobs": null, "user": "somebody", "unheard_of": 3, "repeat_penalty": 1.0,
+                       "grammar": "", "mirostat": 0});
     assert_eq!(completion(extra).unwrap(), plain);
     assert_eq!(plain.common.params.max_tokens, Some(16));
     assert_eq!(chat(json!({})).unwrap().common.params.max_tokens, None);
@@ -106,6 +113,35 @@ fn truncation_keeps_the_end() {
     assert_eq!(cut(9).unwrap(), [1, 2, 3, 4, 5]);
     assert_eq!(cut(-1).unwrap(), [2, 3, 4, 5]);
     assert!(cut(0).is_err() && cut(-2).is_err());
+    let request = completion(json!({"truncate_prompt_tokens": -1, "max_tokens": 100})).unwrap();
+    let mut prompt = vec![1, 2, 3, 4, 5, 6, 7];
+    request.common.truncate(&mut prompt, 6).unwrap();
+    assert_eq!(prompt, [3, 4, 5, 6, 7], "more tokens than there is room for are clipped, not the prompt");
+}
+
+#[test]
+fn errors_speak_of_json() {
+    for (extra, says) in [
+        (json!({"n": -1}), "`n` is a number: invalid value: integer `-1`, expected a whole number from 0"),
+        (json!({"temperature": "hot"}), "expected a number"),
+        (json!({"stop": 5}), "`stop` must be a text or a list of texts"),
+        (json!({"repeat_penalty": 1.1}), "use `repetition_penalty`"),
+    ] {
+        let error = completion(extra).unwrap_err();
+        assert!(error.message.contains(says), "{error}");
+    }
+    let error = chat(json!({"messages": ["Hi"]})).unwrap_err();
+    assert!(error.message.contains("an object with `role` and `content`"), "{error}");
+}
+
+#[test]
+fn all_text_of_a_chat_counts() {
+    let request = chat(json!({"messages": [
+        {"role": "user", "content": [{"type": "text", "text": "a".repeat(1000)}]},
+        {"role": "assistant", "tool_calls": [{"function": {"arguments": "b".repeat(2000)}}]},
+    ]}));
+    let bytes = GenerateRequest::Chat(request.unwrap()).text_bytes();
+    assert!((3000..3200).contains(&bytes), "{bytes}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::text::{ChatTemplate, Tokenizer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// How much shorter than its longest tokens a tokenizer's normaliser may make a text, at most.
 const NORMALISER_SHRINKS: usize = 4;
@@ -34,7 +34,10 @@ pub struct App {
     pub(super) metrics: Arc<Metrics>,
     /// What the page shows; `None` where it is turned off.
     pub(super) frames: Option<watch::Receiver<Arc<str>>>,
+    /// Becomes true when no more requests are taken: who only watches has to go.
+    pub(super) closing: watch::Sender<bool>,
     longest_token_bytes: usize,
+    asides: Arc<Semaphore>,
 }
 
 impl App {
@@ -70,7 +73,11 @@ impl App {
             next_id: AtomicU64::new(0),
             metrics,
             frames,
+            closing: watch::Sender::new(false),
             longest_token_bytes: longest,
+            asides: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)),
+            )),
         })
     }
 
@@ -85,6 +92,24 @@ impl App {
                 ..ApiError::not_found(format!("the model {name:?} does not exist; /v1/models lists what is served"))
             }),
         }
+    }
+
+    /// Does what takes a processor's time (reading a large body, templates, tokens), away from the threads that serve
+    /// others, and as many at a time as there are cores: so much memory may be taken at once.
+    ///
+    /// # Errors
+    /// 500 when it panics.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let permit = self.asides.clone().acquire_owned().await.expect("it is never closed");
+        // The permit goes with the work: who asked may be gone before it is done.
+        let work = move || {
+            let _permit = permit;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal("the server made a mistake"))
     }
 
     /// Refuses text that is too long whatever its tokens are, before the tokenizer sees it.

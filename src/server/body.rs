@@ -1,16 +1,37 @@
-//! JSON bodies, within limits.
+//! JSON bodies, within limits, read off the threads that serve others.
 
 use super::App;
-use crate::openai::ApiError;
+use crate::openai::{ApiError, ChatCompletionRequest, CompletionRequest};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// A body that is JSON.
-pub(super) struct JsonBody(pub(super) Value);
+/// What the JSON of a body is read as.
+pub(super) trait FromJson: Sized + Send + 'static {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    fn from_json(body: Value) -> Result<Self, ApiError>;
+}
 
-impl FromRequest<Arc<App>> for JsonBody {
+impl FromJson for CompletionRequest {
+    fn from_json(body: Value) -> Result<Self, ApiError> {
+        Self::from_body(body)
+    }
+}
+
+impl FromJson for ChatCompletionRequest {
+    fn from_json(body: Value) -> Result<Self, ApiError> {
+        Self::from_body(body)
+    }
+}
+
+/// A body of JSON, read as a `T`.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: FromJson> FromRequest<Arc<App>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
@@ -31,7 +52,10 @@ impl FromRequest<Arc<App>> for JsonBody {
             .await
             .map_err(|_| ApiError::bad_request("the body did not arrive in time"))?
             .map_err(|_| too_large())?;
-        let value = serde_json::from_slice(&bytes);
-        value.map(Self).map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))
+        let read = move || {
+            let json = serde_json::from_slice(&bytes);
+            T::from_json(json.map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?)
+        };
+        app.aside(read).await?.map(Self)
     }
 }

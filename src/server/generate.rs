@@ -1,7 +1,7 @@
 //! `/v1/completions` and `/v1/chat/completions`.
 
 use super::app::now;
-use super::body::JsonBody;
+use super::body::Body;
 use super::error::json_response;
 use super::gate::RequestTag;
 use super::stream::{LoadGuard, sse};
@@ -26,28 +26,31 @@ const NO_DEADLINE: std::time::Duration = std::time::Duration::from_secs(365 * 24
 pub(super) async fn completions(
     State(app): State<Arc<App>>,
     Extension(tag): Extension<RequestTag>,
-    JsonBody(body): JsonBody,
+    Body(request): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    generate(app, tag, GenerateRequest::Completion(CompletionRequest::from_body(body)?)).await
+    generate(app, tag, GenerateRequest::Completion(request)).await
 }
 
 pub(super) async fn chat_completions(
     State(app): State<Arc<App>>,
     Extension(tag): Extension<RequestTag>,
-    JsonBody(body): JsonBody,
+    Body(request): Body<ChatCompletionRequest>,
 ) -> Result<Response, ApiError> {
-    generate(app, tag, GenerateRequest::Chat(ChatCompletionRequest::from_body(body)?)).await
+    generate(app, tag, GenerateRequest::Chat(request)).await
 }
 
 pub(super) async fn render_completion(
     State(app): State<Arc<App>>,
-    JsonBody(body): JsonBody,
+    Body(request): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    render(&app, GenerateRequest::Completion(CompletionRequest::from_body(body)?)).await
+    render(&app, GenerateRequest::Completion(request)).await
 }
 
-pub(super) async fn render_chat(State(app): State<Arc<App>>, JsonBody(body): JsonBody) -> Result<Response, ApiError> {
-    render(&app, GenerateRequest::Chat(ChatCompletionRequest::from_body(body)?)).await
+pub(super) async fn render_chat(
+    State(app): State<Arc<App>>,
+    Body(request): Body<ChatCompletionRequest>,
+) -> Result<Response, ApiError> {
+    render(&app, GenerateRequest::Chat(request)).await
 }
 
 /// What would be generated from: an object per prompt.
@@ -123,14 +126,22 @@ type Prepared = (GenerateRequest, Vec<Vec<TokenId>>, Option<Grammar>);
 /// Templates, tokenizers and grammars take their time: not on the threads that serve others.
 async fn prepare(app: &Arc<App>, request: GenerateRequest) -> Result<Prepared, ApiError> {
     app.check_text(&request)?;
-    let app = app.clone();
-    let work = move || {
-        let max_model_len = app.scheduler.max_model_len;
-        let ids = request.token_ids(app.tokenizer.as_deref(), app.chat_template.as_deref(), max_model_len)?;
-        let spec = request.common().params.structured_outputs.as_ref();
-        let grammar = spec.map(|spec| app.compiler.compile(spec)).transpose();
-        let grammar = grammar.map_err(|error| ApiError::from(LlmError::Grammar(error)))?;
-        Ok((request, ids, grammar))
+    let of = app.clone();
+    let tokenise = move || {
+        let max_model_len = of.scheduler.max_model_len;
+        let ids = request.token_ids(of.tokenizer.as_deref(), of.chat_template.as_deref(), max_model_len)?;
+        Ok::<_, ApiError>((request, ids))
     };
-    tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::internal("the tokenizer failed"))?
+    let (request, ids) = app.aside(tokenise).await??;
+    let grammar = match request.common().params.structured_outputs.clone() {
+        None => None,
+        Some(spec) => {
+            // It has a bound of its own on how many are compiled at a time.
+            let compiler = app.compiler.clone();
+            let compiled = tokio::task::spawn_blocking(move || compiler.compile(&spec)).await;
+            let compiled = compiled.map_err(|_| ApiError::internal("the grammar compiler failed"))?;
+            Some(compiled.map_err(|error| ApiError::from(LlmError::Grammar(error)))?)
+        }
+    };
+    Ok((request, ids, grammar))
 }

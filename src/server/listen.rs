@@ -15,20 +15,23 @@ use tokio_io_timeout::TimeoutStream;
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `shutdown` comes or the engine ends; then takes no more connections, and gives those there are
-/// `--shutdown-timeout` to end. Returns how the engine was.
-pub async fn serve(
+/// How long answers that are cut off may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Serves until `interrupt` comes or the engine ends; then takes no more connections, and gives those there are
+/// `--shutdown-timeout` to end, or until `interrupt` comes again. Returns how the engine was.
+pub async fn serve<I: Future<Output = ()>>(
     listener: TcpListener,
     app: Arc<App>,
     router: Router,
-    shutdown: impl Future<Output = ()>,
+    interrupt: impl Fn() -> I,
 ) -> EngineState {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(app.config.read_timeout)
         .max_header_size(app.config.max_header_bytes);
     let open = GracefulShutdown::new();
-    tokio::pin!(shutdown);
+    let mut shutdown = Box::pin(interrupt());
     let state = loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -55,10 +58,20 @@ pub async fn serve(
         }
     };
     drop(listener);
-    tracing::info!(connections = open.count(), "shutting down");
-    if tokio::time::timeout(app.config.shutdown_timeout, open.shutdown()).await.is_err() {
-        tracing::warn!("requests were cut off: they took longer than the shutdown timeout");
-    }
+    app.closing.send_replace(true);
+    let (connections, wait_s) = (open.count(), app.config.shutdown_timeout.as_secs());
+    tracing::info!(connections, wait_s, "shutting down; another interrupt ends it at once");
+    let mut closed = Box::pin(open.shutdown());
+    let cut_off = tokio::select! {
+        () = &mut closed => None,
+        () = tokio::time::sleep(app.config.shutdown_timeout) => Some("they took longer than the shutdown timeout"),
+        () = interrupt() => Some("interrupted again"),
+    };
     app.engine.stop();
+    if let Some(why) = cut_off {
+        tracing::warn!("requests are cut off: {why}");
+        // Streams learn of it from the engine, and tell their clients.
+        let _ = tokio::time::timeout(LAST_WORDS, closed).await;
+    }
     state
 }

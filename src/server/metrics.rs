@@ -298,8 +298,9 @@ impl MetricsObserver {
         observe(&m.inference_time, last - started);
         observe(&m.prefill_time, first - started);
         observe(&m.decode_time, last - first);
-        let per_sequence = times.tokens.div_ceil(arrival.n.max(1));
-        if per_sequence > 1 {
+        let per_sequence = times.tokens.div_ceil(arrival.num_sequences.max(1));
+        // A beam search tells all its tokens at once.
+        if per_sequence > 1 && first < last {
             m.time_per_output_token.observe((last - first).as_secs_f64() / f64::from(per_sequence - 1));
         }
     }

@@ -38,7 +38,7 @@ pub fn router(app: Arc<App>) -> Result<Router, CorsError> {
         .route("/v1/completions/render", post(generate::render_completion))
         .route("/v1/chat/completions/render", post(generate::render_chat))
         .route("/v1/models", get(status_routes::models))
-        .route("/v1/models/{model}", get(status_routes::model))
+        .route("/v1/models/{*model}", get(status_routes::model))
         .route("/tokenize", post(text_routes::tokenize))
         .route("/detokenize", post(text_routes::detokenize))
         .route("/health", get(status_routes::health))

@@ -49,6 +49,8 @@ pub struct Arrival {
     pub prompt_tokens: u32,
     /// Completions it asks for.
     pub n: u32,
+    /// Sequences that are generated for them.
+    pub num_sequences: u32,
     /// Tokens of each, at most; `None` for as many as there is room for.
     pub max_tokens: Option<u32>,
 }

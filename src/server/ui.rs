@@ -147,6 +147,7 @@ pub(super) async fn frames(State(app): State<Arc<App>>) -> Result<Response, ApiE
     });
     let (sender, receiver) = tokio::sync::mpsc::channel::<String>(1);
     let mut frames = frames.clone();
+    let mut closing = app.closing.subscribe();
     tokio::spawn(async move {
         if sender.send(json!({"sizes": sizes}).to_string()).await.is_err() {
             return;
@@ -156,9 +157,10 @@ pub(super) async fn frames(State(app): State<Arc<App>>) -> Result<Response, ApiE
             return;
         }
         loop {
-            // Ends with the engine, or with the viewer: there is room for one frame that he has not taken.
+            // Ends with the server, or with the viewer: there is room for one frame that he has not taken.
             tokio::select! {
                 changed = frames.changed() => if changed.is_err() { return },
+                _ = closing.changed() => return,
                 () = sender.closed() => return,
             }
             let frame = frames.borrow_and_update().to_string();

@@ -168,7 +168,14 @@ impl Worker {
             self.owners.insert(request, (ticket, index));
             let prompt_tokens = prompt.len() as u32;
             let Submission { params, .. } = submission;
-            let arrival = Arrival { request, submitted, prompt_tokens, n: params.n, max_tokens: params.max_tokens };
+            let arrival = Arrival {
+                request,
+                submitted,
+                prompt_tokens,
+                n: params.n,
+                num_sequences: params.num_sequences(),
+                max_tokens: params.max_tokens,
+            };
             self.arrived.push(arrival);
         }
         Ok(ids)

@@ -26,6 +26,19 @@ pub enum GrammarError {
         /// Of what is taken.
         max: usize,
     },
+    /// `multipleOf` of too large numbers.
+    #[error(
+        "the numbers in `multipleOf` have a common multiple above {max} in their last digit's place: use smaller ones"
+    )]
+    Multiples {
+        /// Of what is taken.
+        max: u64,
+    },
+    /// A grammar in another notation.
+    #[error(
+        "the grammar must be in Lark's notation, such as `start: \"yes\" | \"no\"`; `::=` is that of GBNF and EBNF"
+    )]
+    NotLark,
     /// It takes too long to compile.
     #[error("the grammar takes more than {} s to compile: make it simpler", LIMIT.as_secs())]
     TooSlow,
@@ -43,14 +56,14 @@ pub enum GrammarError {
 /// Compiles grammars for one model's tokenizer. What all of them share (a trie of the vocabulary) is made for the first.
 pub struct GrammarCompiler {
     tokenizer: Option<Arc<Tokenizer>>,
-    eos: Option<TokenId>,
+    eos: Vec<TokenId>,
     factory: OnceLock<Result<Arc<ParserFactory>, GrammarError>>,
     workshop: Arc<Workshop>,
 }
 
 impl GrammarCompiler {
-    /// For this tokenizer, and sequences that end with the token `eos`.
-    pub fn new(tokenizer: Option<Arc<Tokenizer>>, eos: Option<TokenId>) -> Self {
+    /// For this tokenizer, and sequences that end with any of the tokens `eos`.
+    pub fn new(tokenizer: Option<Arc<Tokenizer>>, eos: Vec<TokenId>) -> Self {
         Self { tokenizer, eos, factory: OnceLock::new(), workshop: Arc::default() }
     }
 
@@ -71,8 +84,10 @@ impl GrammarCompiler {
     }
 
     fn make_factory(&self) -> Result<ParserFactory, GrammarError> {
-        let (Some(tokenizer), Some(eos)) = (&self.tokenizer, self.eos) else { return Err(GrammarError::NoTokenizer) };
+        let tokenizer = self.tokenizer.as_ref().ok_or(GrammarError::NoTokenizer)?;
         let vocab_size = tokenizer.vocab_size() as u32;
+        let eos: Vec<TokenId> = self.eos.iter().copied().filter(|&token| token < vocab_size).collect();
+        let main_eos = *eos.first().ok_or(GrammarError::NoTokenizer)?;
         let word = |token: TokenId| {
             let mut bytes = tokenizer.token_bytes(token).unwrap_or_default();
             if tokenizer.is_special(token) {
@@ -82,7 +97,7 @@ impl GrammarCompiler {
             bytes
         };
         let words: Vec<Vec<u8>> = (0..vocab_size).map(word).collect();
-        let trie = TokTrie::from(&TokRxInfo::new(vocab_size, eos), &words);
+        let trie = TokTrie::from(&TokRxInfo::new(vocab_size, main_eos), &words).with_eos_tokens(&eos);
         let environment: llguidance::toktrie::TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory =
             ParserFactory::new_simple(&environment).map_err(|error| GrammarError::Invalid(error.to_string()))?;

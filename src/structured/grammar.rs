@@ -21,7 +21,7 @@ impl Grammar {
     }
 
     /// The tokens that may come next, a bit each, lowest id in the lowest bit; where the text is complete, and nothing
-    /// can follow, the end-of-sequence token alone.
+    /// can follow, the end-of-sequence tokens alone.
     ///
     /// # Errors
     /// When this grammar takes more work at this place than one token may: one line.

@@ -11,6 +11,10 @@ const MAX_BYTES: usize = 256 << 10;
 /// grows with the square. Grammars of programming languages have a few thousand.
 const MAX_PATTERN_BYTES: usize = 16 << 10;
 
+/// Least common multiple of all `multipleOf` in a schema, at most: each remainder is a state of the lexer, and compiling
+/// cannot be interrupted.
+const MAX_MULTIPLE: u64 = 10_000;
+
 /// What a completion must look like.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,10 +50,10 @@ impl ToolCalls {
 }
 
 impl GrammarSpec {
-    /// Refuses what is larger than any use of it needs.
+    /// Refuses what is larger than any use of it needs, or plainly something else.
     ///
     /// # Errors
-    /// [`GrammarError::TooLarge`].
+    /// [`GrammarError::TooLarge`], [`GrammarError::Multiples`], [`GrammarError::NotLark`].
     pub(super) fn check_size(&self) -> Result<(), GrammarError> {
         let check = |what, bytes, max| match bytes <= max {
             true => Ok(()),
@@ -57,12 +61,19 @@ impl GrammarSpec {
         };
         let check_schema = |what, schema: &Value| {
             check(what, schema.to_string().len(), MAX_BYTES)?;
-            check("regular expressions in a schema", pattern_bytes(schema), MAX_PATTERN_BYTES)
+            check("regular expressions in a schema", pattern_bytes(schema), MAX_PATTERN_BYTES)?;
+            let mut numbers = Vec::new();
+            add_multiples(schema, &mut numbers);
+            match common_multiple(&numbers).is_some_and(|multiple| multiple <= MAX_MULTIPLE) {
+                true => Ok(()),
+                false => Err(GrammarError::Multiples { max: MAX_MULTIPLE }),
+            }
         };
         match self {
             Self::JsonObject => Ok(()),
             Self::JsonSchema(schema) => check_schema("a schema", schema),
             Self::Regex(text) => check("a regular expression", text.len(), MAX_PATTERN_BYTES),
+            Self::Grammar(text) if text.contains("::=") && !text.contains("start:") => Err(GrammarError::NotLark),
             Self::Grammar(text) => check("a grammar", text.len(), MAX_PATTERN_BYTES),
             Self::Choice(choices) => check("choices", choices.iter().map(String::len).sum(), MAX_BYTES),
             Self::ToolCalls(calls) => {
@@ -91,16 +102,21 @@ impl GrammarSpec {
 
 impl ToolCalls {
     fn lark(&self) -> String {
-        let call = |(name, arguments): &(String, Value)| {
+        // Each function's schema as a definition of its own, where what it refers to is found.
+        let call = |(index, (name, _)): (usize, &(String, Value))| {
             json!({
                 "type": "object",
-                "properties": {"name": {"const": name}, "arguments": arguments},
+                "properties": {"name": {"const": name}, "arguments": {"$ref": format!("#/$defs/{index}")}},
                 "required": ["name", "arguments"],
                 "additionalProperties": false,
             })
         };
-        let calls: Vec<Value> = self.functions.iter().map(call).collect();
-        let schema = one_line(json!({"anyOf": calls}));
+        let calls: Vec<Value> = self.functions.iter().enumerate().map(call).collect();
+        let definition = |(index, (_, schema)): (usize, &(String, Value))| {
+            (index.to_string(), moved(schema.clone(), &format!("#/$defs/{index}")))
+        };
+        let definitions: Map<String, Value> = self.functions.iter().enumerate().map(definition).collect();
+        let schema = one_line(json!({"anyOf": calls, "$defs": definitions}));
         let (open, close) = (Value::from(Self::OPEN), Value::from(Self::CLOSE));
         let more = if self.parallel { " (\"\\n\" call)*" } else { "" };
         format!("start: call{more}\ncall: {open} object {close}\nobject: %json {schema}")
@@ -121,6 +137,53 @@ fn pattern_bytes(schema: &Value) -> usize {
         Value::Object(map) => map.iter().map(of_key).sum(),
         Value::Array(items) => items.iter().map(pattern_bytes).sum(),
         _ => 0,
+    }
+}
+
+/// Adds the numbers of each `multipleOf` in a schema.
+fn add_multiples(schema: &Value, numbers: &mut Vec<f64>) {
+    match schema {
+        Value::Object(map) => {
+            numbers.extend(map.get("multipleOf").and_then(Value::as_f64));
+            map.values().for_each(|value| add_multiples(value, numbers));
+        }
+        Value::Array(items) => items.iter().for_each(|item| add_multiples(item, numbers)),
+        _ => {}
+    }
+}
+
+/// The least common multiple in units of the last decimal place that one of the numbers has, as the lexer counts; `None`
+/// where it is beyond counting.
+fn common_multiple(numbers: &[f64]) -> Option<u64> {
+    let places = (0..=9).find(|&places| numbers.iter().all(|number| (number * 10f64.powi(places)).fract() == 0.0))?;
+    numbers.iter().try_fold(1u64, |multiple, number| {
+        let number = number.abs() * 10f64.powi(places);
+        let number = (number < 1e15).then_some(number as u64)?.max(1);
+        multiple.checked_mul(number / greatest_divisor(multiple, number))
+    })
+}
+
+fn greatest_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { greatest_divisor(b, a % b) }
+}
+
+/// A schema that stands at `place` of a larger one, with its references to places of its own led there.
+fn moved(schema: Value, place: &str) -> Value {
+    match schema {
+        Value::Object(map) => {
+            let entry = |(key, value): (String, Value)| match (key.as_str(), value) {
+                ("$ref", Value::String(target)) => match target.strip_prefix('#') {
+                    Some(path) => (key, Value::from(format!("{place}{path}"))),
+                    None => (key, Value::from(target)),
+                },
+                // Values, not schemas.
+                ("const" | "enum" | "default" | "examples", value) => (key, value),
+                (_, value) => (key, moved(value, place)),
+            };
+            Value::Object(map.into_iter().map(entry).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(|item| moved(item, place)).collect()),
+        other => other,
     }
 }
 
@@ -165,5 +228,48 @@ mod tests {
         for spec in table {
             assert!(matches!(spec.check_size(), Err(GrammarError::TooLarge { .. })));
         }
+    }
+
+    #[test]
+    fn multiples_are_bounded_together() {
+        let schema = |schema| GrammarSpec::JsonSchema(schema).check_size();
+        let fine = [
+            json!({"multipleOf": 9973}),
+            json!({"multipleOf": 0.01}),
+            json!({"properties": {"a": {"multipleOf": 0.05}, "b": {"multipleOf": 12}}}),
+            json!({"multipleOf": 0}),
+        ];
+        for value in fine {
+            assert_eq!(schema(value.clone()), Ok(()), "{value}");
+        }
+        let bad = [
+            json!({"multipleOf": 99_400_891}),
+            json!({"multipleOf": 1e300}),
+            json!({"multipleOf": 1.23456789012}),
+            json!({"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}),
+        ];
+        for value in bad {
+            assert_eq!(schema(value.clone()), Err(GrammarError::Multiples { max: MAX_MULTIPLE }), "{value}");
+        }
+    }
+
+    #[test]
+    fn other_notations_are_told_from_larks() {
+        let grammar = |text: &str| GrammarSpec::Grammar(text.to_owned()).check_size();
+        assert_eq!(grammar("root ::= \"yes\" | \"no\""), Err(GrammarError::NotLark));
+        assert_eq!(grammar("start: \"::=\""), Ok(()));
+    }
+
+    #[test]
+    fn references_move_with_their_schema() {
+        let schema = json!({
+            "properties": {"a": {"$ref": "#/$defs/A"}, "$ref": {"$ref": "#"}, "b": {"const": {"$ref": "#"}}},
+            "$defs": {"A": {"$ref": "https://example.com/a#b"}},
+        });
+        let want = json!({
+            "properties": {"a": {"$ref": "#/$defs/0/$defs/A"}, "$ref": {"$ref": "#/$defs/0"}, "b": {"const": {"$ref": "#"}}},
+            "$defs": {"A": {"$ref": "https://example.com/a#b"}},
+        });
+        assert_eq!(moved(schema, "#/$defs/0"), want);
     }
 }

@@ -18,6 +18,10 @@ use tokenizers::{AddedToken, NormalizerWrapper, SplitDelimiterBehavior, Tokenize
 use super::TextError;
 use crate::engine::TokenId;
 
+/// Squares of the lengths of all tokens, at most: looking for the merges of one takes as much, and vocabularies of models
+/// stay below a hundredth of it.
+const MAX_MERGE_WORK: u64 = 1 << 32;
+
 /// The vocabulary of a GGUF file, as its metadata has it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufVocab {
@@ -141,6 +145,10 @@ impl GgufVocab {
             return Err(malformed("tokenizer.ggml.scores is missing, which a llama vocabulary needs".into()));
         }
         let vocab = self.vocab();
+        let work: u64 = self.tokens.iter().map(|token| (token.len() as u64).saturating_mul(token.len() as u64)).sum();
+        if work > MAX_MERGE_WORK {
+            return Err(malformed("the tokens of tokenizer.ggml.tokens are too long for a vocabulary".into()));
+        }
         let mut merges: Vec<(f32, TokenId, TokenId)> = Vec::new();
         for (token, &score) in self.tokens.iter().zip(&self.scores) {
             let start = merges.len();
@@ -246,6 +254,7 @@ mod tests {
             GgufVocab { tokens: vec![], ..vocab.clone() },
             GgufVocab { model: "llama".into(), ..vocab.clone() },
             GgufVocab { model: "llama".into(), scores: vec![0.0, 1.0], ..vocab.clone() },
+            GgufVocab { model: "llama".into(), scores: vec![0.0], tokens: vec!["a".repeat(100_000)], ..vocab.clone() },
             GgufVocab { model: "gpt2".into(), merges: vec!["ab".into()], ..vocab.clone() },
             GgufVocab { model: "gpt2".into(), merges: vec!["a b".into()], ..vocab.clone() },
             GgufVocab { model: "gpt2".into(), bos: Some(9), add_bos: Some(true), ..vocab.clone() },

@@ -12,6 +12,8 @@ use serde::Serialize;
 /// server nor take more than 128 MB. A thousand messages use a twentieth of it.
 const FUEL: u64 = 2_000_000;
 const RECURSION_LIMIT: usize = 100;
+/// Blanks by which `tojson` indents, at most: they use no fuel.
+const MAX_INDENT: usize = 16;
 /// Name of the one template in the environment.
 pub(super) const TEMPLATE: &str = "chat_template";
 
@@ -57,6 +59,9 @@ fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
         Error::new(ErrorKind::InvalidOperation, "tojson: cannot serialise").with_source(error)
     };
     let mut json = serde_json::to_value(value).map_err(failed)?;
+    if indent.is_some_and(|indent| indent > MAX_INDENT) {
+        return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson indents by at most {MAX_INDENT}")));
+    }
     if sort_keys == Some(true) {
         json.sort_all_objects();
     }
@@ -230,6 +235,7 @@ mod tests {
         let indented = "{\n  \"b\": [\n    1,\n    2.5,\n    \"<é\\\"\\n>\"\n  ],\n  \"a\": {},\n  \"c\": [],\n  \
                         \"d\": [\n    [],\n    {\n      \"x\": null\n    }\n  ]\n}";
         assert_eq!(render("{{ x | tojson(indent=2) }}").unwrap(), indented);
+        assert!(render("{{ x | tojson(indent=70000) }}").is_err());
     }
 
     #[test]

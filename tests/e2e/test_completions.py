@@ -1,5 +1,7 @@
 """/v1/completions by OpenAI's client."""
 
+import statistics
+
 import pytest
 
 from server import MODEL
@@ -49,7 +51,7 @@ def test_n_gives_different_samples_and_a_seed_repeats_them(client):
 def test_best_of_are_the_likeliest_samples(client):
     options = {"temperature": 1, "seed": 5, "logprobs": 0}
     samples = complete(client, n=4, **options).choices
-    ranked = sorted(samples, key=lambda choice: -sum(choice.logprobs.token_logprobs))
+    ranked = sorted(samples, key=lambda choice: -statistics.mean(choice.logprobs.token_logprobs))
     best = complete(client, n=2, best_of=4, **options)
     assert texts(best) == [choice.text for choice in ranked[:2]]
 

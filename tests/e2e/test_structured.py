@@ -122,6 +122,21 @@ def test_a_named_tool_is_called_and_its_answer_taken(client):
     assert chat(client, messages=turn, tools=TOOLS, tool_choice="none", max_tokens=5).choices[0].message.tool_calls is None
 
 
+def test_schemas_of_tools_may_refer_to_themselves(client):
+    point = {"type": "object", "properties": {"x": {"enum": [1, 2]}}, "required": ["x"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"at": {"$ref": "#/$defs/Point"}},
+        "required": ["at"],
+        "additionalProperties": False,
+        "$defs": {"Point": point},
+    }
+    tool = {"type": "function", "function": {"name": "move", "parameters": schema}}
+    answer = chat(client, tools=[tool, *TOOLS], tool_choice={"type": "function", "function": {"name": "move"}}, seed=0)
+    (call,) = answer.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments)["at"]["x"] in (1, 2)
+
+
 def test_streamed_calls_are_the_same(client):
     options = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "seed": 5}
     whole = chat(client, **options).choices[0]
@@ -150,6 +165,8 @@ def test_streamed_calls_are_the_same(client):
     ({"structured_outputs": {"regex": "a"}, "ignore_eos": True}, "ignore_eos"),
     ({"structured_outputs": {"regex": "(" * 300 + "a" + ")*" * 300}}, "grammar"),
     ({"structured_outputs": {"regex": "a" * 300_000}}, "at most"),
+    ({"structured_outputs": {"json": {"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}}}, "multipleOf"),
+    ({"structured_outputs": {"grammar": 'root ::= "yes" | "no"'}}, "Lark"),
 ])
 def test_what_cannot_be_is_refused(client, extra, says):
     with pytest.raises(openai.BadRequestError) as refused:
@@ -183,6 +200,7 @@ def doubled(length: int) -> dict:
     {"grammar": 'start: e\ne: e e | e "+" e | "a" | "(" e ")"'},
     {"json": doubled(2000)},
     {"json": {"type": "string", "pattern": "a?" * 60_000}},
+    {"json": {"type": "integer", "multipleOf": 9973}},
     {"choice": [f"c{at}" for at in range(30_000)]},
 ], ids=lambda output: str(output)[:40])
 def test_expensive_ones_hold_nobody_up(client, output):

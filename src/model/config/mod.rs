@@ -169,7 +169,7 @@ impl ModelConfig {
         range("num_kv_heads", self.num_kv_heads, 1, 1024)?;
         range("head_dim", self.head_dim, 8, 1024)?;
         range("vocab_size", self.vocab_size, 1, 1 << 22)?;
-        range("max_position_embeddings", self.max_position_embeddings, 1, 1 << 26)?;
+        range("max_position_embeddings", self.max_position_embeddings, 2, 1 << 26)?;
         if !self.head_dim.is_multiple_of(8) {
             return Err(LoadError::bad_value(path, "head_dim", "a multiple of 8", self.head_dim.to_string()));
         }
