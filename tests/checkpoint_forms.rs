@@ -85,7 +85,7 @@ fn golden(name: &str) -> Vec<f32> {
 
 #[test]
 fn logits_agree_with_a_forward_pass_in_numpy() {
-    let llama = TinyLlama { qkv_bias: false, tied: false };
+    let llama = TinyLlama { qkv_bias: false, tied: false, head_norms: false };
     let mut config = llama.hf_config();
     config["rope_scaling"] = serde_json::json!({
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -95,16 +95,23 @@ fn logits_agree_with_a_forward_pass_in_numpy() {
     assert!(difference < 1e-5, "llama with llama3 scaling: {difference}");
     let without = largest_difference(&golden("tiny_llama3.f32"), &logits(&hf(&llama, "F32")));
     assert!(without > 1e-2, "the scaling makes no difference: {without}");
-    let qwen = TinyLlama { qkv_bias: true, tied: true };
+    let qwen = TinyLlama { qkv_bias: true, tied: true, head_norms: false };
     let difference = largest_difference(&golden("tiny_qwen2.f32"), &logits(&hf(&qwen, "F32")));
     assert!(difference < 1e-5, "qwen2: {difference}");
+    let qwen = TinyLlama { qkv_bias: false, tied: false, head_norms: true };
+    let difference = largest_difference(&golden("tiny_qwen3.f32"), &logits(&hf(&qwen, "F32")));
+    assert!(difference < 1e-5, "qwen3: {difference}");
+    let from_gguf = gguf(&qwen.gguf_writer("qwen3", WeightFormat::F32)).unwrap();
+    assert_eq!(from_gguf.config().rope_pairing, RopePairing::Halves);
+    let difference = largest_difference(&golden("tiny_qwen3.f32"), &logits(&from_gguf));
+    assert!(difference < 1e-5, "qwen3 from GGUF: {difference}");
 }
 
 /// Interleaved and half-split rotation, fused biases, tied and untied heads: one model, the same logits.
 #[test]
 fn gguf_and_safetensors_give_the_same_logits() {
     for (qkv_bias, tied) in [(false, true), (false, false), (true, true), (true, false)] {
-        let model = TinyLlama { qkv_bias, tied };
+        let model = TinyLlama { qkv_bias, tied, head_norms: false };
         let from_hf = logits(&hf(&model, "F32"));
         for architecture in ["llama", "qwen2"] {
             if architecture == "qwen2" && !qkv_bias {
@@ -124,7 +131,7 @@ fn gguf_and_safetensors_give_the_same_logits() {
 #[test]
 fn every_format_loads_and_stays_near_f32() {
     use WeightFormat::{Bf16, F16, Q4_0, Q4_1, Q8_0};
-    let model = TinyLlama { qkv_bias: false, tied: false };
+    let model = TinyLlama { qkv_bias: false, tied: false, head_norms: false };
     let exact = logits(&hf(&model, "F32"));
     for (format, bound) in [(F16, 0.01), (Bf16, 0.1), (Q8_0, 0.1), (Q4_0, 2.0), (Q4_1, 2.0)] {
         let difference = largest_difference(&exact, &logits(&gguf(&model.gguf_writer("llama", format)).unwrap()));
@@ -138,7 +145,7 @@ fn every_format_loads_and_stays_near_f32() {
 
 #[test]
 fn identities_tell_checkpoints_apart() {
-    let model = TinyLlama { qkv_bias: false, tied: true };
+    let model = TinyLlama { qkv_bias: false, tied: true, head_norms: false };
     let writer = || model.gguf_writer("llama", WeightFormat::F16);
     let one = gguf(&writer()).unwrap().identity();
     assert_eq!(one, gguf(&writer()).unwrap().identity());
@@ -159,7 +166,7 @@ fn folder(name: &str) -> PathBuf {
 
 #[test]
 fn paths_lead_to_checkpoints() {
-    let model = TinyLlama { qkv_bias: false, tied: true };
+    let model = TinyLlama { qkv_bias: false, tied: true, head_norms: false };
     let open = |path: &Path| Checkpoint::open(path, LoadFormat::Auto);
     let gguf_folder = folder("gguf");
     let bytes = model.gguf_writer("llama", WeightFormat::Q8_0).finish();
@@ -202,7 +209,7 @@ fn paths_lead_to_checkpoints() {
 #[test]
 fn dummy_weights_need_only_a_configuration() {
     let folder = folder("dummy");
-    let model = TinyLlama { qkv_bias: true, tied: false };
+    let model = TinyLlama { qkv_bias: true, tied: false, head_norms: false };
     std::fs::write(folder.join("config.json"), model.hf_config().to_string()).unwrap();
     use WeightFormat::{Bf16, F16, F32, Q4_0, Q4_1, Q8_0};
     for format in [F32, F16, Bf16, Q8_0, Q4_0, Q4_1] {

@@ -91,6 +91,22 @@ fn qwen_2_5() {
 }
 
 #[test]
+fn qwen_3() {
+    let config = json!({
+        "architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 151643,
+        "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 3072,
+        "max_position_embeddings": 40960, "max_window_layers": 28, "model_type": "qwen3", "num_attention_heads": 16,
+        "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": null,
+        "rope_theta": 1000000, "sliding_window": null, "tie_word_embeddings": true, "use_sliding_window": false,
+        "vocab_size": 151936
+    });
+    let config = ModelConfig::from_hf_json(Path::new("config.json"), &config.to_string(), None).unwrap();
+    assert_eq!(config.architecture, Architecture::Qwen3);
+    assert_eq!((config.q_size(), config.kv_size(), config.hidden_size), (2048, 1024, 1024));
+    assert!(config.has_head_norms() && !config.attention_bias && !config.attention_output_bias);
+}
+
+#[test]
 fn smollm2_from_gguf() {
     let checkpoint = Checkpoint::open(&models::smollm2_gguf(), LoadFormat::Auto).unwrap();
     let config = checkpoint.config();
@@ -106,7 +122,8 @@ fn smollm2_from_gguf() {
 
 /// The tiny model's GGUF file with some pairs and tensors more.
 fn gguf(change: impl FnOnce(&mut GgufWriter)) -> Result<ModelConfig, String> {
-    let mut writer = TinyLlama { qkv_bias: false, tied: true }.gguf_writer("llama", WeightFormat::F16);
+    let mut writer =
+        TinyLlama { qkv_bias: false, tied: true, head_norms: false }.gguf_writer("llama", WeightFormat::F16);
     change(&mut writer);
     let file = GgufFile::from_bytes(Path::new("tiny.gguf"), writer.finish()).unwrap();
     ModelConfig::from_gguf(&file).map_err(|error| error.to_string())

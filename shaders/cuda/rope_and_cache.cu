@@ -6,14 +6,16 @@ extern "C" __global__ void __launch_bounds__(WG) rope_and_cache(
     float4* __restrict__ q,          // [T][HEADS * D / 4]
     KvQuad* __restrict__ k_pool,     // [block][KV_HEADS] pages
     KvQuad* __restrict__ v_pool,     // the same shape
+    const float4* __restrict__ head_norm, // [2][D / 4]: of query heads, of key heads; if HEAD_NORM
     Params params
 ) {
-    const u32 id = blockIdx.x * WG + threadIdx.x;
-    const u32 head = id / LANES;
-    const u32 j = id % LANES;
     const u32 token = blockIdx.y;
-    if (head >= ALL_HEADS || token >= step[NUM_TOKENS]) return;
-    const Quads v = rotated(step, qkv, rope, params, token, head, j);
+    if (token >= step[NUM_TOKENS]) return;
+    const u32 wanted = blockIdx.x * (WG / LANES) + threadIdx.x / LANES;
+    const u32 head = least(wanted, ALL_HEADS - 1u);
+    const u32 j = threadIdx.x % LANES;
+    const Quads v = rotated(step, qkv, rope, head_norm, params, token, head, j);
+    if (wanted >= ALL_HEADS) return;
     if (head < HEADS) {
         write_q(q, token, head, j, v);
         return;

@@ -31,6 +31,7 @@ extern "C" __global__ void __launch_bounds__(WG) rope_and_cache_int8(
     float4* __restrict__ q,          // [T][HEADS * D / 4]
     KvQuad* __restrict__ k_pool,     // [block][KV_HEADS] pages
     KvQuad* __restrict__ v_pool,     // the same shape
+    const float4* __restrict__ head_norm, // [2][D / 4]: of query heads, of key heads; if HEAD_NORM
     Params params
 ) {
     __shared__ float largest[WG / LANES][QUADS];
@@ -39,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(WG) rope_and_cache_int8(
     const u32 wanted = blockIdx.x * (WG / LANES) + threadIdx.x / LANES;
     const u32 head = least(wanted, ALL_HEADS - 1u);
     const u32 j = threadIdx.x % LANES;
-    const Quads v = rotated(step, qkv, rope, params, token, head, j);
+    const Quads v = rotated(step, qkv, rope, head_norm, params, token, head, j);
     float* its = largest[threadIdx.x / LANES];
     its[j] = largest_of(v.lo);
     its[HALF + j] = largest_of(v.hi);

@@ -3,12 +3,13 @@
 @group(0) @binding(5) var<storage, read_write> v_pool: array<KvQuad>; // the same shape
 
 @compute @workgroup_size(WG)
-fn rope_and_cache(@builtin(global_invocation_id) id: vec3<u32>) {
-    let head = id.x / LANES;
-    let j = id.x % LANES;
-    let token = id.y;
-    if (head >= ALL_HEADS) { return; }
-    let v = rotated(token, head, j);
+fn rope_and_cache(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    let row = wg.x * (WG / LANES) + li / LANES;
+    let head = min(row, ALL_HEADS - 1u);
+    let j = li % LANES;
+    let token = wg.y;
+    let v = rotated(token, head, j, li);
+    if (row >= ALL_HEADS) { return; }
     if (head < HEADS) {
         let at = (token * HEADS + head) * ROW_QUADS + j;
         q[at] = v.lo;

@@ -24,7 +24,7 @@ fn rope_and_cache_int8(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invo
     let head = min(row, ALL_HEADS - 1u);
     let j = li % LANES;
     let token = wg.y;
-    let v = rotated(token, head, j);
+    let v = rotated(token, head, j, li);
     largest[li] = max(largest_of(v.lo), largest_of(v.hi));
     workgroupBarrier();
     var most = 0.0;

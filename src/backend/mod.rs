@@ -33,7 +33,7 @@ pub use noise::fill_with_noise;
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
 pub use open::{BackendKind, DeviceChoice, KernelVariant, OpenDevice};
 pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
-pub use program::{ActId, Activation, AttentionShape, Op, Program, RopePairing, RopeTable, Rows};
+pub use program::{ActId, Activation, AttentionShape, HeadNorm, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{
     DRAWN_BROKEN, DRAWN_NOTHING, FedToken, LogitAdjustment, MAX_TOP_K, SampledBy, StepInput, StepLimits, StepOutput,
     TokenDraw, TokenScore,

@@ -57,6 +57,15 @@ pub struct RopeTable {
     pub sin: Vec<f32>,
 }
 
+/// RMSNorm of each query and key head before RoPE (Qwen3, arXiv:2505.09388).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadNorm {
+    /// `[1][2 head_dim]`, F32: of query heads, then of key heads.
+    pub weight: WeightId,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
 /// One fused kernel. `out` is always overwritten, apart from `MatMul` with `accumulate`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Op {
@@ -98,8 +107,8 @@ pub enum Op {
         /// Add to `out` (a residual) instead of overwriting it.
         accumulate: bool,
     },
-    /// Rotates q and k (Su et al. 2021, arXiv:2104.09864), writes q to `q`, and k and v to the slots of
-    /// `slot_mapping` in this layer's KV pool.
+    /// Normalises q and k if the model does, rotates them (Su et al. 2021, arXiv:2104.09864), writes q to `q`, and k and v to
+    /// the slots of `slot_mapping` in this layer's KV pool.
     RopeAndCache {
         /// Layer whose KV pool is written.
         layer: u32,
@@ -109,6 +118,8 @@ pub enum Op {
         q: ActId,
         /// Which elements are rotated together.
         pairing: RopePairing,
+        /// What comes before the rotation.
+        norm: Option<HeadNorm>,
     },
     /// Causal softmax attention of each query token over its sequence's KV blocks, read through the block table
     /// (Kwon et al. 2023, arXiv:2309.06180).

@@ -5,7 +5,7 @@ use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
 use super::roles::{LayerRole, Linear, TensorRole};
 use super::rope::rope_table;
-use crate::backend::{ActId, Activation, Backend, HostWeight, Op, Program, Rows, WeightId};
+use crate::backend::{ActId, Activation, Backend, HeadNorm, HostWeight, Op, Program, Rows, WeightId};
 
 /// How far an upload is; given after each weight.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ pub struct LoadedModel {
 }
 
 /// The Llama family: RMSNorm, RoPE, grouped-query attention, SwiGLU (Touvron et al. 2023, arXiv:2302.13971), with the
-/// biases of Qwen2.
+/// biases of Qwen2 and the norms of Qwen3.
 #[derive(Debug)]
 pub struct Llama;
 
@@ -75,6 +75,8 @@ struct LinearIds {
 struct LayerIds {
     attention_norm: WeightId,
     qkv: LinearIds,
+    /// Of q and of k, one after the other.
+    head_norms: Option<WeightId>,
     attention_output: LinearIds,
     mlp_norm: WeightId,
     gate_up: LinearIds,
@@ -129,9 +131,17 @@ impl Uploader<'_> {
 
     fn layer(&mut self, layer: u32) -> Result<LayerIds, LoadError> {
         let norm = |role| [TensorRole::Layer(layer, role)];
+        let head_norms = match self.checkpoint.config().has_head_norms() {
+            true => {
+                let roles = [LayerRole::QNorm, LayerRole::KNorm].map(|role| TensorRole::Layer(layer, role));
+                Some(self.vector(&format!("layer {layer} head norms"), &roles)?)
+            }
+            false => None,
+        };
         Ok(LayerIds {
             attention_norm: self.vector(&format!("layer {layer} attention norm"), &norm(LayerRole::AttentionNorm))?,
             qkv: self.linear(layer, "qkv", &[Linear::Q, Linear::K, Linear::V])?,
+            head_norms,
             attention_output: self.linear(layer, "attention output", &[Linear::AttentionOutput])?,
             mlp_norm: self.vector(&format!("layer {layer} mlp norm"), &norm(LayerRole::MlpNorm))?,
             gate_up: self.linear(layer, "gate and up", &[Linear::Gate, Linear::Up])?,
@@ -184,7 +194,13 @@ fn program(config: &ModelConfig, weights: &Weights, max_positions: u32) -> Progr
         ops.extend([
             Op::RmsNorm { x: HIDDEN, weight: ids.attention_norm, eps, out: NORMED },
             linear(NORMED, ids.qkv, QKV),
-            Op::RopeAndCache { layer, qkv: QKV, q: Q, pairing: config.rope_pairing },
+            Op::RopeAndCache {
+                layer,
+                qkv: QKV,
+                q: Q,
+                pairing: config.rope_pairing,
+                norm: ids.head_norms.map(|weight| HeadNorm { weight, eps }),
+            },
             Op::PagedAttention { layer, q: Q, out: ATTENTION },
             residual(ATTENTION, ids.attention_output, HIDDEN),
             Op::RmsNorm { x: HIDDEN, weight: ids.mlp_norm, eps, out: NORMED },

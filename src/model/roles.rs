@@ -35,6 +35,10 @@ pub enum LayerRole {
     Bias(Linear),
     /// `[hidden_size]`
     MlpNorm,
+    /// `[head_dim]`, of each head of q.
+    QNorm,
+    /// `[head_dim]`, of each head of k.
+    KNorm,
 }
 
 /// The linear maps of a layer.
@@ -108,6 +112,9 @@ impl TensorRole {
         for layer in 0..config.num_layers {
             roles.push(Self::Layer(layer, LayerRole::AttentionNorm));
             roles.push(Self::Layer(layer, LayerRole::MlpNorm));
+            if config.has_head_norms() {
+                roles.extend([LayerRole::QNorm, LayerRole::KNorm].map(|role| Self::Layer(layer, role)));
+            }
             for linear in Linear::ALL {
                 roles.push(Self::Layer(layer, LayerRole::Weight(linear)));
                 if linear.has_bias(config) {
@@ -138,6 +145,10 @@ impl TensorRole {
                     LayerRole::AttentionNorm if gguf => ("attn_norm", "weight"),
                     LayerRole::AttentionNorm => ("input_layernorm", "weight"),
                     LayerRole::MlpNorm if gguf => ("ffn_norm", "weight"),
+                    LayerRole::QNorm if gguf => ("attn_q_norm", "weight"),
+                    LayerRole::QNorm => ("self_attn.q_norm", "weight"),
+                    LayerRole::KNorm if gguf => ("attn_k_norm", "weight"),
+                    LayerRole::KNorm => ("self_attn.k_norm", "weight"),
                     LayerRole::MlpNorm => ("post_attention_layernorm", "weight"),
                     LayerRole::Weight(linear) => (linear.name(naming), "weight"),
                     LayerRole::Bias(linear) => (linear.name(naming), "bias"),
@@ -154,6 +165,7 @@ impl TensorRole {
             Self::OutputNorm | Self::Layer(_, LayerRole::AttentionNorm | LayerRole::MlpNorm) => {
                 (1, config.hidden_size as usize)
             }
+            Self::Layer(_, LayerRole::QNorm | LayerRole::KNorm) => (1, config.head_dim as usize),
             Self::Layer(_, LayerRole::Weight(linear)) => linear.shape(config),
             Self::Layer(_, LayerRole::Bias(linear)) => (1, linear.shape(config).0),
         }
@@ -170,7 +182,8 @@ impl TensorRole {
 
     /// Whether it is an RMSNorm weight.
     pub(crate) fn is_norm(self) -> bool {
-        matches!(self, Self::OutputNorm | Self::Layer(_, LayerRole::AttentionNorm | LayerRole::MlpNorm))
+        use LayerRole::{AttentionNorm, KNorm, MlpNorm, QNorm};
+        matches!(self, Self::OutputNorm | Self::Layer(_, AttentionNorm | MlpNorm | QNorm | KNorm))
     }
 }
 

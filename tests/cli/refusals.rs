@@ -76,7 +76,7 @@ fn models_that_cannot_be_used_are_one_line_and_exit_code_2() {
     let model = std::fs::read(models::smollm2_gguf()).expect("it is readable");
     let mut scrambled = model[..4 << 20].to_vec();
     scrambled[24..4096].reverse();
-    let tiny = TinyLlama { qkv_bias: false, tied: true };
+    let tiny = TinyLlama { qkv_bias: false, tied: true, head_norms: false };
     let files: [(&str, Vec<u8>, &str); 6] = [
         ("empty.gguf", Vec::new(), "damaged"),
         ("other.gguf", b"PK\x03\x04 something else".to_vec(), "GGUF"),

@@ -4,7 +4,7 @@
     python tests/golden/make_tiny_llama.py
 
 Written from the papers and from the rope functions of transformers (modeling_rope_utils.py), apart from the Rust code.
-Writes tests/golden/tiny_{llama3,qwen2}.f32: [7 tokens][96] little-endian. Read by tests/checkpoint_forms.rs.
+Writes tests/golden/tiny_{llama3,qwen2,qwen3}.f32: [7 tokens][96] little-endian. Read by tests/checkpoint_forms.rs.
 """
 
 import math
@@ -63,7 +63,7 @@ def rotate(x: np.ndarray, inv_freq: np.ndarray) -> np.ndarray:
     return x * np.cos(angles) + np.concatenate([-second, first], axis=-1) * np.sin(angles)
 
 
-def forward(qkv_bias: bool, tied: bool, llama3: bool) -> np.ndarray:
+def forward(qkv_bias: bool = False, tied: bool = False, llama3: bool = False, head_norms: bool = False) -> np.ndarray:
     embedding = tensor("model.embed_tokens.weight", VOCAB, HIDDEN)
     inv_freq = frequencies(llama3)
     count = len(TOKENS)
@@ -76,7 +76,10 @@ def forward(qkv_bias: bool, tied: bool, llama3: bool) -> np.ndarray:
             y = h @ tensor(f"{attention}{name}_proj.weight", heads * HEAD_DIM, HIDDEN).T
             if qkv_bias:
                 y = y + tensor(f"{attention}{name}_proj.bias", heads * HEAD_DIM)
-            return y.reshape(count, heads, HEAD_DIM)
+            y = y.reshape(count, heads, HEAD_DIM)
+            if head_norms and name != "v":
+                y = rms_norm(y, tensor(f"{attention}{name}_norm.weight", HEAD_DIM))
+            return y
 
         h = rms_norm(x, tensor(prefix + "input_layernorm.weight", HIDDEN))
         q = rotate(project("q", HEADS, h), inv_freq)
@@ -97,8 +100,9 @@ def forward(qkv_bias: bool, tied: bool, llama3: bool) -> np.ndarray:
 
 
 def main() -> None:
-    forward(qkv_bias=False, tied=False, llama3=True).astype("<f4").tofile(OUT / "tiny_llama3.f32")
-    forward(qkv_bias=True, tied=True, llama3=False).astype("<f4").tofile(OUT / "tiny_qwen2.f32")
+    forward(llama3=True).astype("<f4").tofile(OUT / "tiny_llama3.f32")
+    forward(qkv_bias=True, tied=True).astype("<f4").tofile(OUT / "tiny_qwen2.f32")
+    forward(head_norms=True).astype("<f4").tofile(OUT / "tiny_qwen3.f32")
 
 
 if __name__ == "__main__":

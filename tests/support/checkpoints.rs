@@ -131,6 +131,7 @@ impl Random {
 pub struct TinyLlama {
     pub qkv_bias: bool,
     pub tied: bool,
+    pub head_norms: bool,
 }
 
 pub const LAYERS: u64 = 2;
@@ -175,6 +176,10 @@ impl TinyLlama {
             add("ffn_gate.weight", "mlp.gate_proj.weight", INNER, HIDDEN, 0);
             add("ffn_up.weight", "mlp.up_proj.weight", INNER, HIDDEN, 0);
             add("ffn_down.weight", "mlp.down_proj.weight", HIDDEN, INNER, 0);
+            if self.head_norms {
+                add("attn_q_norm.weight", "self_attn.q_norm.weight", 0, HEAD_DIM, 0);
+                add("attn_k_norm.weight", "self_attn.k_norm.weight", 0, HEAD_DIM, 0);
+            }
             if self.qkv_bias {
                 add("attn_q.bias", "self_attn.q_proj.bias", 0, q, HEADS);
                 add("attn_k.bias", "self_attn.k_proj.bias", 0, kv, KV_HEADS);
@@ -193,8 +198,8 @@ impl TinyLlama {
         (0..spec.rows.max(1) * spec.cols).map(|_| value(&mut random)).collect()
     }
 
-    /// `architecture` is `llama` (rows of q and k interleaved, as its converter does) or `qwen2`; matrices in
-    /// `format`.
+    /// `architecture` is `llama` (rows of q and k interleaved, as its converter does), `qwen2` or `qwen3`;
+    /// matrices in `format`.
     pub fn gguf_writer(&self, architecture: &str, format: WeightFormat) -> GgufWriter {
         let mut writer = GgufWriter::default();
         let key = |name: &str| format!("{architecture}.{name}");
@@ -232,7 +237,11 @@ impl TinyLlama {
 
     pub fn hf_config(&self) -> serde_json::Value {
         serde_json::json!({
-            "model_type": if self.qkv_bias { "qwen2" } else { "llama" },
+            "model_type": match self {
+                Self { head_norms: true, .. } => "qwen3",
+                Self { qkv_bias: true, .. } => "qwen2",
+                _ => "llama",
+            },
             "hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": LAYERS,
             "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "vocab_size": VOCAB,
             "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,

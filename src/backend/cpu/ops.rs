@@ -1,7 +1,7 @@
 //! The ops of a program: each finds its operands, checks their shapes and calls its kernel.
 
 use super::{CpuWeight, Model, draw, kernels};
-use crate::backend::{ActId, Op, RopePairing, Rows, StepInput, StepOutput, WeightId};
+use crate::backend::{ActId, HeadNorm, Op, RopePairing, Rows, StepInput, StepOutput, WeightId};
 
 impl Model {
     /// Runs one op.
@@ -17,7 +17,10 @@ impl Model {
             Op::MatMul { x, weight: w, bias, out, accumulate } => {
                 self.matmul(x, weight(w), bias.map(weight), out, accumulate, input);
             }
-            Op::RopeAndCache { layer, qkv, q, pairing } => self.rope_and_cache(layer, qkv, q, pairing, input),
+            Op::RopeAndCache { layer, qkv, q, pairing, norm } => {
+                let norm = norm.map(|HeadNorm { weight: w, eps }| (weight(w).vector(), eps));
+                self.rope_and_cache(layer, (qkv, q), pairing, norm, input);
+            }
             Op::PagedAttention { layer, q, out } => self.paged_attention(layer, q, out, input),
             Op::SiluMul { gate_up, out } => self.silu_mul(gate_up, out, input),
         }
@@ -119,7 +122,14 @@ impl Model {
         });
     }
 
-    fn rope_and_cache(&mut self, layer: u32, qkv: ActId, q: ActId, pairing: RopePairing, input: &StepInput<'_>) {
+    fn rope_and_cache(
+        &mut self,
+        layer: u32,
+        (qkv, q): (ActId, ActId),
+        pairing: RopePairing,
+        norm: Option<(Vec<f32>, f32)>,
+        input: &StepInput<'_>,
+    ) {
         let heads = self.program.attention;
         let head_dim = heads.head_dim as usize;
         let (q_len, kv_len) = (heads.num_heads as usize * head_dim, heads.num_kv_heads as usize * head_dim);
@@ -130,6 +140,14 @@ impl Model {
             let angles = position * head_dim / 2..(position + 1) * head_dim / 2;
             let (cos, sin) = (&self.program.rope.cos[angles.clone()], &self.program.rope.sin[angles]);
             let (q_and_k, v) = row.split_at_mut(q_len + kv_len);
+            if let Some((weight, eps)) = &norm {
+                let (of_q, of_k) = weight.split_at(head_dim);
+                let (q_heads, k_heads) = q_and_k.split_at_mut(q_len);
+                for (heads, weight) in [(q_heads, of_q), (k_heads, of_k)] {
+                    let plain = heads.to_vec();
+                    kernels::rms_norm(&plain, weight, *eps, heads);
+                }
+            }
             q_and_k.chunks_exact_mut(head_dim).for_each(|head| kernels::rope(head, cos, sin, pairing));
             let (q_row, k) = q_and_k.split_at(q_len);
             self.kv.write_slot(layer as usize, input.slot_mapping[token], k, v);

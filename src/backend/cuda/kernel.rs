@@ -137,9 +137,12 @@ impl Kernel {
     }
 
     /// Which elements RoPE turns together.
-    fn pairing(mut self, pairing: RopePairing) -> Self {
-        let interleaved = pairing == RopePairing::Interleaved;
-        writeln!(self.constants, "constexpr bool INTERLEAVED = {interleaved};").expect("a string takes any write");
+    fn pairing(self, pairing: RopePairing) -> Self {
+        self.flag("INTERLEAVED", pairing == RopePairing::Interleaved)
+    }
+
+    fn flag(mut self, name: &str, value: bool) -> Self {
+        writeln!(self.constants, "constexpr bool {name} = {value};").expect("a string takes any write");
         self
     }
 
@@ -280,11 +283,11 @@ pub(super) fn fma_peak() -> Kernel {
 
 params! {
     /// Parameters of `rope_and_cache`.
-    RopeParams { qkv_stride: u32 }
+    RopeParams { qkv_stride: u32, norm_eps: f32 }
 }
 
 /// `rope_and_cache`, or `rope_and_cache_int8`. Grid: ((heads + 2 kv heads) * head dim / 8 / threads, tokens).
-pub(super) fn rope_and_cache(shape: &AttentionShape, dtype: KvDtype, pairing: RopePairing) -> Kernel {
+pub(super) fn rope_and_cache(shape: &AttentionShape, dtype: KvDtype, pairing: RopePairing, has_norm: bool) -> Kernel {
     let (name, file) = match dtype {
         KvDtype::F32 | KvDtype::F16 => ("rope_and_cache", cuda!("rope_and_cache.cu")),
         KvDtype::Int8 => ("rope_and_cache_int8", cuda!("rope_and_cache_int8.cu")),
@@ -292,8 +295,9 @@ pub(super) fn rope_and_cache(shape: &AttentionShape, dtype: KvDtype, pairing: Ro
     // Whole heads.
     let lanes = shape.head_dim / 8;
     let heads = (MAP_THREADS / lanes).max(1);
-    Kernel::new::<RopeParams>(name, file, heads * lanes, 5)
+    Kernel::new::<RopeParams>(name, file, heads * lanes, 6)
         .kv(shape, dtype)
         .pairing(pairing)
+        .flag("HEAD_NORM", has_norm)
         .include(cuda!("include/rope.cuh"))
 }

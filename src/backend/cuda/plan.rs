@@ -1,7 +1,9 @@
 //! A program as prepared launches: kernels, buffers and parameters are fixed at start-up, a step only chooses among them and
 //! sets the grids.
 
-use super::super::{ActId, BackendError, KvDtype, KvLayout, Op, Program, RopePairing, Rows, StepLimits, WeightId};
+use super::super::{
+    ActId, BackendError, HeadNorm, KvDtype, KvLayout, Op, Program, RopePairing, Rows, StepLimits, WeightId,
+};
 use super::buffers::Buffers;
 use super::driver::{Buffer, Driver, KernelId, Launch};
 use super::fusion::{self, Fused};
@@ -170,8 +172,8 @@ impl<'a> Planner<'a> {
                 self.single(&kernel, Rows::Logits, grid, &kernel::QuadsParams { quads }, &buffers)
             }
             Op::MatMul { .. } => unreachable!("products are planned with what is folded into them"),
-            Op::RopeAndCache { layer, qkv, q, pairing } => {
-                let call = self.rope_and_cache(layer, qkv, q, pairing);
+            Op::RopeAndCache { layer, qkv, q, pairing, norm } => {
+                let call = self.rope_and_cache(layer, qkv, q, pairing, norm);
                 self.push(Rows::Tokens, call);
             }
             Op::PagedAttention { layer, q, out } => self.attention(layer, q, out),
@@ -259,14 +261,22 @@ impl<'a> Planner<'a> {
         self.call(&kernel::rms_norm(), grid, &params, &buffers)
     }
 
-    fn rope_and_cache(&self, layer: u32, qkv: ActId, q: ActId, pairing: RopePairing) -> Call<Kernel> {
+    fn rope_and_cache(
+        &self,
+        layer: u32,
+        qkv: ActId,
+        q: ActId,
+        pairing: RopePairing,
+        norm: Option<HeadNorm>,
+    ) -> Call<Kernel> {
         let shape = &self.program.attention;
-        let kernel = kernel::rope_and_cache(shape, self.kv.dtype, pairing);
-        let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
+        let kernel = kernel::rope_and_cache(shape, self.kv.dtype, pairing, norm.is_some());
+        let params = kernel::RopeParams { qkv_stride: self.cols(qkv), norm_eps: norm.map_or(0.0, |norm| norm.eps) };
         let invocations = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim / 8;
         let grid = Grid::Columns { x: invocations.div_ceil(kernel.threads), rows: Rows::Tokens, each: 1 };
         let [k, v] = self.pools(layer);
-        let buffers = [self.activation(qkv), self.buffers.rope.address(), self.activation(q), k, v];
+        let norm = norm.map_or(self.buffers.unused.address(), |norm| self.vector(norm.weight));
+        let buffers = [self.activation(qkv), self.buffers.rope.address(), self.activation(q), k, v, norm];
         self.call(&kernel, grid, &params, &buffers)
     }
 

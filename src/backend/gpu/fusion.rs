@@ -83,7 +83,8 @@ fn epilogue_of_product(program: &Program, at: usize, product: &Product) -> Optio
     let &op = program.ops.get(at + 1)?;
     let (sums, out) = match op {
         Op::SiluMul { gate_up, out } if product.bias.is_none() => (gate_up, out),
-        Op::RopeAndCache { qkv, q, .. } => (qkv, q),
+        // To normalise a head takes all of it: more than a product's workgroup has.
+        Op::RopeAndCache { qkv, q, norm: None, .. } => (qkv, q),
         _ => return None,
     };
     let fits = sums == product.out
@@ -127,7 +128,7 @@ fn overwrites(op: &Op, activation: ActId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{AttentionShape, RopePairing, RopeTable};
+    use super::super::super::{AttentionShape, HeadNorm, RopePairing, RopeTable};
     use super::*;
 
     const NORM: WeightId = WeightId(0);
@@ -155,7 +156,7 @@ mod tests {
     }
 
     fn rope(qkv: ActId, q: ActId) -> Op {
-        Op::RopeAndCache { layer: 0, qkv, q, pairing: RopePairing::Halves }
+        Op::RopeAndCache { layer: 0, qkv, q, pairing: RopePairing::Halves, norm: None }
     }
 
     /// How many kernels `ops` become.
@@ -206,6 +207,13 @@ mod tests {
             assert_eq!(kernels(&[biased, last]), kernels_if_biased);
             assert_eq!(kernels(&[residual, last]), 2);
         }
+    }
+
+    #[test]
+    fn heads_are_normalised_by_a_kernel_of_their_own() {
+        let norm = Some(HeadNorm { weight: NORM, eps: 1e-5 });
+        let rope = Op::RopeAndCache { layer: 0, qkv: OUT, q: GATED, pairing: RopePairing::Halves, norm };
+        assert_eq!(kernels(&[matmul(X, OUT), rope]), 2);
     }
 
     #[test]

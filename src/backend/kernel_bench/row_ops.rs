@@ -76,7 +76,7 @@ impl<'a> RowOps<'a> {
         let (q, kv) = (heads.num_heads * heads.head_dim, heads.num_kv_heads * heads.head_dim);
         let what = format!("{}/{}x{}", heads.num_heads, heads.num_kv_heads, heads.head_dim);
         let parts = self.parts("rope_and_cache", what, [tokens_by("qkv", q + 2 * kv), tokens_by("q", q)]);
-        let op = |_| Some(Op::RopeAndCache { layer: 0, qkv: IN, q: OUT, pairing: RopePairing::Halves });
+        let op = |_| Some(Op::RopeAndCache { layer: 0, qkv: IN, q: OUT, pairing: RopePairing::Halves, norm: None });
         let entries = (Self::most_rows(self.selection) * heads.head_dim / 2) as usize;
         let table = RopeTable { cos: vec![0.8; entries], sin: vec![0.6; entries] };
         let kv_bytes = 2 * u64::from(heads.num_kv_heads) * self.pool.dtype.row_bytes(heads.head_dim);

@@ -109,8 +109,8 @@ fn data(rng: &mut SplitMix64, shape: &Shape) -> CaseData {
     let x = if shape.norm { NORMED } else { X };
     let bias = shape.bias.then_some(WeightId(2));
     let product = Op::MatMul { x, weight: WeightId(0), bias, out: QKV, accumulate: false };
-    let rope = Op::RopeAndCache { layer: 1, qkv: QKV, q: Q, pairing: shape.pairing };
-    let again = Op::RopeAndCache { layer: 0, qkv: QKV, q: Q, pairing: shape.pairing };
+    let rope = Op::RopeAndCache { layer: 1, qkv: QKV, q: Q, pairing: shape.pairing, norm: None };
+    let again = Op::RopeAndCache { layer: 0, qkv: QKV, q: Q, pairing: shape.pairing, norm: None };
     let ops = shape.norm.then_some(rms_norm).into_iter().chain([product, rope]);
     let ops = ops.chain(shape.reads_sums.then_some(again)).collect();
     let activations = vec![

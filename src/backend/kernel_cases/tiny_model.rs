@@ -121,7 +121,7 @@ impl Builder<'_> {
         let output_weight = self.matrix("output", q_len, &[(WeightFormat::F16, HIDDEN)]);
         self.norm(hidden, normed);
         self.matmul(normed, qkv_weight, qkv, false);
-        self.ops.push(Op::RopeAndCache { layer, qkv, q, pairing });
+        self.ops.push(Op::RopeAndCache { layer, qkv, q, pairing, norm: None });
         self.ops.push(Op::PagedAttention { layer, q, out: attended });
         self.matmul(attended, output_weight, hidden, true);
     }

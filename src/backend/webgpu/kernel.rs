@@ -96,9 +96,12 @@ impl Kernel {
     }
 
     /// Which elements RoPE turns together.
-    fn pairing(mut self, pairing: RopePairing) -> Self {
-        let interleaved = pairing == RopePairing::Interleaved;
-        writeln!(self.prelude, "const INTERLEAVED = {interleaved};").expect("a string takes any write");
+    fn pairing(self, pairing: RopePairing) -> Self {
+        self.flag("INTERLEAVED", pairing == RopePairing::Interleaved)
+    }
+
+    fn flag(mut self, name: &str, value: bool) -> Self {
+        writeln!(self.prelude, "const {name} = {value};").expect("a string takes any write");
         self
     }
 

@@ -216,8 +216,8 @@ impl<'a> Planner<'a> {
                 self.single(&kernel::select_logits_rows(), Rows::Logits, grid, bytemuck::bytes_of(&params), &buffers)
             }
             Op::MatMul { .. } => unreachable!("products are planned with what is folded into them"),
-            Op::RopeAndCache { layer, qkv, q, pairing } => {
-                let call = self.rope_and_cache(layer, qkv, q, pairing)?;
+            Op::RopeAndCache { layer, qkv, q, pairing, norm } => {
+                let call = self.rope_and_cache(layer, qkv, q, pairing, norm)?;
                 self.push(Rows::Tokens, call);
                 Ok(())
             }

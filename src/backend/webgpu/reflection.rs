@@ -121,8 +121,11 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
             }
             all.push((label.clone(), kernel::attention_reduce(&shape), Vec::new()));
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
-                let rope = kernel::rope_and_cache(&shape, dtype, pairing);
-                all.push((format!("{label} {pairing:?}"), rope, fields!(RopeParams: qkv_stride)));
+                for has_norm in [false, true] {
+                    let rope = kernel::rope_and_cache(&shape, dtype, pairing, has_norm);
+                    let label = format!("{label} {pairing:?}, norm {has_norm}");
+                    all.push((label, rope, fields!(RopeParams: qkv_stride, norm_eps)));
+                }
             }
         }
     }

@@ -78,10 +78,10 @@ impl ModelConfig {
             max_position_embeddings: keys.u32("context_length")?,
             rms_norm_eps: keys.f32("attention.layer_norm_rms_epsilon")?,
             rope: rope(&keys, file)?,
-            // The converter interleaves the rows of q and k for llama, and leaves those of qwen2 alone.
+            // The converter interleaves the rows of q and k for llama, and leaves those of others alone.
             rope_pairing: match architecture {
                 Architecture::Llama => RopePairing::Interleaved,
-                Architecture::Qwen2 => RopePairing::Halves,
+                Architecture::Qwen2 | Architecture::Qwen3 => RopePairing::Halves,
             },
             tie_word_embeddings: !has("output.weight"),
             attention_bias: architecture == Architecture::Qwen2 || has("blk.0.attn_q.bias"),

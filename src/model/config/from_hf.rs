@@ -138,7 +138,7 @@ impl ModelConfig {
                 }
             }
         }
-        let llama_bias = architecture == Architecture::Llama && json.flag("attention_bias")?;
+        let has_all_biases = architecture != Architecture::Qwen2 && json.flag("attention_bias")?;
         let config = Self {
             architecture,
             num_layers: json.u32("num_hidden_layers")?,
@@ -153,8 +153,8 @@ impl ModelConfig {
             rope: rope(&json)?,
             rope_pairing: RopePairing::Halves,
             tie_word_embeddings: json.flag("tie_word_embeddings")?,
-            attention_bias: llama_bias || architecture == Architecture::Qwen2,
-            attention_output_bias: llama_bias,
+            attention_bias: has_all_biases || architecture == Architecture::Qwen2,
+            attention_output_bias: has_all_biases,
             mlp_bias: json.flag("mlp_bias")?,
             bos_token_id: json.token_ids("bos_token_id")?.first().copied(),
             eos_token_ids,
@@ -185,8 +185,8 @@ fn refuse_unsupported(json: &Json) -> Result<(), LoadError> {
         let hint = "use the unquantised safetensors, or a GGUF file";
         return Err(json.unsupported("`quantization_config`", hint));
     }
-    // Qwen2 writes a `sliding_window` that `use_sliding_window: false` switches off; Mistral has no such switch.
-    let qwen = json.find_str("model_type")? == Some("qwen2");
+    // Qwen writes a `sliding_window` that `use_sliding_window: false` switches off; Mistral has no such switch.
+    let qwen = matches!(json.find_str("model_type")?, Some("qwen2" | "qwen3"));
     let window = if qwen && !json.flag("use_sliding_window")? { None } else { json.find_u32("sliding_window")? };
     if window.is_some_and(|window| Some(window) < json.find_u32("max_position_embeddings").ok().flatten()) {
         return Err(json.unsupported("a sliding attention window", "use a model with full attention"));

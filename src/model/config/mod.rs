@@ -16,17 +16,20 @@ pub enum Architecture {
     Llama,
     /// Qwen2 and Qwen2.5: Llama with a bias on q, k and v.
     Qwen2,
+    /// Qwen3: Llama with a norm on each head of q and k.
+    Qwen3,
 }
 
 impl Architecture {
     /// Names that are accepted, for messages.
-    pub(crate) const SUPPORTED: &str = "llama (also SmolLM, Mistral without sliding window) and qwen2";
+    pub(crate) const SUPPORTED: &str = "llama (also SmolLM, Mistral without sliding window), qwen2 and qwen3";
 
     /// Name as in `general.architecture` and `model_type`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
         }
     }
 
@@ -35,6 +38,7 @@ impl Architecture {
         match name {
             "llama" => Some(Self::Llama),
             "qwen2" => Some(Self::Qwen2),
+            "qwen3" => Some(Self::Qwen3),
             _ => None,
         }
     }
@@ -117,6 +121,11 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Whether each head of q and k is normalised before RoPE.
+    pub fn has_head_norms(&self) -> bool {
+        self.architecture == Architecture::Qwen3
+    }
+
     /// Elements of all query heads.
     pub fn q_size(&self) -> u32 {
         self.num_heads * self.head_dim

@@ -97,7 +97,9 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
             }
             push(attention_reduce(&shape, dtype), "");
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
-                push(rope_and_cache(&shape, dtype, pairing), &format!(" {pairing:?}"));
+                for has_norm in [false, true] {
+                    push(rope_and_cache(&shape, dtype, pairing, has_norm), &format!(" {pairing:?}, norm {has_norm}"));
+                }
             }
         }
     }

@@ -62,8 +62,8 @@ impl Planner<'_> {
             }
             match product.epilogue.filter(|op| !folds(op)) {
                 Some(Op::SiluMul { gate_up, out }) => calls.push(self.silu_mul(gate_up, out)),
-                Some(Op::RopeAndCache { layer, qkv, q, pairing }) => {
-                    calls.push(self.rope_and_cache(layer, qkv, q, pairing));
+                Some(Op::RopeAndCache { layer, qkv, q, pairing, norm }) => {
+                    calls.push(self.rope_and_cache(layer, qkv, q, pairing, norm));
                 }
                 _ => {}
             }

@@ -14,6 +14,7 @@ macro_rules! wgsl {
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(in super::super) struct RopeParams {
     pub(in super::super) qkv_stride: u32,
+    pub(in super::super) norm_eps: f32,
 }
 
 /// Invocations of one head in `rope_and_cache`, and of a workgroup: whole heads, about 32 invocations of them.
@@ -28,8 +29,13 @@ pub(in super::super) fn rope_groups(shape: &AttentionShape) -> u32 {
     ((shape.num_heads + 2 * shape.num_kv_heads) * lanes).div_ceil(wg)
 }
 
-pub(in super::super) fn rope_and_cache(shape: &AttentionShape, kv: KvDtype, pairing: RopePairing) -> Kernel {
-    let bindings = [read(1), read(2), write(3), write(4), write(5)];
+pub(in super::super) fn rope_and_cache(
+    shape: &AttentionShape,
+    kv: KvDtype,
+    pairing: RopePairing,
+    has_norm: bool,
+) -> Kernel {
+    let bindings = [read(1), read(2), write(3), write(4), write(5), read(6)];
     let (name, file) = match kv {
         KvDtype::F32 | KvDtype::F16 => ("rope_and_cache", wgsl!("rope_and_cache.wgsl")),
         KvDtype::Int8 => ("rope_and_cache_int8", wgsl!("rope_and_cache_int8.wgsl")),
@@ -37,6 +43,7 @@ pub(in super::super) fn rope_and_cache(shape: &AttentionShape, kv: KvDtype, pair
     Kernel::new(name, file, &bindings, size_of::<RopeParams>())
         .kv(shape, kv)
         .pairing(pairing)
+        .flag("HEAD_NORM", has_norm)
         .include(wgsl!("include/rope.wgsl"))
         .constant("WG", rope_lanes(shape).1)
 }

@@ -1,6 +1,6 @@
 //! The dispatches around the KV pool: block copies, rope_and_cache and the attention.
 
-use super::super::super::{ActId, AttentionShape, BackendError, KvDtype, RopePairing, Rows};
+use super::super::super::{ActId, AttentionShape, BackendError, HeadNorm, KvDtype, RopePairing, Rows};
 use super::super::grid::Grid;
 use super::super::kernel;
 use super::super::step_words::header;
@@ -32,13 +32,15 @@ impl Planner<'_> {
         qkv: ActId,
         q: ActId,
         pairing: RopePairing,
+        norm: Option<HeadNorm>,
     ) -> Result<Call, BackendError> {
         let shape = &self.program.attention;
-        let kernel = kernel::rope_and_cache(shape, self.kv.dtype, pairing);
-        let params = kernel::RopeParams { qkv_stride: self.cols(qkv) };
+        let kernel = kernel::rope_and_cache(shape, self.kv.dtype, pairing, norm.is_some());
+        let params = kernel::RopeParams { qkv_stride: self.cols(qkv), norm_eps: norm.map_or(0.0, |norm| norm.eps) };
         let grid = Grid::Columns { x: kernel::rope_groups(shape), rows: Rows::Tokens, each: 1 };
         let (b, layer) = (self.buffers, layer as usize);
-        let buffers = [self.activation(qkv), &b.rope, self.activation(q), &b.k_pool[layer], &b.v_pool[layer]];
+        let norm = norm.map_or(&b.unused, |norm| self.vector(norm.weight));
+        let buffers = [self.activation(qkv), &b.rope, self.activation(q), &b.k_pool[layer], &b.v_pool[layer], norm];
         self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 

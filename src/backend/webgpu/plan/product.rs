@@ -50,8 +50,8 @@ impl<'a> Planner<'a> {
             for part in &self.weight(product.weight).parts {
                 calls.push(self.call_of_part(product, part, kernel, folded, &input, ending)?);
             }
-            if let Some(Op::RopeAndCache { layer, qkv, q, pairing }) = product.epilogue.filter(|_| !folds) {
-                calls.push(self.rope_and_cache(layer, qkv, q, pairing)?);
+            if let Some(Op::RopeAndCache { layer, qkv, q, pairing, norm }) = product.epilogue.filter(|_| !folds) {
+                calls.push(self.rope_and_cache(layer, qkv, q, pairing, norm)?);
             }
             choices.push(Choice { max_rows, calls });
         }

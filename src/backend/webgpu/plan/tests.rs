@@ -48,7 +48,7 @@ fn program(backend: &mut WebGpuBackend, layers: u32, gate_up: [WeightFormat; 2])
         [
             rms_norm(HIDDEN_STATE, NORMED),
             matmul(NORMED, qkv, QKV, false),
-            Op::RopeAndCache { layer, qkv: QKV, q: Q, pairing: RopePairing::Halves },
+            Op::RopeAndCache { layer, qkv: QKV, q: Q, pairing: RopePairing::Halves, norm: None },
             Op::PagedAttention { layer, q: Q, out: ATTENTION },
             matmul(ATTENTION, output, HIDDEN_STATE, true),
             rms_norm(HIDDEN_STATE, NORMED),
