@@ -2,6 +2,7 @@
 
 use super::engine_args::EngineArgs;
 use super::load::load;
+use super::notices::Notices;
 use super::sampling_args::SamplingArgs;
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::RequestAccounting;
@@ -64,7 +65,7 @@ pub(super) fn run(args: ChatArgs) -> Result<ExitCode> {
     if params.num_sequences() > 1 {
         bail!("-n: a conversation has one answer at a time");
     }
-    let llm = load(&options)?;
+    let llm = load(&options, Notices::Lines)?;
     llm.chat_template()?;
     eprintln!("{}\n{}\n/help lists the commands", llm.device_description(), llm.kv_memory());
     let interrupted = Arc::new(AtomicBool::new(false));

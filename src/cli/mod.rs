@@ -10,6 +10,7 @@ mod devices;
 mod engine_args;
 mod exit;
 mod load;
+mod notices;
 mod profile_report;
 mod run;
 mod run_batch;

@@ -3,6 +3,7 @@
 use super::engine_args::EngineArgs;
 use super::exit;
 use super::load::load;
+use super::notices::Notices;
 use super::profile_report;
 use super::sampling_args::SamplingArgs;
 use anyhow::{Context as _, Result, bail};
@@ -58,7 +59,7 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
     let params = args.sampling.params()?;
     let prompt = prompt(args.prompt)?;
     let verbose = args.verbose || std::io::stderr().is_terminal();
-    let mut llm = load(&options)?;
+    let mut llm = load(&options, Notices::Lines)?;
     if verbose {
         eprintln!("{}\n{}", llm.device_description(), llm.kv_memory());
     }

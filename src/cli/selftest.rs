@@ -2,6 +2,7 @@
 
 use super::exit::Failure;
 use super::load::bar;
+use super::notices::Notices;
 use super::table::table;
 use anyhow::Result;
 use bindery::backend::kernel_cases::{CaseReport, KernelCase, all_cases, run_case};
@@ -66,6 +67,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
     let variant = args.variant.map(KernelVariant::WebGpu);
     let choice = DeviceChoice { backend: args.backend, device: args.device.as_deref(), variant };
     let device = OpenDevice::open(choice)?;
+    Notices::Lines.warn_of_software(choice.device, &device);
     let wanted = |case: &KernelCase| {
         (args.all || (case.quick && !case.large))
             && case.name.contains(&args.kernel)

@@ -3,6 +3,7 @@
 use super::engine_args::EngineArgs;
 use super::exit::Failure;
 use super::load::load;
+use super::notices::Notices;
 use super::units::human_number;
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::DEFAULT_BLOCK_SIZE;
@@ -128,7 +129,7 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     let listener = runtime
         .block_on(TcpListener::bind((args.host.trim_matches(['[', ']']), args.port)))
         .with_context(|| format!("{address} cannot be listened on: choose another --host or --port"))?;
-    let llm = load(&options)?;
+    let llm = load(&options, Notices::Lines)?;
     eprintln!("{}\n{}", llm.device_description(), llm.kv_memory());
     let mut observers: Vec<Box<dyn StepObserver>> = Vec::new();
     if let Some(events) = &args.kv_events_config {

@@ -11,6 +11,7 @@ mod devices;
 mod models;
 mod refusals;
 mod run_batch;
+mod surroundings;
 
 use serde_json::json;
 use std::io::Write;

@@ -52,7 +52,7 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["bench", "serve", "--base-url", "https://example.com"], "http://"),
         (&["bench", "serve", "--request-rate", "0"], "--request-rate"),
         (&["bench", "serve", "--num-prompts", "0"], "--num-prompts"),
-        (&["bench", "kernels", "--shapes", "GPT-5"], "SmolLM2-135M"),
+        (&["bench", "kernels", "--device", "llvmpipe", "--shapes", "GPT-5"], "SmolLM2-135M"),
         (&["bench", "kernels", "--device", "llvmpipe", "--kernel", "nosuch"], "nosuch"),
         (&["bench", "kernels", "--formats", "q3_0"], "q4_0"),
         (&["bench", "compare", "--a", "webgpu", "--b", "opengl"], "opengl"),
