@@ -10,8 +10,10 @@ use bindery::model::{Dtype, LoadFormat};
 use clap::{ArgAction, Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
-/// The model that runs when none is named.
+/// The model that runs when none is named, in a checkout.
 const DEFAULT_MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
+/// The environment variable that names the model where no flag does.
+const MODEL_VARIABLE: &str = "BINDERY_MODEL";
 
 fn defaults() -> LlmOptions {
     LlmOptions::new("")
@@ -22,7 +24,7 @@ fn defaults() -> LlmOptions {
 #[command(next_help_heading = "Model and engine")]
 pub(super) struct EngineArgs {
     /// GGUF file, Hugging Face folder, or (with `--load-format dummy`) config.json
-    /// [default: models/SmolLM2-135M-Instruct.Q4_1.gguf]
+    /// [default: $BINDERY_MODEL, or models/SmolLM2-135M-Instruct.Q4_1.gguf]
     #[arg(long, short = 'm', value_name = "PATH")]
     model: Option<PathBuf>,
 
@@ -246,11 +248,13 @@ impl EngineArgs {
     }
 
     fn model(&self) -> Result<PathBuf> {
-        match &self.model {
-            Some(path) => Ok(path.clone()),
+        let variable = || std::env::var_os(MODEL_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        match self.model.clone().or_else(variable) {
+            Some(path) => Ok(path),
             None if Path::new(DEFAULT_MODEL).exists() => Ok(DEFAULT_MODEL.into()),
             None => bail!(
-                "no --model given, and the default one, {DEFAULT_MODEL}, is not there: `cargo xtask model` fetches it"
+                "no model: give one with --model FILE.gguf (or {MODEL_VARIABLE}); in a checkout, `cargo xtask model` \
+                 fetches the default one, {DEFAULT_MODEL}"
             ),
         }
     }

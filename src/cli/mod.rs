@@ -31,7 +31,8 @@ Examples:
   bindery serve --port 8000
   bindery run --raw --max-tokens 32 \"Once upon a time\"
 
-The default model is models/SmolLM2-135M-Instruct.Q4_1.gguf; `cargo xtask model` fetches it.
+The model is that of --model, or of the environment variable BINDERY_MODEL, or
+models/SmolLM2-135M-Instruct.Q4_1.gguf, which `cargo xtask model` fetches in a checkout.
 `bindery COMMAND --help` explains each command. Flags bear vLLM's names where vLLM has them.";
 
 /// LLM inference with PagedAttention on every GPU: Vulkan, Metal and DirectX 12, by WGSL compute shaders.
