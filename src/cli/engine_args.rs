@@ -1,6 +1,6 @@
 //! Flags about the model, the device and the engine, with vLLM's names.
 
-use super::units::{gibibytes, human_count, human_number};
+use super::units::{at_least, gibibytes, human_count, human_number};
 use anyhow::{Result, bail};
 use bindery::backend::webgpu::{Autotune, Variant};
 use bindery::backend::{BackendKind, KvDtype};
@@ -145,7 +145,7 @@ pub(super) struct EngineArgs {
     scheduling_policy: SchedulingPolicy,
 
     /// Seed of requests that bring none of their own
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = at_least(0_u64))]
     seed: u64,
 
     /// Most logprobs that a request may ask for

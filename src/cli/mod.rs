@@ -21,7 +21,7 @@ mod simulate;
 mod table;
 mod units;
 
-use clap::{Parser, Subcommand};
+use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
@@ -55,9 +55,19 @@ enum Command {
     Simulate(simulate::SimulateArgs),
 }
 
+/// What all commands have in common. Every value may begin with a minus: whoever reads it says what it should have been.
+fn prepared(command: ClapCommand) -> ClapCommand {
+    let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    });
+    command.mut_subcommands(prepared)
+}
+
 /// Reads the command line, runs the command, and says how it went.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let matches = prepared(Cli::command()).try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };

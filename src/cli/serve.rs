@@ -4,7 +4,7 @@ use super::engine_args::EngineArgs;
 use super::exit::Failure;
 use super::load::load;
 use super::notices::Notices;
-use super::units::human_number;
+use super::units::{at_least, human_number};
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::DEFAULT_BLOCK_SIZE;
 use bindery::llm::LlmOptions;
@@ -44,7 +44,7 @@ pub(super) struct ServeArgs {
     api_key: Vec<String>,
 
     /// Requests that may wait for a seat; further ones get 503 [default: no limit]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least(0_usize))]
     max_num_queued_reqs: Option<usize>,
 
     /// Largest body of a request
@@ -56,7 +56,7 @@ pub(super) struct ServeArgs {
     max_header_bytes: u64,
 
     /// Prompts in one request, at most
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least(0_usize))]
     max_prompts: usize,
 
     /// Largest `n` and `best_of` of a request
@@ -64,15 +64,15 @@ pub(super) struct ServeArgs {
     max_n: u32,
 
     /// Seconds that a request may take in all [default: no limit]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = at_least(0_u64))]
     request_timeout: Option<u64>,
 
     /// Seconds that a client may leave what it is sent unread
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = at_least(1_u64))]
     write_timeout: u64,
 
     /// Seconds that requests may go on after SIGTERM or Ctrl-C
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = at_least(0_u64))]
     shutdown_timeout: u64,
 
     /// Origins whose pages may call the server

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use std::path::PathBuf;
 
-use super::super::units::{human_count, human_number};
+use super::super::units::{at_least, human_count, human_number};
 
 const AFTER_HELP: &str = "\
 What is compared, in KV memory of the same size:
@@ -67,23 +67,23 @@ pub(in crate::cli) struct SimulateArgs {
     pub(super) num_requests: u32,
 
     /// Requests a second, Poisson; inf for all at once
-    #[arg(long, default_value = "inf", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, default_value = "inf", help_heading = "Requests")]
     pub(super) rate: f64,
 
     /// Mean prompt length, log-normal [default: the preset's]
-    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, value_name = "TOKENS", help_heading = "Requests")]
     pub(super) input_len: Option<f64>,
 
     /// Standard deviation of the prompt length's logarithm [default: the preset's]
-    #[arg(long, value_name = "SIGMA", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, value_name = "SIGMA", help_heading = "Requests")]
     pub(super) input_sigma: Option<f64>,
 
     /// Mean output length, log-normal [default: the preset's]
-    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, value_name = "TOKENS", help_heading = "Requests")]
     pub(super) output_len: Option<f64>,
 
     /// Standard deviation of the output length's logarithm [default: the preset's]
-    #[arg(long, value_name = "SIGMA", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, value_name = "SIGMA", help_heading = "Requests")]
     pub(super) output_sigma: Option<f64>,
 
     /// Shared prefixes (system prompts) in use
@@ -95,7 +95,7 @@ pub(in crate::cli) struct SimulateArgs {
     pub(super) prefix_len: u32,
 
     /// Share of the requests that start with a shared prefix
-    #[arg(long, default_value = "1", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, default_value = "1", help_heading = "Requests")]
     pub(super) prefix_share: f64,
 
     /// Parallel samples of each request
@@ -107,17 +107,11 @@ pub(in crate::cli) struct SimulateArgs {
     pub(super) beam_width: u32,
 
     /// Share of the beams that one step replaces by a fork of another beam
-    #[arg(
-        long,
-        default_value = "0.02",
-        allow_negative_numbers = true,
-        value_name = "SHARE",
-        help_heading = "Requests"
-    )]
+    #[arg(long, default_value = "0.02", value_name = "SHARE", help_heading = "Requests")]
     pub(super) beam_replacement: f64,
 
     /// Seed of everything random
-    #[arg(long, default_value_t = 0, help_heading = "Requests")]
+    #[arg(long, default_value_t = 0, value_parser = at_least(0_u64), help_heading = "Requests")]
     pub(super) seed: u64,
 
     /// Policies to run
@@ -172,23 +166,11 @@ pub(in crate::cli) struct SimulateArgs {
     pub(super) model: String,
 
     /// Memory bandwidth of the device in GB/s (an A100 with 40 GB by default)
-    #[arg(
-        long,
-        default_value = "1555",
-        allow_negative_numbers = true,
-        value_name = "GB/S",
-        help_heading = "Cost model"
-    )]
+    #[arg(long, default_value = "1555", value_name = "GB/S", help_heading = "Cost model")]
     pub(super) bandwidth: f64,
 
     /// What the device computes, in TFLOP/s
-    #[arg(
-        long,
-        default_value = "312",
-        allow_negative_numbers = true,
-        value_name = "TFLOPS",
-        help_heading = "Cost model"
-    )]
+    #[arg(long, default_value = "312", value_name = "TFLOPS", help_heading = "Cost model")]
     pub(super) tflops: f64,
 
     /// Write all numbers here, as JSON

@@ -6,6 +6,7 @@ mod report;
 
 use super::super::exit::Failure;
 use super::super::load::bar;
+use super::super::units::at_least;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use client::{Answer, Client};
@@ -87,7 +88,7 @@ pub(super) struct ServeArgs {
     prefix_len: u32,
 
     /// Seed of lengths, words and arrivals
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = at_least(0_u64))]
     seed: u64,
 
     /// Keep everything in this file
