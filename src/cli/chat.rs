@@ -1,6 +1,6 @@
 //! `bindery chat`: a conversation in the terminal.
 
-use super::engine_args::EngineArgs;
+use super::engine_args::EngineArgsAfterModel;
 use super::load::load;
 use super::notices::Notices;
 use super::sampling_args::SamplingArgs;
@@ -55,7 +55,7 @@ pub(super) struct ChatArgs {
     sampling: SamplingArgs,
 
     #[command(flatten)]
-    engine: EngineArgs,
+    engine: EngineArgsAfterModel,
 }
 
 /// Runs the command.

@@ -157,6 +157,24 @@ pub(super) struct EngineArgs {
     profile: bool,
 }
 
+/// [`EngineArgs`] where the model may stand without its flag, as in `vllm serve MODEL`.
+#[derive(Debug, Args)]
+pub(super) struct EngineArgsAfterModel {
+    /// The model, as --model names it
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    positional_model: Option<PathBuf>,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+impl EngineArgsAfterModel {
+    /// As [`EngineArgs::options`].
+    pub(super) fn options(&self) -> Result<LlmOptions> {
+        self.engine.options_for(self.positional_model.as_ref().or(self.engine.model.as_ref()))
+    }
+}
+
 /// Element type of unquantised weights, by vLLM's names.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WeightDtype {
@@ -193,6 +211,10 @@ impl EngineArgs {
     /// # Errors
     /// When no model is named and the default one is not there, or a flag has a value that cannot be.
     pub(super) fn options(&self) -> Result<LlmOptions> {
+        self.options_for(self.model.as_ref())
+    }
+
+    fn options_for(&self, named_model: Option<&PathBuf>) -> Result<LlmOptions> {
         if self.block_size != DEFAULT_BLOCK_SIZE {
             bail!(
                 "--block-size {}: the kernels are written for blocks of {DEFAULT_BLOCK_SIZE} tokens",
@@ -243,19 +265,20 @@ impl EngineArgs {
             max_logprobs: self.max_logprobs,
             seed: self.seed,
             profile: self.profile,
-            ..LlmOptions::new(self.model()?)
+            ..LlmOptions::new(model(named_model)?)
         })
     }
+}
 
-    fn model(&self) -> Result<PathBuf> {
-        let variable = || std::env::var_os(MODEL_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-        match self.model.clone().or_else(variable) {
-            Some(path) => Ok(path),
-            None if Path::new(DEFAULT_MODEL).exists() => Ok(DEFAULT_MODEL.into()),
-            None => bail!(
-                "no model: give one with --model FILE.gguf (or {MODEL_VARIABLE}); in a checkout, `cargo xtask model` \
-                 fetches the default one, {DEFAULT_MODEL}"
-            ),
-        }
+/// The model that a flag names, else the environment, else the default one.
+fn model(named: Option<&PathBuf>) -> Result<PathBuf> {
+    let variable = || std::env::var_os(MODEL_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    match named.cloned().or_else(variable) {
+        Some(path) => Ok(path),
+        None if Path::new(DEFAULT_MODEL).exists() => Ok(DEFAULT_MODEL.into()),
+        None => bail!(
+            "no model: give one with --model FILE.gguf (or {MODEL_VARIABLE}); in a checkout, `cargo xtask model` \
+             fetches the default one, {DEFAULT_MODEL}"
+        ),
     }
 }

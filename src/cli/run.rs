@@ -11,6 +11,7 @@ use bindery::engine::{RequestAccounting, TokenId};
 use bindery::llm::{Event, FinishCause, Llm, TokenUpdate};
 use bindery::text::Message;
 use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +34,10 @@ stdout gets the answer and nothing else. Device, KV pool and speed go to stderr 
 pub(super) struct RunArgs {
     /// What to answer; read from stdin when it is left out
     prompt: Option<String>,
+
+    // Taken only to be refused with a hint: whoever comes from ollama writes the model first.
+    #[arg(hide = true)]
+    further: Option<String>,
 
     /// Continue the prompt as it is, without the model's chat template
     #[arg(long)]
@@ -57,7 +62,7 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
     let options = args.engine.options()?;
     let params = args.sampling.params()?;
-    let prompt = prompt(args.prompt)?;
+    let prompt = prompt(args.prompt, args.further)?;
     let verbose = args.verbose || std::io::stderr().is_terminal();
     let mut llm = load(&options, Notices::Lines)?;
     if verbose {
@@ -100,8 +105,15 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
 }
 
 /// The argument, or what comes from stdin when that is a file or a pipe.
-fn prompt(argument: Option<String>) -> Result<String> {
+fn prompt(argument: Option<String>, further: Option<String>) -> Result<String> {
+    if let Some(further) = further {
+        bail!("{further:?}: one prompt is answered, so quote it if it has spaces; the model is named with --model");
+    }
+    let is_model = |text: &String| text.ends_with(".gguf") && Path::new(text).exists();
     let prompt = match argument {
+        Some(path) if is_model(&path) => {
+            bail!("{path} is a model and no prompt: name it with --model, as in `bindery run --model {path} \"Hello\"`")
+        }
         Some(prompt) => prompt,
         None if std::io::stdin().is_terminal() => {
             bail!("no prompt: give it as an argument, as in `bindery run \"Hello\"`, or pipe it in")

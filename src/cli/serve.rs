@@ -1,6 +1,6 @@
 //! `bindery serve`: the OpenAI-compatible server.
 
-use super::engine_args::EngineArgs;
+use super::engine_args::EngineArgsAfterModel;
 use super::exit::Failure;
 use super::load::load;
 use super::notices::Notices;
@@ -109,7 +109,7 @@ pub(super) struct ServeArgs {
     log_format: LogFormat,
 
     #[command(flatten)]
-    engine: EngineArgs,
+    engine: EngineArgsAfterModel,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -12,7 +12,11 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["run"], "empty"),
         (&["run", ""], "empty"),
         (&["run", "--raw", ""], "empty"),
-        (&["run", "two", "prompts"], "prompts"),
+        (&["run", "two", "prompts"], "\"prompts\": one prompt"),
+        (&["run", "model.gguf", "hi"], "--model"),
+        (&["serve", "a.gguf", "--model", "b.gguf"], "--model"),
+        (&["serve", "/nonexistent/m.gguf", "--port", "0"], "/nonexistent/m.gguf"),
+        (&["chat", "/nonexistent/m.gguf"], "/nonexistent/m.gguf"),
         (&["run", "--system", "x", "--raw", "hi"], "--raw"),
         (&["run", "--temperature", "NaN", "hi"], "temperature"),
         (&["run", "--temperature", "inf", "hi"], "temperature"),
@@ -97,6 +101,8 @@ fn models_that_cannot_be_used_are_one_line_and_exit_code_2() {
         assert_refused(&["run", "--model", path.to_str().expect("UTF-8"), "hi"], word);
     }
     assert_refused(&["run", "--model", "/nonexistent/model.gguf", "hi"], "/nonexistent/model.gguf");
+    let prompt = temporary("prompt.gguf", b"");
+    assert_refused(&["run", prompt.to_str().expect("UTF-8")], "name it with --model");
     assert_refused(&["run", "--model", "src", "hi"], "src");
     assert_refused(&["run", "--load-format", "dummy", "hi"], "SmolLM2");
     assert_refused(&["run", "--tokenizer", "/nonexistent", "--device", "llvmpipe", "hi"], "/nonexistent");
