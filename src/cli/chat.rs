@@ -3,6 +3,7 @@
 use super::engine_args::EngineArgsAfterModel;
 use super::load::load;
 use super::notices::Notices;
+use super::refusal;
 use super::sampling_args::SamplingArgs;
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::RequestAccounting;
@@ -257,7 +258,9 @@ impl Chat {
         let prompt_tokens = token_ids.len();
         let start = Instant::now();
         self.interrupted.store(false, Ordering::SeqCst);
-        let request = self.llm.add(token_ids, self.params.clone()).context("/undo or /clear makes room")?;
+        let request = self.llm.add(token_ids, self.params.clone());
+        let request =
+            request.map_err(|error| refusal::with_flag(error, &self.llm)).context("/undo or /clear makes room")?;
         let (mut text, mut completion_tokens, mut accounting) = (String::new(), 0, None);
         let (mut failure, mut events) = (None, Vec::new());
         while !self.llm.is_idle() && !self.interrupted.load(Ordering::SeqCst) {

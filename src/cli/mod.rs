@@ -12,6 +12,7 @@ mod exit;
 mod load;
 mod notices;
 mod profile_report;
+mod refusal;
 mod run;
 mod run_batch;
 mod sampling_args;

@@ -5,6 +5,7 @@ use super::exit;
 use super::load::load;
 use super::notices::Notices;
 use super::profile_report;
+use super::refusal;
 use super::sampling_args::SamplingArgs;
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::{RequestAccounting, TokenId};
@@ -81,7 +82,7 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
     .context("Ctrl-C cannot be handled")?;
 
     let mut answer = Answer::new(completions);
-    let request = llm.add(token_ids, params)?;
+    let request = llm.add(token_ids, params).map_err(|error| refusal::with_flag(error, &llm))?;
     let mut events = Vec::new();
     while !llm.is_idle() && !interrupted.load(Ordering::SeqCst) {
         llm.step(&mut events)?;
