@@ -10,6 +10,7 @@ use bindery::engine::DEFAULT_BLOCK_SIZE;
 use bindery::llm::LlmOptions;
 use bindery::server::{App, EngineState, KvEventsConfig, ServerConfig, StepObserver, publish_kv_events, router, serve};
 use clap::ValueEnum;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -187,7 +188,9 @@ impl ServeArgs {
 impl LogFormat {
     fn install(self) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("bindery=info,warn"));
-        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let has_colors = std::io::stderr().is_terminal() && !is_plain;
+        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colors);
         match self {
             Self::Text => logs.init(),
             Self::Json => logs.json().init(),

@@ -11,6 +11,7 @@ mod devices;
 mod models;
 mod refusals;
 mod run_batch;
+mod serve;
 mod surroundings;
 
 use serde_json::{Value, json};
