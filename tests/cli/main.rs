@@ -4,6 +4,7 @@
 
 mod answers;
 mod bench;
+mod bench_serve;
 #[path = "../support/checkpoints.rs"]
 mod checkpoints;
 mod devices;

@@ -133,20 +133,20 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let (model, served, duration) = runtime.block_on(bench(&args, load))?;
     let report = report::Report::new(&args, model, &served, duration);
-    writeln!(std::io::stdout(), "{}", report.text())?;
     let write = |path: &PathBuf, text: String| {
         fs::write(path, text).map_err(|error| Failure(format!("{}: {error}", path.display())))
     };
     if let Some(path) = &args.output_json {
         write(path, serde_json::to_string_pretty(&report.json())? + "\n")?;
     }
+    if report.completed() == 0 {
+        return Err(Failure(format!("no request was answered: {}", report.first_error())).into());
+    }
     if let Some(path) = &args.output_html {
         write(path, report.html()?)?;
     }
-    match report.completed() {
-        0 => Err(Failure(format!("no request was answered: {}", report.first_error())).into()),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    writeln!(std::io::stdout(), "{}", report.text())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Sends everything, and waits for the last answer.
