@@ -8,7 +8,9 @@ use super::units::{at_least, human_number};
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::DEFAULT_BLOCK_SIZE;
 use bindery::llm::LlmOptions;
-use bindery::server::{App, EngineState, KvEventsConfig, ServerConfig, StepObserver, publish_kv_events, router, serve};
+use bindery::server::{
+    App, CorsPolicy, EngineState, KvEventsConfig, ServerConfig, StepObserver, publish_kv_events, router, serve,
+};
 use clap::ValueEnum;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -123,6 +125,7 @@ enum LogFormat {
 pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     let options = args.engine.options()?;
     let mut config = args.config(&options)?;
+    let cors = CorsPolicy::new(&config)?;
     args.log_format.install();
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let address = format!("{}:{}", args.host, args.port);
@@ -142,7 +145,7 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
         }
     }
     let app = App::start(llm, config, args.max_num_queued_reqs, observers);
-    let router = router(app.clone())?;
+    let router = router(app.clone(), cors);
     eprintln!("serving {} at http://{}", app.config.served_model_names.join(", "), listener.local_addr()?);
     match runtime.block_on(serve(listener, app, router, interrupt())) {
         EngineState::Failed(error) => Err(Failure(format!("the engine has failed: {error}")).into()),
@@ -158,6 +161,9 @@ impl ServeArgs {
     fn config(&self, options: &LlmOptions) -> Result<ServerConfig> {
         if self.api_key.iter().any(String::is_empty) {
             bail!("--api-key is empty: give a key, or leave the flag out");
+        }
+        if self.served_model_name.iter().any(String::is_empty) {
+            bail!("--served-model-name is empty: give a name, or leave the flag out");
         }
         let seconds = Duration::from_secs;
         let file_name = options.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
