@@ -9,6 +9,8 @@ use std::sync::Once;
 pub(super) enum Notices {
     /// Lines for people.
     Lines,
+    /// Events of the log, once it is installed.
+    Events,
 }
 
 impl Notices {
@@ -16,6 +18,7 @@ impl Notices {
     pub(super) fn warn(self, text: impl Display) {
         match self {
             Self::Lines => eprintln!("warning: {text}"),
+            Self::Events => tracing::warn!("{text}"),
         }
     }
 
@@ -23,6 +26,7 @@ impl Notices {
     pub(super) fn info(self, text: impl Display) {
         match self {
             Self::Lines => eprintln!("{text}"),
+            Self::Events => tracing::info!("{text}"),
         }
     }
 

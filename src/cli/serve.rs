@@ -126,27 +126,29 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     let options = args.engine.options()?;
     let mut config = args.config(&options)?;
     let cors = CorsPolicy::new(&config)?;
-    args.log_format.install();
+    let notices = args.log_format.install();
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let address = format!("{}:{}", args.host, args.port);
     // The port first: that it is taken shows before the model is loaded.
     let listener = runtime
         .block_on(TcpListener::bind((args.host.trim_matches(['[', ']']), args.port)))
         .with_context(|| format!("{address} cannot be listened on: choose another --host or --port"))?;
-    let llm = load(&options, Notices::Lines)?;
-    eprintln!("{}\n{}", llm.device_description(), llm.kv_memory());
+    let llm = load(&options, notices)?;
+    notices.info(llm.device_description());
+    notices.info(llm.kv_memory());
     let mut observers: Vec<Box<dyn StepObserver>> = Vec::new();
     if let Some(events) = &args.kv_events_config {
         let published = runtime.block_on(publish_kv_events(events, DEFAULT_BLOCK_SIZE));
         if let Some((observer, source)) = published.context("--kv-events-config")? {
-            eprintln!("KV events at {}", source.endpoint);
+            notices.info(format_args!("KV events at {}", source.endpoint));
             observers.push(Box::new(observer));
             config.kv_event_sources.push(source);
         }
     }
     let app = App::start(llm, config, args.max_num_queued_reqs, observers);
     let router = router(app.clone(), cors);
-    eprintln!("serving {} at http://{}", app.config.served_model_names.join(", "), listener.local_addr()?);
+    let names = app.config.served_model_names.join(", ");
+    notices.info(format_args!("serving {names} at http://{}", listener.local_addr()?));
     match runtime.block_on(serve(listener, app, router, interrupt())) {
         EngineState::Failed(error) => Err(Failure(format!("the engine has failed: {error}")).into()),
         EngineState::Running | EngineState::Stopped => {
@@ -192,14 +194,21 @@ impl ServeArgs {
 }
 
 impl LogFormat {
-    fn install(self) {
+    /// Installs the log; says in which form the banner is to come.
+    fn install(self) -> Notices {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("bindery=info,warn"));
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let has_colors = std::io::stderr().is_terminal() && !is_plain;
         let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colors);
         match self {
-            Self::Text => logs.init(),
-            Self::Json => logs.json().init(),
+            Self::Text => {
+                logs.init();
+                Notices::Lines
+            }
+            Self::Json => {
+                logs.json().init();
+                Notices::Events
+            }
         }
     }
 }

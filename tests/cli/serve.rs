@@ -1,6 +1,7 @@
 //! What `bindery serve` says on stderr.
 
-use super::bindery;
+use super::{bindery, has_gpu};
+use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
@@ -38,4 +39,26 @@ fn logs_have_no_colours_where_there_is_no_terminal() {
     let lines = log_of_one_request(&["--device", "llvmpipe"]);
     assert!(lines.iter().any(|line| line.contains("INFO") && line.contains("max_tokens")), "{lines:?}");
     assert!(lines.iter().all(|line| !line.contains('\u{1b}')), "{lines:?}");
+}
+
+#[test]
+fn as_json_every_line_is_an_event() {
+    let lines = log_of_one_request(&[
+        "--log-format",
+        "json",
+        "--kv-events-config",
+        r#"{"enable_kv_cache_events": true,
+        "publisher": "zmq", "endpoint": "tcp://127.0.0.1:0"}"#,
+    ]);
+    let events: Vec<Value> =
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect();
+    let level_of = |text: &str| {
+        let is_it = |event: &&Value| event["fields"]["message"].as_str().is_some_and(|message| message.contains(text));
+        events.iter().find(is_it).map_or("none", |event| event["level"].as_str().expect("a level"))
+    };
+    // No device is named.
+    assert_eq!(level_of("no GPU found"), if has_gpu() { "none" } else { "WARN" });
+    for text in ["kernels)", "KV pool", "KV events at", "serving"] {
+        assert_eq!(level_of(text), "INFO", "{text}: {lines:?}");
+    }
 }
