@@ -1,6 +1,7 @@
 //! Flags about how tokens are chosen.
 
-use bindery::sampling::{ParamCaps, ParamError, SamplingParams};
+use anyhow::{Result, bail};
+use bindery::sampling::{ParamCaps, SamplingParams};
 use clap::Args;
 
 /// How tokens are chosen, and when the answer ends.
@@ -49,7 +50,7 @@ impl SamplingArgs {
     ///
     /// # Errors
     /// A value out of its range.
-    pub(super) fn params(&self) -> Result<SamplingParams, ParamError> {
+    pub(super) fn params(&self) -> Result<SamplingParams> {
         let params = SamplingParams {
             n: self.n,
             temperature: self.temperature,
@@ -62,6 +63,13 @@ impl SamplingArgs {
             ignore_eos: self.ignore_eos,
             ..SamplingParams::default()
         };
+        if self.n > 1 && self.temperature == 0.0 {
+            bail!(
+                "-n {}: at temperature 0 all answers would be the same; give a --temperature above 0 (how long an \
+                 answer may be is --max-tokens)",
+                self.n
+            );
+        }
         params.validate(usize::MAX, &ParamCaps::default())?;
         Ok(params)
     }

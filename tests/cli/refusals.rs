@@ -29,7 +29,7 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["run", "--repetition-penalty", "0", "hi"], "repetition_penalty"),
         (&["run", "--max-tokens", "0", "hi"], "max_tokens"),
         (&["run", "--stop", "", "hi"], "stop"),
-        (&["run", "-n", "2", "hi"], "temperature 0"),
+        (&["run", "-n", "32", "hi"], "give a --temperature above 0 (how long an answer may be is --max-tokens)"),
         (&["run", "-n", "0", "hi"], "n"),
         (&["run", "--seed", "1.5", "hi"], "1.5"),
         (&["run", "--max-tokens", "-1", "hi"], "-1 is not in 0..=4294967295"),
