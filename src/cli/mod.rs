@@ -9,6 +9,7 @@ mod chat;
 mod devices;
 mod engine_args;
 mod exit;
+mod ignored_args;
 mod load;
 mod notices;
 mod profile_report;

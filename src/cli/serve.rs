@@ -2,6 +2,7 @@
 
 use super::engine_args::EngineArgsAfterModel;
 use super::exit::Failure;
+use super::ignored_args::IgnoredArgs;
 use super::load::load;
 use super::notices::Notices;
 use super::units::{at_least, human_number};
@@ -112,6 +113,9 @@ pub(super) struct ServeArgs {
     log_format: LogFormat,
 
     #[command(flatten)]
+    ignored: IgnoredArgs,
+
+    #[command(flatten)]
     engine: EngineArgsAfterModel,
 }
 
@@ -127,6 +131,9 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     let mut config = args.config(&options)?;
     let cors = CorsPolicy::new(&config)?;
     let notices = args.log_format.install();
+    if let Some(warning) = args.ignored.warning() {
+        notices.warn(warning);
+    }
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let address = format!("{}:{}", args.host, args.port);
     // The port first: that it is taken shows before the model is loaded.
