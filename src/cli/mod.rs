@@ -57,13 +57,33 @@ enum Command {
     Simulate(simulate::SimulateArgs),
 }
 
-/// What all commands have in common. Every value may begin with a minus: whoever reads it says what it should have been.
+/// What all commands have in common. Every value may be a negative number: whoever reads it says what it should have
+/// been. Text after the flags is as wide as the terminal, wherever its lines end in the source.
 fn prepared(command: ClapCommand) -> ClapCommand {
+    let after_help = command.get_after_help().map(|text| joined_lines(&text.to_string()));
+    let command = match after_help {
+        Some(text) => command.after_help(text),
+        None => command,
+    };
     let command = command.mut_args(|arg| match arg.get_action().takes_values() {
         true => arg.allow_negative_numbers(true),
         false => arg,
     });
     command.mut_subcommands(prepared)
+}
+
+/// Joins the lines of each paragraph. Indented lines, and what announces them, stay as they are.
+fn joined_lines(text: &str) -> String {
+    let mut joined = String::new();
+    let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+    let mut before = "";
+    for line in text.lines() {
+        let goes_on = is_prose(before) && is_prose(line) && !before.ends_with(':');
+        joined.push_str(if goes_on { " " } else { "\n" });
+        joined.push_str(line);
+        before = line;
+    }
+    joined.trim_start_matches('\n').to_owned()
 }
 
 /// Reads the command line, runs the command, and says how it went.

@@ -22,12 +22,12 @@ const AFTER_HELP: &str = "\
 Examples:
   bindery run \"What is the capital of France?\"
   bindery run --system \"Answer in one word.\" \"What is the capital of France?\"
-  bindery run --raw --max-tokens 40 \"Once upon a time\"      the text is continued as it is, without chat template
+  bindery run --raw --max-tokens 40 \"Once upon a time\"
   bindery run --temperature 0.8 -n 3 --seed 7 \"Name a colour\"
   git diff | bindery run --system \"Summarise this change.\" --max-model-len 4096
 
-stdout gets the answer and nothing else. Device, KV pool and speed go to stderr when that is a terminal, or with
---verbose. Ctrl-C ends the answer where it is.";
+With --raw the prompt is continued as it is. stdout gets the answer and nothing else. Device, KV pool and speed go to
+stderr when that is a terminal, or with --verbose. Ctrl-C ends the answer where it is.";
 
 /// Answer one prompt, text as it comes
 #[derive(Debug, clap::Args)]

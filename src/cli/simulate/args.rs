@@ -7,7 +7,7 @@ use super::super::units::{at_least, human_count, human_number};
 
 const AFTER_HELP: &str = "\
 What is compared, in KV memory of the same size:
-  paged   this engine's own scheduler: blocks, reference counts, copy-on-write, prefix caching, preemption
+  paged   this engine's own scheduler: blocks shared, copied on write, preempted
   max     every sequence gets room for --max-model-len tokens when it is admitted
   pow2    its prompt and the next power of two of its output length, which it is told
   oracle  exactly what it will need, which it is told
@@ -28,8 +28,8 @@ Examples:
   bindery simulate --output-json report.json --output-html report.html
   bindery simulate --preset alpaca --n 4 --policy paged
   bindery simulate --rate 3 --num-prefixes 4 --prefix-len 300 --prefix-share 0.8
-  bindery simulate --trace requests.csv --model llama-3.1-8b --kv-cache-memory-bytes 4Gi --bandwidth 256 --tflops 60
-  bindery simulate --policy paged --block-size 16 --sharing '' --num-requests 1000000";
+  bindery simulate --trace requests.csv --model llama-3.1-8b --bandwidth 256
+  bindery simulate --policy paged --block-size 16 --sharing '' --num-requests 1M";
 
 /// Which policies to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,7 +52,7 @@ pub(in crate::cli) enum Allocator {
 
 /// Compare paged KV memory with contiguous reservations on a stream of requests, without a GPU
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP)]
 pub(in crate::cli) struct SimulateArgs {
     /// Replay this CSV or JSON-lines file instead of making requests up
     #[arg(long, value_name = "FILE", help_heading = "Requests")]

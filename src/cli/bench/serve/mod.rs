@@ -26,9 +26,9 @@ says in the end. TTFT is the time to the first chunk with text, ITL the time bet
 token after the first, E2EL the whole. The fields of the JSON are those of vLLM's benchmark.
 
 Examples:
-  bindery bench serve                                                       the server at http://127.0.0.1:8000
-  bindery bench serve --num-prompts 200 --request-rate 4                    arrivals as they come in life: Poisson
-  bindery bench serve --base-url http://gpu-host:8000 --lengths sharegpt --max-concurrency 32
+  bindery bench serve                                     at http://127.0.0.1:8000
+  bindery bench serve --num-prompts 200 --request-rate 4  Poisson arrivals
+  bindery bench serve --base-url http://gpu-host:8000 --max-concurrency 32
   bindery bench serve --output-json run.json --output-html run.html";
 
 /// A server under load: time to first token, time between tokens, throughput
