@@ -2,7 +2,7 @@
 
 #![cfg(all(feature = "server", feature = "webgpu"))]
 
-use bindery::server::{App, EngineState, ServerConfig, router, serve};
+use bindery::server::{App, CorsPolicy, EngineState, ServerConfig, router, serve};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -31,7 +31,7 @@ impl Server {
         edit(&mut config);
         let runtime = tokio::runtime::Runtime::new().expect("threads");
         let app = App::start(llm, config, None, Vec::new());
-        let router = router(app.clone()).expect("the CORS options are fine");
+        let router = router(app.clone(), CorsPolicy::new(&app.config).expect("the CORS options are fine"));
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let interrupt = Arc::new(Notify::new());

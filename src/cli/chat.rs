@@ -1,7 +1,9 @@
 //! `bindery chat`: a conversation in the terminal.
 
-use super::engine_args::EngineArgs;
+use super::engine_args::EngineArgsAfterModel;
 use super::load::load;
+use super::notices::Notices;
+use super::refusal;
 use super::sampling_args::SamplingArgs;
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::RequestAccounting;
@@ -54,7 +56,7 @@ pub(super) struct ChatArgs {
     sampling: SamplingArgs,
 
     #[command(flatten)]
-    engine: EngineArgs,
+    engine: EngineArgsAfterModel,
 }
 
 /// Runs the command.
@@ -64,7 +66,7 @@ pub(super) fn run(args: ChatArgs) -> Result<ExitCode> {
     if params.num_sequences() > 1 {
         bail!("-n: a conversation has one answer at a time");
     }
-    let llm = load(&options)?;
+    let llm = load(&options, Notices::Lines)?;
     llm.chat_template()?;
     eprintln!("{}\n{}\n/help lists the commands", llm.device_description(), llm.kv_memory());
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -256,7 +258,9 @@ impl Chat {
         let prompt_tokens = token_ids.len();
         let start = Instant::now();
         self.interrupted.store(false, Ordering::SeqCst);
-        let request = self.llm.add(token_ids, self.params.clone()).context("/undo or /clear makes room")?;
+        let request = self.llm.add(token_ids, self.params.clone());
+        let request =
+            request.map_err(|error| refusal::with_flag(error, &self.llm)).context("/undo or /clear makes room")?;
         let (mut text, mut completion_tokens, mut accounting) = (String::new(), 0, None);
         let (mut failure, mut events) = (None, Vec::new());
         while !self.llm.is_idle() && !self.interrupted.load(Ordering::SeqCst) {

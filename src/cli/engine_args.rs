@@ -1,6 +1,6 @@
 //! Flags about the model, the device and the engine, with vLLM's names.
 
-use super::units::{gibibytes, human_count, human_number};
+use super::units::{at_least, gibibytes, human_count, human_number};
 use anyhow::{Result, bail};
 use bindery::backend::webgpu::{Autotune, Variant};
 use bindery::backend::{BackendKind, KvDtype};
@@ -10,8 +10,10 @@ use bindery::model::{Dtype, LoadFormat};
 use clap::{ArgAction, Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
-/// The model that runs when none is named.
+/// The model that runs when none is named, in a checkout.
 const DEFAULT_MODEL: &str = "models/SmolLM2-135M-Instruct.Q4_1.gguf";
+/// The environment variable that names the model where no flag does.
+const MODEL_VARIABLE: &str = "BINDERY_MODEL";
 
 fn defaults() -> LlmOptions {
     LlmOptions::new("")
@@ -22,7 +24,7 @@ fn defaults() -> LlmOptions {
 #[command(next_help_heading = "Model and engine")]
 pub(super) struct EngineArgs {
     /// GGUF file, Hugging Face folder, or (with `--load-format dummy`) config.json
-    /// [default: models/SmolLM2-135M-Instruct.Q4_1.gguf]
+    /// [default: $BINDERY_MODEL, or models/SmolLM2-135M-Instruct.Q4_1.gguf]
     #[arg(long, short = 'm', value_name = "PATH")]
     model: Option<PathBuf>,
 
@@ -143,7 +145,7 @@ pub(super) struct EngineArgs {
     scheduling_policy: SchedulingPolicy,
 
     /// Seed of requests that bring none of their own
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = at_least(0_u64))]
     seed: u64,
 
     /// Most logprobs that a request may ask for
@@ -153,6 +155,24 @@ pub(super) struct EngineArgs {
     /// Take the device's time for every kernel, and the host's for the parts of a step; slows steps down
     #[arg(long)]
     profile: bool,
+}
+
+/// [`EngineArgs`] where the model may stand without its flag, as in `vllm serve MODEL`.
+#[derive(Debug, Args)]
+pub(super) struct EngineArgsAfterModel {
+    /// The model, as --model names it
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    positional_model: Option<PathBuf>,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+impl EngineArgsAfterModel {
+    /// As [`EngineArgs::options`].
+    pub(super) fn options(&self) -> Result<LlmOptions> {
+        self.engine.options_for(self.positional_model.as_ref().or(self.engine.model.as_ref()))
+    }
 }
 
 /// Element type of unquantised weights, by vLLM's names.
@@ -191,6 +211,10 @@ impl EngineArgs {
     /// # Errors
     /// When no model is named and the default one is not there, or a flag has a value that cannot be.
     pub(super) fn options(&self) -> Result<LlmOptions> {
+        self.options_for(self.model.as_ref())
+    }
+
+    fn options_for(&self, named_model: Option<&PathBuf>) -> Result<LlmOptions> {
         if self.block_size != DEFAULT_BLOCK_SIZE {
             bail!(
                 "--block-size {}: the kernels are written for blocks of {DEFAULT_BLOCK_SIZE} tokens",
@@ -241,17 +265,20 @@ impl EngineArgs {
             max_logprobs: self.max_logprobs,
             seed: self.seed,
             profile: self.profile,
-            ..LlmOptions::new(self.model()?)
+            ..LlmOptions::new(model(named_model)?)
         })
     }
+}
 
-    fn model(&self) -> Result<PathBuf> {
-        match &self.model {
-            Some(path) => Ok(path.clone()),
-            None if Path::new(DEFAULT_MODEL).exists() => Ok(DEFAULT_MODEL.into()),
-            None => bail!(
-                "no --model given, and the default one, {DEFAULT_MODEL}, is not there: `cargo xtask model` fetches it"
-            ),
-        }
+/// The model that a flag names, else the environment, else the default one.
+fn model(named: Option<&PathBuf>) -> Result<PathBuf> {
+    let variable = || std::env::var_os(MODEL_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    match named.cloned().or_else(variable) {
+        Some(path) => Ok(path),
+        None if Path::new(DEFAULT_MODEL).exists() => Ok(DEFAULT_MODEL.into()),
+        None => bail!(
+            "no model: give one with --model FILE.gguf (or {MODEL_VARIABLE}); in a checkout, `cargo xtask model` \
+             fetches the default one, {DEFAULT_MODEL}"
+        ),
     }
 }

@@ -1,5 +1,6 @@
 //! Loading a model with a progress bar.
 
+use super::notices::Notices;
 use anyhow::Result;
 use bindery::backend::OpenDevice;
 use bindery::backend::webgpu::TuningSource;
@@ -20,28 +21,29 @@ pub(super) fn bar(length: u64, template: &str) -> ProgressBar {
 ///
 /// # Errors
 /// As [`Llm::load`].
-pub(super) fn load(options: &LlmOptions) -> Result<Llm> {
+pub(super) fn load(options: &LlmOptions, notices: Notices) -> Result<Llm> {
     // The checkpoint first: what is wrong with it shows before any device is touched.
     let checkpoint = options.open_checkpoint()?;
-    let device = open_device(options, &checkpoint)?;
+    let device = open_device(options, &checkpoint, notices)?;
     let upload = UploadBar::new();
     let llm = Llm::with_backend(&checkpoint, device.backend(), options, &mut |progress| upload.show(progress));
     upload.0.finish_and_clear();
     Ok(llm?)
 }
 
-/// The device for a model, with its kernels; tells on stderr when they were measured, and what went wrong with the file
-/// that keeps the choice.
+/// The device for a model, with its kernels; tells when they were measured, and what went wrong with the file that
+/// keeps the choice.
 ///
 /// # Errors
 /// As [`LlmOptions::open_device`].
-pub(super) fn open_device(options: &LlmOptions, checkpoint: &Checkpoint) -> Result<OpenDevice> {
+pub(super) fn open_device(options: &LlmOptions, checkpoint: &Checkpoint, notices: Notices) -> Result<OpenDevice> {
     let ChosenDevice { device, tuning } = options.open_device(checkpoint)?;
+    notices.warn_of_software(options.device.as_deref(), &device);
     if let Some(warning) = tuning.as_ref().and_then(|choice| choice.warning.as_ref()) {
-        eprintln!("warning: {warning}");
+        notices.warn(warning);
     }
     if let Some(choice) = tuning.filter(|choice| matches!(choice.source, TuningSource::Measured(..))) {
-        eprintln!("{choice}");
+        notices.info(choice);
     }
     Ok(device)
 }

@@ -9,8 +9,11 @@ mod chat;
 mod devices;
 mod engine_args;
 mod exit;
+mod ignored_args;
 mod load;
+mod notices;
 mod profile_report;
+mod refusal;
 mod run;
 mod run_batch;
 mod sampling_args;
@@ -20,7 +23,7 @@ mod simulate;
 mod table;
 mod units;
 
-use clap::{Parser, Subcommand};
+use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
@@ -30,7 +33,8 @@ Examples:
   bindery serve --port 8000
   bindery run --raw --max-tokens 32 \"Once upon a time\"
 
-The default model is models/SmolLM2-135M-Instruct.Q4_1.gguf; `cargo xtask model` fetches it.
+The model is that of --model, or of the environment variable BINDERY_MODEL, or
+models/SmolLM2-135M-Instruct.Q4_1.gguf, which `cargo xtask model` fetches in a checkout.
 `bindery COMMAND --help` explains each command. Flags bear vLLM's names where vLLM has them.";
 
 /// LLM inference with PagedAttention on every GPU: Vulkan, Metal and DirectX 12, by WGSL compute shaders.
@@ -53,9 +57,39 @@ enum Command {
     Simulate(simulate::SimulateArgs),
 }
 
+/// What all commands have in common. Every value may be a negative number: whoever reads it says what it should have
+/// been. Text after the flags is as wide as the terminal, wherever its lines end in the source.
+fn prepared(command: ClapCommand) -> ClapCommand {
+    let after_help = command.get_after_help().map(|text| joined_lines(&text.to_string()));
+    let command = match after_help {
+        Some(text) => command.after_help(text),
+        None => command,
+    };
+    let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    });
+    command.mut_subcommands(prepared)
+}
+
+/// Joins the lines of each paragraph. Indented lines, and what announces them, stay as they are.
+fn joined_lines(text: &str) -> String {
+    let mut joined = String::new();
+    let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+    let mut before = "";
+    for line in text.lines() {
+        let goes_on = is_prose(before) && is_prose(line) && !before.ends_with(':');
+        joined.push_str(if goes_on { " " } else { "\n" });
+        joined.push_str(line);
+        before = line;
+    }
+    joined.trim_start_matches('\n').to_owned()
+}
+
 /// Reads the command line, runs the command, and says how it went.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let matches = prepared(Cli::command()).try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };

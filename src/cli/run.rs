@@ -3,13 +3,16 @@
 use super::engine_args::EngineArgs;
 use super::exit;
 use super::load::load;
+use super::notices::Notices;
 use super::profile_report;
+use super::refusal;
 use super::sampling_args::SamplingArgs;
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::{RequestAccounting, TokenId};
 use bindery::llm::{Event, FinishCause, Llm, TokenUpdate};
 use bindery::text::Message;
 use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,12 +22,12 @@ const AFTER_HELP: &str = "\
 Examples:
   bindery run \"What is the capital of France?\"
   bindery run --system \"Answer in one word.\" \"What is the capital of France?\"
-  bindery run --raw --max-tokens 40 \"Once upon a time\"      the text is continued as it is, without chat template
+  bindery run --raw --max-tokens 40 \"Once upon a time\"
   bindery run --temperature 0.8 -n 3 --seed 7 \"Name a colour\"
   git diff | bindery run --system \"Summarise this change.\" --max-model-len 4096
 
-stdout gets the answer and nothing else. Device, KV pool and speed go to stderr when that is a terminal, or with
---verbose. Ctrl-C ends the answer where it is.";
+With --raw the prompt is continued as it is. stdout gets the answer and nothing else. Device, KV pool and speed go to
+stderr when that is a terminal, or with --verbose. Ctrl-C ends the answer where it is.";
 
 /// Answer one prompt, text as it comes
 #[derive(Debug, clap::Args)]
@@ -32,6 +35,10 @@ stdout gets the answer and nothing else. Device, KV pool and speed go to stderr 
 pub(super) struct RunArgs {
     /// What to answer; read from stdin when it is left out
     prompt: Option<String>,
+
+    // Taken only to be refused with a hint: whoever comes from ollama writes the model first.
+    #[arg(hide = true)]
+    further: Option<String>,
 
     /// Continue the prompt as it is, without the model's chat template
     #[arg(long)]
@@ -56,9 +63,9 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
     let options = args.engine.options()?;
     let params = args.sampling.params()?;
-    let prompt = prompt(args.prompt)?;
+    let prompt = prompt(args.prompt, args.further)?;
     let verbose = args.verbose || std::io::stderr().is_terminal();
-    let mut llm = load(&options)?;
+    let mut llm = load(&options, Notices::Lines)?;
     if verbose {
         eprintln!("{}\n{}", llm.device_description(), llm.kv_memory());
     }
@@ -75,7 +82,7 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
     .context("Ctrl-C cannot be handled")?;
 
     let mut answer = Answer::new(completions);
-    let request = llm.add(token_ids, params)?;
+    let request = llm.add(token_ids, params).map_err(|error| refusal::with_flag(error, &llm))?;
     let mut events = Vec::new();
     while !llm.is_idle() && !interrupted.load(Ordering::SeqCst) {
         llm.step(&mut events)?;
@@ -99,8 +106,15 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
 }
 
 /// The argument, or what comes from stdin when that is a file or a pipe.
-fn prompt(argument: Option<String>) -> Result<String> {
+fn prompt(argument: Option<String>, further: Option<String>) -> Result<String> {
+    if let Some(further) = further {
+        bail!("{further:?}: one prompt is answered, so quote it if it has spaces; the model is named with --model");
+    }
+    let is_model = |text: &String| text.ends_with(".gguf") && Path::new(text).exists();
     let prompt = match argument {
+        Some(path) if is_model(&path) => {
+            bail!("{path} is a model and no prompt: name it with --model, as in `bindery run --model {path} \"Hello\"`")
+        }
         Some(prompt) => prompt,
         None if std::io::stdin().is_terminal() => {
             bail!("no prompt: give it as an argument, as in `bindery run \"Hello\"`, or pipe it in")

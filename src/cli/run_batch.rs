@@ -4,6 +4,7 @@ use super::batch_line::BatchLine;
 use super::engine_args::EngineArgs;
 use super::exit::Failure;
 use super::load::{bar, load};
+use super::notices::Notices;
 use anyhow::{Context as _, Result};
 use bindery::engine::RequestId;
 use bindery::llm::{Event, Llm};
@@ -58,7 +59,7 @@ pub(super) fn run(args: RunBatchArgs) -> Result<ExitCode> {
     let input = read(&args.input_file)?;
     let mut output = Output::create(&args.output_file)?;
     let verbose = args.verbose || std::io::stderr().is_terminal();
-    let mut llm = load(&options)?;
+    let mut llm = load(&options, Notices::Lines)?;
     if verbose {
         eprintln!("{}\n{}", llm.device_description(), llm.kv_memory());
     }

@@ -1,6 +1,7 @@
 //! Flags about how tokens are chosen.
 
-use bindery::sampling::{ParamCaps, ParamError, SamplingParams};
+use anyhow::{Result, bail};
+use bindery::sampling::{ParamCaps, SamplingParams};
 use clap::Args;
 
 /// How tokens are chosen, and when the answer ends.
@@ -8,23 +9,23 @@ use clap::Args;
 #[command(next_help_heading = "Sampling")]
 pub(super) struct SamplingArgs {
     /// 0 always takes the likeliest token, so that every run answers the same; 0.7 is lively, above 1 wild
-    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
     temperature: f32,
 
     /// Choose among the fewest likeliest tokens whose probabilities sum to P; 1 is off
-    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
     top_p: f32,
 
     /// Choose among the K likeliest tokens; 0 is off
-    #[arg(long, value_name = "K", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: i64,
 
     /// Leave out tokens less than P times as likely as the likeliest; 0 is off
-    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
     min_p: f32,
 
     /// Make tokens of prompt and answer less likely (above 1) or likelier (below); 1 is off
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
     repetition_penalty: f32,
 
     /// Longest answer, in tokens
@@ -49,7 +50,7 @@ impl SamplingArgs {
     ///
     /// # Errors
     /// A value out of its range.
-    pub(super) fn params(&self) -> Result<SamplingParams, ParamError> {
+    pub(super) fn params(&self) -> Result<SamplingParams> {
         let params = SamplingParams {
             n: self.n,
             temperature: self.temperature,
@@ -62,6 +63,13 @@ impl SamplingArgs {
             ignore_eos: self.ignore_eos,
             ..SamplingParams::default()
         };
+        if self.n > 1 && self.temperature == 0.0 {
+            bail!(
+                "-n {}: at temperature 0 all answers would be the same; give a --temperature above 0 (how long an \
+                 answer may be is --max-tokens)",
+                self.n
+            );
+        }
         params.validate(usize::MAX, &ParamCaps::default())?;
         Ok(params)
     }

@@ -2,6 +2,7 @@
 
 use super::exit::Failure;
 use super::load::bar;
+use super::notices::Notices;
 use super::table::table;
 use anyhow::Result;
 use bindery::backend::kernel_cases::{CaseReport, KernelCase, all_cases, run_case};
@@ -12,8 +13,8 @@ use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
 Each case runs one kernel on the adapter and on the plain reference that defines it, with NaN in all memory that the
-kernel must not read. Errors are relative to max(1, |expected|); \"of tolerance\" is the worst case's share of what is
-allowed. The exit code is 1 if a kernel is wrong.
+kernel must not read. Errors are relative to max(1, |expected|). Error and tolerance are those of the worst case, whose
+share of what is allowed is the largest. The exit code is 1 if a kernel is wrong.
 
 Examples:
   bindery selftest
@@ -55,7 +56,6 @@ pub(super) struct SelftestArgs {
 struct KernelResult {
     kernel: &'static str,
     cases: usize,
-    max_error: f64,
     /// Error and tolerance of the case that comes nearest to its tolerance, or is farthest beyond.
     worst: (f64, f64),
     failures: Vec<String>,
@@ -66,6 +66,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
     let variant = args.variant.map(KernelVariant::WebGpu);
     let choice = DeviceChoice { backend: args.backend, device: args.device.as_deref(), variant };
     let device = OpenDevice::open(choice)?;
+    Notices::Lines.warn_of_software(choice.device, &device);
     let wanted = |case: &KernelCase| {
         (args.all || (case.quick && !case.large))
             && case.name.contains(&args.kernel)
@@ -81,7 +82,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
     writeln!(stdout, "{description}")?;
     let results = run_cases(&cases, &device);
     let rows: Vec<Vec<String>> = results.iter().map(KernelResult::row).collect();
-    writeln!(stdout, "{}", table(&["kernel", "cases", "max error", "tolerance", "of tolerance", "verdict"], &rows))?;
+    writeln!(stdout, "{}", table(&["kernel", "cases", "error", "tolerance", "of tolerance", "verdict"], &rows))?;
     for failure in results.iter().flat_map(|result| &result.failures) {
         writeln!(stdout, "{failure}")?;
     }
@@ -115,7 +116,7 @@ fn run_cases(cases: &[KernelCase], device: &OpenDevice) -> Vec<KernelResult> {
 
 impl KernelResult {
     fn new(kernel: &'static str) -> Self {
-        Self { kernel, cases: 0, max_error: 0.0, worst: (0.0, 0.0), failures: Vec::new() }
+        Self { kernel, cases: 0, worst: (0.0, 0.0), failures: Vec::new() }
     }
 
     fn add(&mut self, case: &KernelCase, report: Result<CaseReport, String>) {
@@ -124,7 +125,6 @@ impl KernelResult {
             Ok(report) => report,
             Err(error) => return self.failures.push(format!("{}: {error}", case.name)),
         };
-        self.max_error = self.max_error.max(report.max_rel_error);
         let share = |(error, tolerance): (f64, f64)| if error > 0.0 { error / tolerance } else { 0.0 };
         let this = (report.max_rel_error, report.tolerance);
         if self.cases == 1 || share(this) > share(self.worst) {
@@ -140,13 +140,6 @@ impl KernelResult {
         let share = if error > 0.0 { format!("{:.0} %", 100.0 * error / tolerance) } else { "0 %".into() };
         let verdict = if self.failures.is_empty() { "ok" } else { "FAILED" };
         let number = |value: f64| if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") };
-        vec![
-            self.kernel.into(),
-            self.cases.to_string(),
-            number(self.max_error),
-            number(tolerance),
-            share,
-            verdict.into(),
-        ]
+        vec![self.kernel.into(), self.cases.to_string(), number(error), number(tolerance), share, verdict.into()]
     }
 }

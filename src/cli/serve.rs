@@ -1,14 +1,19 @@
 //! `bindery serve`: the OpenAI-compatible server.
 
-use super::engine_args::EngineArgs;
+use super::engine_args::EngineArgsAfterModel;
 use super::exit::Failure;
+use super::ignored_args::IgnoredArgs;
 use super::load::load;
-use super::units::human_number;
+use super::notices::Notices;
+use super::units::{at_least, human_number};
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::DEFAULT_BLOCK_SIZE;
 use bindery::llm::LlmOptions;
-use bindery::server::{App, EngineState, KvEventsConfig, ServerConfig, StepObserver, publish_kv_events, router, serve};
+use bindery::server::{
+    App, CorsPolicy, EngineState, KvEventsConfig, ServerConfig, StepObserver, publish_kv_events, router, serve,
+};
 use clap::ValueEnum;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -43,7 +48,7 @@ pub(super) struct ServeArgs {
     api_key: Vec<String>,
 
     /// Requests that may wait for a seat; further ones get 503 [default: no limit]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least(0_usize))]
     max_num_queued_reqs: Option<usize>,
 
     /// Largest body of a request
@@ -55,7 +60,7 @@ pub(super) struct ServeArgs {
     max_header_bytes: u64,
 
     /// Prompts in one request, at most
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least(0_usize))]
     max_prompts: usize,
 
     /// Largest `n` and `best_of` of a request
@@ -63,15 +68,15 @@ pub(super) struct ServeArgs {
     max_n: u32,
 
     /// Seconds that a request may take in all [default: no limit]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = at_least(0_u64))]
     request_timeout: Option<u64>,
 
     /// Seconds that a client may leave what it is sent unread
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = at_least(1_u64))]
     write_timeout: u64,
 
     /// Seconds that requests may go on after SIGTERM or Ctrl-C
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = at_least(0_u64))]
     shutdown_timeout: u64,
 
     /// Origins whose pages may call the server
@@ -108,7 +113,10 @@ pub(super) struct ServeArgs {
     log_format: LogFormat,
 
     #[command(flatten)]
-    engine: EngineArgs,
+    ignored: IgnoredArgs,
+
+    #[command(flatten)]
+    engine: EngineArgsAfterModel,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -121,27 +129,33 @@ enum LogFormat {
 pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     let options = args.engine.options()?;
     let mut config = args.config(&options)?;
-    args.log_format.install();
+    let cors = CorsPolicy::new(&config)?;
+    let notices = args.log_format.install();
+    if let Some(warning) = args.ignored.warning() {
+        notices.warn(warning);
+    }
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let address = format!("{}:{}", args.host, args.port);
     // The port first: that it is taken shows before the model is loaded.
     let listener = runtime
         .block_on(TcpListener::bind((args.host.trim_matches(['[', ']']), args.port)))
         .with_context(|| format!("{address} cannot be listened on: choose another --host or --port"))?;
-    let llm = load(&options)?;
-    eprintln!("{}\n{}", llm.device_description(), llm.kv_memory());
+    let llm = load(&options, notices)?;
+    notices.info(llm.device_description());
+    notices.info(llm.kv_memory());
     let mut observers: Vec<Box<dyn StepObserver>> = Vec::new();
     if let Some(events) = &args.kv_events_config {
         let published = runtime.block_on(publish_kv_events(events, DEFAULT_BLOCK_SIZE));
         if let Some((observer, source)) = published.context("--kv-events-config")? {
-            eprintln!("KV events at {}", source.endpoint);
+            notices.info(format_args!("KV events at {}", source.endpoint));
             observers.push(Box::new(observer));
             config.kv_event_sources.push(source);
         }
     }
     let app = App::start(llm, config, args.max_num_queued_reqs, observers);
-    let router = router(app.clone())?;
-    eprintln!("serving {} at http://{}", app.config.served_model_names.join(", "), listener.local_addr()?);
+    let router = router(app.clone(), cors);
+    let names = app.config.served_model_names.join(", ");
+    notices.info(format_args!("serving {names} at http://{}", listener.local_addr()?));
     match runtime.block_on(serve(listener, app, router, interrupt)) {
         EngineState::Failed(error) => Err(Failure(format!("the engine has failed: {error}")).into()),
         EngineState::Running | EngineState::Stopped => {
@@ -156,6 +170,9 @@ impl ServeArgs {
     fn config(&self, options: &LlmOptions) -> Result<ServerConfig> {
         if self.api_key.iter().any(String::is_empty) {
             bail!("--api-key is empty: give a key, or leave the flag out");
+        }
+        if self.served_model_name.iter().any(String::is_empty) {
+            bail!("--served-model-name is empty: give a name, or leave the flag out");
         }
         let seconds = Duration::from_secs;
         let file_name = options.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -184,12 +201,21 @@ impl ServeArgs {
 }
 
 impl LogFormat {
-    fn install(self) {
+    /// Installs the log; says in which form the banner is to come.
+    fn install(self) -> Notices {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("bindery=info,warn"));
-        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let has_colors = std::io::stderr().is_terminal() && !is_plain;
+        let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colors);
         match self {
-            Self::Text => logs.init(),
-            Self::Json => logs.json().init(),
+            Self::Text => {
+                logs.init();
+                Notices::Lines
+            }
+            Self::Json => {
+                logs.json().init();
+                Notices::Events
+            }
         }
     }
 }

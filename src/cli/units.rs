@@ -1,5 +1,8 @@
 //! Numbers as people write them.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 /// A count or a size, as vLLM takes them: plain, with a decimal suffix (`k`, `M`, `G`, `T`: powers of 1000) or a binary
 /// one (`Ki`, `Mi`, `Gi`, `Ti`: powers of 1024); upper-case `K` is 1024, as there. A trailing `B` is allowed, and a
 /// fraction before a suffix: `1.5G`.
@@ -24,6 +27,16 @@ pub(super) fn human_number(text: &str) -> Result<u64, String> {
     }
     let value = digits.parse::<f64>().map_err(|_| refuse())? * factor as f64;
     if suffix.is_empty() || !(0.0..9e18).contains(&value) { Err(refuse()) } else { Ok(value as u64) }
+}
+
+/// Reads whole numbers of at least `least`.
+pub(super) fn at_least<T: FromStr + PartialOrd + Display + Clone>(
+    least: T,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| *number >= least);
+        number.ok_or_else(|| format!("must be a whole number of at least {least}"))
+    }
 }
 
 /// [`human_number`] that fits 32 bits: tokens and sequences.
@@ -93,6 +106,14 @@ mod tests {
             assert!(human_number(text).is_err(), "{text}");
         }
         assert!(human_count("5G").is_err());
+    }
+
+    #[test]
+    fn whole_numbers_have_a_least() {
+        assert_eq!(at_least(1_u64)("1"), Ok(1));
+        for text in ["0", "-1", "1.5", "", "18446744073709551616"] {
+            assert_eq!(at_least(1_u64)(text), Err("must be a whole number of at least 1".to_owned()), "{text}");
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub enum RequestError {
     EmptyPrompt,
     /// The prompt leaves no room for a completion.
     #[error(
-        "the prompt has {prompt_tokens} tokens, and with one more for the completion it exceeds the model's limit of \
+        "the prompt has {prompt_tokens} tokens, and with one more for the completion it exceeds the limit of \
          {max_model_len} tokens: shorten it"
     )]
     PromptTooLong {

@@ -1,7 +1,7 @@
 //! How large the KV pool is.
 
 use super::{LlmError, LlmOptions, PreemptionMode};
-use crate::backend::{Backend, KvLayout, Program, Rows, StepLimits};
+use crate::backend::{Backend, DeviceMemory, KvLayout, Program, Rows, StepLimits};
 use crate::engine::DEFAULT_BLOCK_SIZE;
 use crate::model::ModelConfig;
 use std::fmt;
@@ -19,16 +19,19 @@ pub struct KvMemory {
     pub total_bytes: u64,
     /// Longest sequence, in tokens.
     pub max_model_len: u32,
+    /// The option that decides how large it is, as the command line spells it.
+    pub sized_by: &'static str,
 }
 
 impl KvMemory {
-    pub(super) fn new(layout: &KvLayout, max_model_len: u32) -> Self {
+    pub(super) fn new(layout: &KvLayout, max_model_len: u32, sized_by: &'static str) -> Self {
         Self {
             num_blocks: layout.num_blocks,
             tokens: u64::from(layout.num_blocks) * u64::from(layout.block_size),
             block_bytes: layout.block_bytes(),
             total_bytes: layout.total_bytes(),
             max_model_len,
+            sized_by,
         }
     }
 
@@ -53,6 +56,7 @@ impl fmt::Display for KvMemory {
 }
 
 const MIB: u64 = 1 << 20;
+const SHARE_OPTION: &str = "--gpu-memory-utilization";
 /// Pool on a software adapter, whose memory is the machine's, unless asked for otherwise.
 const SOFTWARE_BYTES: u64 = 512 * MIB;
 /// Pool where the device does not tell how much memory it has.
@@ -100,12 +104,26 @@ pub(super) fn plan(
     };
     let num_blocks = num_blocks.min(most_blocks);
     if num_blocks == 0 {
+        let option = size_option(options, &memory);
         return Err(LlmError::KvMemory(format!(
-            "no memory is left for the KV pool: one block takes {block_bytes} bytes; use a smaller model, raise \
-             --gpu-memory-utilization, or lower --max-num-batched-tokens"
+            "no memory is left for the KV pool: one block takes {block_bytes} bytes; {}",
+            match option {
+                SHARE_OPTION => format!("use a smaller model, raise {option}, or lower --max-num-batched-tokens"),
+                _ => format!("raise {option}"),
+            }
         )));
     }
     Ok(layout(num_blocks as u32))
+}
+
+/// The option that decides how large the pool is.
+pub(super) fn size_option(options: &LlmOptions, memory: &DeviceMemory) -> &'static str {
+    let knows_share = memory.total_bytes.is_some() && !memory.is_software;
+    match (options.num_gpu_blocks_override, options.kv_cache_memory_bytes) {
+        (Some(_), _) => "--num-gpu-blocks-override",
+        (None, None) if knows_share => SHARE_OPTION,
+        (None, _) => "--kv-cache-memory-bytes",
+    }
 }
 
 /// Blocks in the host pool: what [`LlmOptions::swap_space_bytes`] holds, but no more than sequences could use.

@@ -131,7 +131,7 @@ impl Llm {
         let loaded = Llama::load(checkpoint, &mut *backend, max_model_len, progress)?;
         let limits = options.step_limits(max_model_len);
         let layout = memory::plan(&config, &*backend, options, max_model_len, &loaded.program, &limits)?;
-        let kv_memory = KvMemory::new(&layout, max_model_len);
+        let kv_memory = KvMemory::new(&layout, max_model_len, memory::size_option(options, &backend.memory()));
         backend.prepare(loaded.program, layout, limits)?;
         let profile = match options.profile {
             true => Some(Profile::new(backend.start_profiling()?)),

@@ -15,6 +15,22 @@ fn help_teaches() {
 }
 
 #[test]
+fn help_fills_the_terminal() {
+    for command in [&["devices"][..], &["run"], &["serve"], &["simulate"], &["bench"], &["bench", "serve"]] {
+        for columns in [80, 100] {
+            let output = bindery(&[command, &["--help"]].concat()).env("COLUMNS", columns.to_string()).output();
+            let help = stdout_of(&output.expect("the command starts"));
+            assert!(help.lines().all(|line| line.chars().count() <= columns), "{help}");
+            let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ') && !line.ends_with(':');
+            for (line, next) in help.lines().zip(help.lines().skip(1)).filter(|(a, b)| is_prose(a) && is_prose(b)) {
+                let word = next.split(' ').next().unwrap_or_default();
+                assert!(line.len() + 1 + word.len() > columns, "ragged at {columns} columns: {line:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn run_answers_on_stdout_and_says_nothing_else() {
     let output = run(&[&["run"], &DEVICE[..], &[QUESTION]].concat());
     assert_eq!(stdout_of(&output), "The capital of France is Paris.\n");

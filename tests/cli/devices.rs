@@ -38,6 +38,13 @@ fn cuda_is_listed_or_one_line_says_why_not() {
 fn selftest_passes_on_the_test_adapter() {
     let table = stdout_of(&run(&["selftest", "--device", "llvmpipe"]));
     assert!(table.contains("paged_attention") && table.contains("ok") && !table.contains("FAILED"), "{table}");
+    for row in table.lines().skip(2) {
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let number = |cell: &str| cell.parse::<f64>().expect("a number");
+        let share = 100.0 * number(cells[2]) / number(cells[3]).max(f64::MIN_POSITIVE);
+        // Both are shown with two digits.
+        assert!((share - number(cells[4])).abs() <= 0.1 * share + 0.5, "{row}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod answers;
 mod bench;
+mod bench_serve;
 #[path = "../support/checkpoints.rs"]
 mod checkpoints;
 mod devices;
@@ -11,8 +12,10 @@ mod devices;
 mod models;
 mod refusals;
 mod run_batch;
+mod serve;
+mod surroundings;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -25,6 +28,7 @@ fn bindery(args: &[&str]) -> Command {
     models::smollm2_gguf();
     let mut command = Command::new(env!("CARGO_BIN_EXE_bindery"));
     command.current_dir(env!("CARGO_MANIFEST_DIR")).env("RUST_BACKTRACE", "1").args(args);
+    command.env_remove("BINDERY_MODEL");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -43,6 +47,13 @@ fn stdout_of(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}\n`cargo xtask test` installs what is missing");
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+/// Whether commands that name no device run on a GPU: the machines that run these tests have none.
+fn has_gpu() -> bool {
+    let list: Vec<Value> = serde_json::from_str(&stdout_of(&run(&["devices", "--json"]))).expect("a JSON list");
+    let is_gpu = |device: &Value| device["is_software"] == false && device["unusable"].is_null();
+    list.iter().any(is_gpu)
 }
 
 /// A file of this test run.

@@ -12,7 +12,11 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["run"], "empty"),
         (&["run", ""], "empty"),
         (&["run", "--raw", ""], "empty"),
-        (&["run", "two", "prompts"], "prompts"),
+        (&["run", "two", "prompts"], "\"prompts\": one prompt"),
+        (&["run", "model.gguf", "hi"], "--model"),
+        (&["serve", "a.gguf", "--model", "b.gguf"], "--model"),
+        (&["serve", "/nonexistent/m.gguf", "--port", "0"], "/nonexistent/m.gguf"),
+        (&["chat", "/nonexistent/m.gguf"], "/nonexistent/m.gguf"),
         (&["run", "--system", "x", "--raw", "hi"], "--raw"),
         (&["run", "--temperature", "NaN", "hi"], "temperature"),
         (&["run", "--temperature", "inf", "hi"], "temperature"),
@@ -25,9 +29,19 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["run", "--repetition-penalty", "0", "hi"], "repetition_penalty"),
         (&["run", "--max-tokens", "0", "hi"], "max_tokens"),
         (&["run", "--stop", "", "hi"], "stop"),
-        (&["run", "-n", "2", "hi"], "temperature 0"),
+        (&["run", "-n", "32", "hi"], "give a --temperature above 0 (how long an answer may be is --max-tokens)"),
         (&["run", "-n", "0", "hi"], "n"),
         (&["run", "--seed", "1.5", "hi"], "1.5"),
+        (&["run", "--max-tokens", "-1", "hi"], "-1 is not in 0..=4294967295"),
+        (&["run", "--seed", "-1", "hi"], "a whole number of at least 0"),
+        (&["run", "--max-model-len", "-1", "hi"], "\"-1\" is not a number such as 4096"),
+        (&["serve", "--request-timeout", "-1"], "a whole number of at least 0"),
+        (&["serve", "--write-timeout", "0"], "a whole number of at least 1"),
+        (&["serve", "--max-num-queued-reqs", "-1"], "a whole number of at least 0"),
+        (&["serve", "--served-model-name", ""], "--served-model-name is empty"),
+        (&["serve", "--allowed-origins", "not a url"], "such as https://example.com"),
+        (&["serve", "--allow-credentials"], "name the allowed origins"),
+        (&["serve", "--port", "-1"], "-1 is not in 0..=65535"),
         (&["run", "--variant", "fast", "hi"], "fast"),
         (&["run", "--block-size", "32", "hi"], "16"),
         (&["run", "--kv-cache-dtype", "fp8", "hi"], "fp8"),
@@ -52,7 +66,7 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["bench", "serve", "--base-url", "https://example.com"], "http://"),
         (&["bench", "serve", "--request-rate", "0"], "--request-rate"),
         (&["bench", "serve", "--num-prompts", "0"], "--num-prompts"),
-        (&["bench", "kernels", "--shapes", "GPT-5"], "SmolLM2-135M"),
+        (&["bench", "kernels", "--device", "llvmpipe", "--shapes", "GPT-5"], "SmolLM2-135M"),
         (&["bench", "kernels", "--device", "llvmpipe", "--kernel", "nosuch"], "nosuch"),
         (&["bench", "kernels", "--formats", "q3_0"], "q4_0"),
         (&["bench", "compare", "--a", "webgpu", "--b", "opengl"], "opengl"),
@@ -90,6 +104,8 @@ fn models_that_cannot_be_used_are_one_line_and_exit_code_2() {
         assert_refused(&["run", "--model", path.to_str().expect("UTF-8"), "hi"], word);
     }
     assert_refused(&["run", "--model", "/nonexistent/model.gguf", "hi"], "/nonexistent/model.gguf");
+    let prompt = temporary("prompt.gguf", b"");
+    assert_refused(&["run", prompt.to_str().expect("UTF-8")], "name it with --model");
     assert_refused(&["run", "--model", "src", "hi"], "src");
     assert_refused(&["run", "--load-format", "dummy", "hi"], "SmolLM2");
     assert_refused(&["run", "--tokenizer", "/nonexistent", "--device", "llvmpipe", "hi"], "/nonexistent");
@@ -105,11 +121,18 @@ fn what_device_or_model_cannot_do_is_one_line_and_exit_code_2() {
         (&["--device", "SwiftShader", "--variant", "subgroup", "hi"], "subgroup"),
         (&["--device", "llvmpipe", "--max-model-len", "1", "hi"], "--max-model-len"),
         (&["--device", "llvmpipe", "--max-model-len", "99999999", "hi"], "8192"),
-        (&["--device", "llvmpipe", "--max-model-len", "256", &long], "256"),
-        (&["--device", "llvmpipe", "--num-gpu-blocks-override", "1", "hi"], "KV blocks"),
+        (
+            &["--device", "llvmpipe", "--max-model-len", "256", &long],
+            "256 tokens: shorten it, or raise --max-model-len",
+        ),
+        (&["--device", "llvmpipe", "--num-gpu-blocks-override", "1", "hi"], "or raise --num-gpu-blocks-override"),
+        (&["--device", "llvmpipe", "--kv-cache-memory-bytes", "1M", "hi"], "or raise --kv-cache-memory-bytes"),
         (&["--device", "llvmpipe", "--num-gpu-blocks-override", "0", "hi"], "--num-gpu-blocks-override"),
         (&["--device", "llvmpipe", "--num-gpu-blocks-override", "4G", "hi"], "--num-gpu-blocks-override"),
-        (&["--device", "llvmpipe", "--kv-cache-memory-bytes", "1k", "hi"], "KV pool"),
+        (
+            &["--device", "llvmpipe", "--kv-cache-memory-bytes", "1k", "hi"],
+            "KV pool: one block takes 368640 bytes; raise --kv",
+        ),
         (&["--device", "llvmpipe", "--gpu-memory-utilization", "NaN", "hi"], "--gpu-memory-utilization"),
         (&["--device", "llvmpipe", "--max-num-seqs", "0", "hi"], "--max-num-seqs"),
         (&["--device", "llvmpipe", "--max-num-seqs", "65535", "hi"], "--max-num-seqs"),

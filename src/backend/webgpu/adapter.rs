@@ -71,6 +71,11 @@ pub struct AdapterSummary {
     pub unusable: Option<String>,
 }
 
+/// What to do where there is no adapter.
+pub const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 adapter found. On Debian and Ubuntu, AMD and Intel: \
+                              apt-get install mesa-vulkan-drivers libvulkan1 (it brings a software adapter, too), and \
+                              be in the group `render`; NVIDIA: its own driver";
+
 /// Every adapter of the machine, in `wgpu`'s order.
 pub fn adapters() -> Vec<AdapterSummary> {
     enumerate().iter().enumerate().map(|(index, adapter)| summarize(index, adapter)).collect()
@@ -127,9 +132,6 @@ pub(super) fn choose(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterSu
         None => Ok((adapter, summary)),
     }
 }
-
-const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 adapter found; install your GPU's Vulkan driver, or a software \
-                          adapter: apt-get install mesa-vulkan-drivers libvulkan1";
 
 fn rank(adapter: &wgpu::Adapter) -> u32 {
     match adapter.get_info().device_type {

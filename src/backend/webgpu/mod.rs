@@ -21,7 +21,7 @@ mod tuning;
 mod uniformity;
 mod weights;
 
-pub use adapter::{AdapterSummary, Variant, adapters};
+pub use adapter::{AdapterSummary, NO_ADAPTER, Variant, adapters};
 pub use device::GpuDevice;
 pub use tune::{
     Autotune, CachedTuning, Trial, TuneRequest, TuningChoice, TuningSource, cached_tunings, choose as choose_tuning,

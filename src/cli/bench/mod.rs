@@ -21,8 +21,9 @@ use clap::Subcommand;
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
-Prompts of latency and throughput are random token ids, all different, so that nothing comes from the prefix cache. Numbers are medians over the
-iterations; --output-json keeps every iteration and all settings.
+Prompts of latency and throughput are random token ids, all different, so that nothing comes from the prefix cache.
+Numbers are medians over the iterations; --output-json keeps every iteration and all settings. With --load-format dummy,
+weights are made up, and no checkpoint is needed.
 
 Examples:
   bindery bench latency --input-len 128 --output-len 32
@@ -30,7 +31,7 @@ Examples:
   bindery bench kernels
   bindery bench compare --a webgpu:0 --b webgpu:1
   bindery bench throughput --num-prompts 64 --input-len 256 --output-len 64
-  bindery bench latency --load-format dummy --model llama-1b/config.json        made-up weights: no checkpoint needed";
+  bindery bench latency --load-format dummy --model llama-1b/config.json";
 
 /// Measure speed and memory on this machine
 #[derive(Debug, clap::Args)]

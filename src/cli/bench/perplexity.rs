@@ -2,6 +2,7 @@
 
 use super::super::engine_args::EngineArgs;
 use super::super::load::{bar, load};
+use super::super::notices::Notices;
 use super::super::table::table;
 use super::super::units::human_count;
 use anyhow::{Context as _, Result, bail};
@@ -91,7 +92,7 @@ pub(super) fn run(args: PerplexityArgs) -> Result<ExitCode> {
     for (dtype, quantize_activations) in settings {
         (options.kv_cache_dtype, options.quantize_activations) = (dtype, quantize_activations);
         let activations = if quantize_activations { "int8" } else { "f32" };
-        let mut llm = load(&options)?;
+        let mut llm = load(&options, Notices::Lines)?;
         if args.window >= llm.max_model_len() {
             bail!("--window {}: must be less than the longest sequence, {} tokens", args.window, llm.max_model_len());
         }

@@ -1,6 +1,7 @@
 //! A loaded model, ready to be measured.
 
 use super::super::load::{UploadBar, bar, open_device};
+use super::super::notices::Notices;
 use super::args::CommonArgs;
 use super::json_file::JsonFile;
 use super::measure::{Iteration, run_iteration};
@@ -14,7 +15,7 @@ use bindery::model::Checkpoint;
 /// Loads the model; with it, what the device reaches at best.
 pub(super) fn open_model(options: &LlmOptions) -> Result<(Llm, DevicePeaks, Checkpoint)> {
     let checkpoint = options.open_checkpoint()?;
-    let device = open_device(options, &checkpoint)?;
+    let device = open_device(options, &checkpoint, Notices::Lines)?;
     // Before the model takes the memory that the copies need.
     let peaks = device.measure_peaks()?;
     let upload = UploadBar::new();

@@ -1,5 +1,6 @@
 //! What a benchmark runs on: a backend, one of its devices, a kernel variant.
 
+use super::super::notices::Notices;
 use anyhow::Result;
 use bindery::backend::webgpu::Variant;
 use bindery::backend::{Backend, BackendError, BackendKind, DeviceChoice, KernelVariant, OpenDevice};
@@ -55,6 +56,7 @@ impl Target {
     pub(super) fn open(&self) -> Result<OpenTarget, BackendError> {
         let &Self { backend, variant, .. } = self;
         let device = OpenDevice::open(DeviceChoice { backend, device: self.device.as_deref(), variant })?;
+        Notices::Lines.warn_of_software(self.device.as_deref(), &device);
         let (kernels, variants) = match &device {
             OpenDevice::WebGpu(gpu) => (gpu.variant().to_string(), gpu.summary().variants.clone()),
             #[cfg(feature = "cuda")]

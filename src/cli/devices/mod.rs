@@ -5,7 +5,7 @@ mod cuda;
 use super::table::table;
 use super::units::{bytes, utc_date};
 use anyhow::Result;
-use bindery::backend::webgpu::{AdapterSummary, CachedTuning, Tuning, adapters, cached_tunings};
+use bindery::backend::webgpu::{AdapterSummary, CachedTuning, NO_ADAPTER, Tuning, adapters, cached_tunings};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,9 +19,6 @@ devices are numbered by themselves, and used with --backend cuda.
 Examples:
   bindery devices
   bindery devices --json | jq '.[].name'";
-
-const NO_ADAPTER: &str = "no Vulkan, Metal or DirectX 12 adapter found; install your GPU's Vulkan driver, or a software \
-                          adapter (Debian, Ubuntu: apt-get install mesa-vulkan-drivers)";
 
 /// List the adapters and CUDA devices: driver, features, limits, and which kernels would run
 #[derive(Debug, clap::Args)]

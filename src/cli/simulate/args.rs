@@ -3,11 +3,11 @@
 use clap::ValueEnum;
 use std::path::PathBuf;
 
-use super::super::units::{human_count, human_number};
+use super::super::units::{at_least, human_count, human_number};
 
 const AFTER_HELP: &str = "\
 What is compared, in KV memory of the same size:
-  paged   this engine's own scheduler: blocks, reference counts, copy-on-write, prefix caching, preemption
+  paged   this engine's own scheduler: blocks shared, copied on write, preempted
   max     every sequence gets room for --max-model-len tokens when it is admitted
   pow2    its prompt and the next power of two of its output length, which it is told
   oracle  exactly what it will need, which it is told
@@ -28,8 +28,8 @@ Examples:
   bindery simulate --output-json report.json --output-html report.html
   bindery simulate --preset alpaca --n 4 --policy paged
   bindery simulate --rate 3 --num-prefixes 4 --prefix-len 300 --prefix-share 0.8
-  bindery simulate --trace requests.csv --model llama-3.1-8b --kv-cache-memory-bytes 4Gi --bandwidth 256 --tflops 60
-  bindery simulate --policy paged --block-size 16 --sharing '' --num-requests 1000000";
+  bindery simulate --trace requests.csv --model llama-3.1-8b --bandwidth 256
+  bindery simulate --policy paged --block-size 16 --sharing '' --num-requests 1M";
 
 /// Which policies to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,7 +52,7 @@ pub(in crate::cli) enum Allocator {
 
 /// Compare paged KV memory with contiguous reservations on a stream of requests, without a GPU
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP)]
 pub(in crate::cli) struct SimulateArgs {
     /// Replay this CSV or JSON-lines file instead of making requests up
     #[arg(long, value_name = "FILE", help_heading = "Requests")]
@@ -67,23 +67,23 @@ pub(in crate::cli) struct SimulateArgs {
     pub(super) num_requests: u32,
 
     /// Requests a second, Poisson; inf for all at once
-    #[arg(long, default_value = "inf", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, default_value = "inf", help_heading = "Requests")]
     pub(super) rate: f64,
 
     /// Mean prompt length, log-normal [default: the preset's]
-    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, value_name = "TOKENS", help_heading = "Requests")]
     pub(super) input_len: Option<f64>,
 
     /// Standard deviation of the prompt length's logarithm [default: the preset's]
-    #[arg(long, value_name = "SIGMA", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, value_name = "SIGMA", help_heading = "Requests")]
     pub(super) input_sigma: Option<f64>,
 
     /// Mean output length, log-normal [default: the preset's]
-    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, value_name = "TOKENS", help_heading = "Requests")]
     pub(super) output_len: Option<f64>,
 
     /// Standard deviation of the output length's logarithm [default: the preset's]
-    #[arg(long, value_name = "SIGMA", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, value_name = "SIGMA", help_heading = "Requests")]
     pub(super) output_sigma: Option<f64>,
 
     /// Shared prefixes (system prompts) in use
@@ -95,7 +95,7 @@ pub(in crate::cli) struct SimulateArgs {
     pub(super) prefix_len: u32,
 
     /// Share of the requests that start with a shared prefix
-    #[arg(long, default_value = "1", allow_negative_numbers = true, help_heading = "Requests")]
+    #[arg(long, default_value = "1", help_heading = "Requests")]
     pub(super) prefix_share: f64,
 
     /// Parallel samples of each request
@@ -107,17 +107,11 @@ pub(in crate::cli) struct SimulateArgs {
     pub(super) beam_width: u32,
 
     /// Share of the beams that one step replaces by a fork of another beam
-    #[arg(
-        long,
-        default_value = "0.02",
-        allow_negative_numbers = true,
-        value_name = "SHARE",
-        help_heading = "Requests"
-    )]
+    #[arg(long, default_value = "0.02", value_name = "SHARE", help_heading = "Requests")]
     pub(super) beam_replacement: f64,
 
     /// Seed of everything random
-    #[arg(long, default_value_t = 0, help_heading = "Requests")]
+    #[arg(long, default_value_t = 0, value_parser = at_least(0_u64), help_heading = "Requests")]
     pub(super) seed: u64,
 
     /// Policies to run
@@ -172,23 +166,11 @@ pub(in crate::cli) struct SimulateArgs {
     pub(super) model: String,
 
     /// Memory bandwidth of the device in GB/s (an A100 with 40 GB by default)
-    #[arg(
-        long,
-        default_value = "1555",
-        allow_negative_numbers = true,
-        value_name = "GB/S",
-        help_heading = "Cost model"
-    )]
+    #[arg(long, default_value = "1555", value_name = "GB/S", help_heading = "Cost model")]
     pub(super) bandwidth: f64,
 
     /// What the device computes, in TFLOP/s
-    #[arg(
-        long,
-        default_value = "312",
-        allow_negative_numbers = true,
-        value_name = "TFLOPS",
-        help_heading = "Cost model"
-    )]
+    #[arg(long, default_value = "312", value_name = "TFLOPS", help_heading = "Cost model")]
     pub(super) tflops: f64,
 
     /// Write all numbers here, as JSON

@@ -152,5 +152,8 @@ fn told(error: &reqwest::Error) -> String {
         text += &format!(": {cause}");
         source = cause.source();
     }
-    text
+    match error.is_connect() {
+        true => text + "; start a server there (`bindery serve`), or say where one is with --base-url",
+        false => text,
+    }
 }

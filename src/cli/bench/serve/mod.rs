@@ -6,6 +6,7 @@ mod report;
 
 use super::super::exit::Failure;
 use super::super::load::bar;
+use super::super::units::at_least;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use client::{Answer, Client};
@@ -25,9 +26,9 @@ says in the end. TTFT is the time to the first chunk with text, ITL the time bet
 token after the first, E2EL the whole. The fields of the JSON are those of vLLM's benchmark.
 
 Examples:
-  bindery bench serve                                                       the server at http://127.0.0.1:8000
-  bindery bench serve --num-prompts 200 --request-rate 4                    arrivals as they come in life: Poisson
-  bindery bench serve --base-url http://gpu-host:8000 --lengths sharegpt --max-concurrency 32
+  bindery bench serve                                     at http://127.0.0.1:8000
+  bindery bench serve --num-prompts 200 --request-rate 4  Poisson arrivals
+  bindery bench serve --base-url http://gpu-host:8000 --max-concurrency 32
   bindery bench serve --output-json run.json --output-html run.html";
 
 /// A server under load: time to first token, time between tokens, throughput
@@ -87,7 +88,7 @@ pub(super) struct ServeArgs {
     prefix_len: u32,
 
     /// Seed of lengths, words and arrivals
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = at_least(0_u64))]
     seed: u64,
 
     /// Keep everything in this file
@@ -132,20 +133,20 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let (model, served, duration) = runtime.block_on(bench(&args, load))?;
     let report = report::Report::new(&args, model, &served, duration);
-    writeln!(std::io::stdout(), "{}", report.text())?;
     let write = |path: &PathBuf, text: String| {
         fs::write(path, text).map_err(|error| Failure(format!("{}: {error}", path.display())))
     };
     if let Some(path) = &args.output_json {
         write(path, serde_json::to_string_pretty(&report.json())? + "\n")?;
     }
+    if report.completed() == 0 {
+        return Err(Failure(format!("no request was answered: {}", report.first_error())).into());
+    }
     if let Some(path) = &args.output_html {
         write(path, report.html()?)?;
     }
-    match report.completed() {
-        0 => Err(Failure(format!("no request was answered: {}", report.first_error())).into()),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    writeln!(std::io::stdout(), "{}", report.text())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Sends everything, and waits for the last answer.

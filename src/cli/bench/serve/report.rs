@@ -98,6 +98,8 @@ impl<'a> Report<'a> {
         let rows: Vec<Vec<String>> = self
             .latencies()
             .iter()
+            // There is nothing between the tokens of an answer of one.
+            .filter(|(_, values)| !values.is_empty())
             .map(|(name, values)| {
                 let of = |p: f64| format!("{:.1}", percentile(values.iter().copied(), p));
                 let mean = values.iter().sum::<f64>() / values.len() as f64;
