@@ -60,13 +60,14 @@ pub(in super::super) fn attention_tiling(
     let divisor =
         |most: u32| (1..=group.min(most).min(most_heads).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
     match variant {
-        // As many rows as stay in (spilled) vector registers without blowing up compile time: the loops over rows and
-        // keys are unrolled.
+        // As many rows as are read and written faster than keys are loaded: their loops are unrolled, and they stay in
+        // (spilled) vector registers.
         Variant::Cpu => {
             let heads_per_group = divisor((256 / shape.head_dim).max(1));
-            let rows = (768 / shape.head_dim).max(1);
+            let rows = (1024 / shape.head_dim).max(1);
             let split = if batch_invariant { u32::MAX } else { tuning.attention_split };
-            let prefill_tokens = (rows / heads_per_group).max(1);
+            // A power of two: what shares a prefix tends to come in such numbers.
+            let prefill_tokens = 1 << (rows / heads_per_group).max(1).ilog2();
             AttentionTiling {
                 heads_per_group,
                 prefill_tokens,
