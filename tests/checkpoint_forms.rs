@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use bindery::backend::cpu::CpuBackend;
-use bindery::backend::{Backend, KvDtype, RopePairing, StepInput, StepLimits, StepOutput, WeightFormat};
+use bindery::backend::{Backend, KvDtype, RopePairing, StepInput, StepLimits, StepOutput, WeightFormat, quantize_row};
 use bindery::model::gguf::GgufFile;
 use bindery::model::safetensors::SafetensorsFiles;
 use bindery::model::{Checkpoint, DummyWeights, Llama, LoadError, LoadFormat, ModelConfig};
@@ -76,9 +76,13 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// Logits from `tests/golden/make_tiny_llama.py`.
+/// Files of `tests/golden/make_tiny_llama.py` and `make_dequant.py`.
+fn golden_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
 fn golden(name: &str) -> Vec<f32> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = golden_path(name);
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     bytes.as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect()
 }
@@ -140,6 +144,29 @@ fn every_format_loads_and_stays_near_f32() {
     for (dtype, bound) in [("F16", 0.01), ("BF16", 0.1)] {
         let difference = largest_difference(&exact, &logits(&hf(&model, dtype)));
         assert!(difference < bound, "{dtype}: {difference}");
+    }
+}
+
+/// Matrices of random blocks, in their own type and as the numbers that these stand for.
+#[test]
+fn repacked_formats_stay_near_what_they_stand_for() {
+    let model = TinyLlama { qkv_bias: false, tied: false, head_norms: false };
+    for (name, type_id) in [("q5_0", 6), ("q5_1", 7)] {
+        let blocks = std::fs::read(golden_path(&format!("dequant/{name}.bin"))).unwrap();
+        let values = golden(&format!("dequant/{name}.f32"));
+        let (block_bytes, count) = (blocks.len() / (values.len() / 32), values.len() / 32);
+        // Every row is one block; which, its first number says.
+        let block = |row: &[f32]| row[0].to_bits() as usize % count;
+        let stored = model.gguf_writer_with("llama", type_id, |row, data| {
+            row.chunks(32).for_each(|_| data.extend(&blocks[block(row) * block_bytes..][..block_bytes]));
+        });
+        let exact = model.gguf_writer_with("llama", 0, |row, data| {
+            row.chunks(32).for_each(|_| quantize_row(WeightFormat::F32, &values[block(row) * 32..][..32], data));
+        });
+        let exact = logits(&gguf(&exact).unwrap());
+        let largest = exact.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let difference = largest_difference(&exact, &logits(&gguf(&stored).unwrap())) / largest;
+        assert!(difference > 0.0 && difference < 0.02, "{name}: {difference} of the largest logit");
     }
 }
 

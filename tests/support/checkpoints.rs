@@ -201,6 +201,24 @@ impl TinyLlama {
     /// `architecture` is `llama` (rows of q and k interleaved, as its converter does), `qwen2` or `qwen3`;
     /// matrices in `format`.
     pub fn gguf_writer(&self, architecture: &str, format: WeightFormat) -> GgufWriter {
+        let type_id = match format {
+            WeightFormat::F32 => 0,
+            WeightFormat::F16 => 1,
+            WeightFormat::Q4_0 => 2,
+            WeightFormat::Q4_1 => 3,
+            WeightFormat::Q8_0 => 8,
+            WeightFormat::Bf16 => 30,
+        };
+        self.gguf_writer_with(architecture, type_id, |row, data| quantize_row(format, row, data))
+    }
+
+    /// The same with matrices of another type, whose rows `encode` appends.
+    pub fn gguf_writer_with(
+        &self,
+        architecture: &str,
+        type_id: u32,
+        encode: impl Fn(&[f32], &mut Vec<u8>),
+    ) -> GgufWriter {
         let mut writer = GgufWriter::default();
         let key = |name: &str| format!("{architecture}.{name}");
         writer.string("general.architecture", architecture);
@@ -210,14 +228,6 @@ impl TinyLlama {
         writer.f32(&key("attention.layer_norm_rms_epsilon"), 1e-5).f32(&key("rope.freq_base"), 1e4);
         let tokens: Vec<String> = (0..VOCAB).map(|id| format!("t{id}")).collect();
         writer.strings("tokenizer.ggml.tokens", &tokens).u32("tokenizer.ggml.eos_token_id", 2);
-        let type_id = match format {
-            WeightFormat::F32 => 0,
-            WeightFormat::F16 => 1,
-            WeightFormat::Q4_0 => 2,
-            WeightFormat::Q4_1 => 3,
-            WeightFormat::Q8_0 => 8,
-            WeightFormat::Bf16 => 30,
-        };
         for spec in self.specs() {
             let mut values = self.values(&spec);
             if architecture == "llama" && spec.rope_heads > 0 {
@@ -228,7 +238,7 @@ impl TinyLlama {
                 quantize_row(WeightFormat::F32, &values, &mut data);
                 writer.tensor(&spec.gguf, &[spec.cols], 0, &data);
             } else {
-                values.chunks(spec.cols as usize).for_each(|row| quantize_row(format, row, &mut data));
+                values.chunks(spec.cols as usize).for_each(|row| encode(row, &mut data));
                 writer.tensor(&spec.gguf, &[spec.cols, spec.rows], type_id, &data);
             }
         }

@@ -300,4 +300,7 @@ pub(super) fn rope_and_cache(shape: &AttentionShape, dtype: KvDtype, pairing: Ro
         .pairing(pairing)
         .flag("HEAD_NORM", has_norm)
         .include(cuda!("include/rope.cuh"))
+        // Two floats of an invocation for the scales of int8, one for the norm.
+        .limits(64, 3 * 4 * MAP_THREADS)
+        .spills(0)
 }
