@@ -1,6 +1,6 @@
 //! Mistakes: one line that says what to do, and exit code 2.
 
-use super::{assert_refused, checkpoints::TinyLlama, models, temporary};
+use super::{assert_refused, checkpoints::TinyLlama, models, temporary, tiny_config};
 use bindery::backend::WeightFormat;
 
 #[test]
@@ -104,6 +104,14 @@ fn models_that_cannot_be_used_are_one_line_and_exit_code_2() {
         assert_refused(&["run", "--model", path.to_str().expect("UTF-8"), "hi"], word);
     }
     assert_refused(&["run", "--model", "/nonexistent/model.gguf", "hi"], "/nonexistent/model.gguf");
+    for (context, says) in [(1u64, "from 2 to"), (1 << 26, "--max-model-len")] {
+        let text = std::fs::read(tiny_config("long-config.json")).expect("just written");
+        let mut config: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        (config["max_position_embeddings"], config["head_dim"]) = (context.into(), 1024.into());
+        let path = temporary("long-config.json", config.to_string().as_bytes());
+        let model = path.to_str().expect("UTF-8");
+        assert_refused(&["bench", "latency", "--load-format", "dummy", "--device", "llvmpipe", "-m", model], says);
+    }
     let prompt = temporary("prompt.gguf", b"");
     assert_refused(&["run", prompt.to_str().expect("UTF-8")], "name it with --model");
     assert_refused(&["run", "--model", "src", "hi"], "src");
