@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bindery::backend::{RopePairing, WeightFormat};
 use bindery::model::gguf::GgufFile;
-use bindery::model::{Architecture, Checkpoint, LoadFormat, ModelConfig, RopeScaling};
+use bindery::model::{Architecture, Checkpoint, GenerationConfig, LoadFormat, ModelConfig, RopeScaling};
 use serde_json::{Value, json};
 
 #[path = "support/checkpoints.rs"]
@@ -81,12 +81,14 @@ fn qwen_2_5() {
         "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "sliding_window": 32768, "tie_word_embeddings": true,
         "use_sliding_window": false, "vocab_size": 151936
     });
-    let generation = r#"{"eos_token_id": [151645, 151643], "temperature": 0.7}"#;
+    let generation = r#"{"eos_token_id": [151645, 151643], "temperature": 0.7, "top_k": 20, "do_sample": true}"#;
     let config = ModelConfig::from_hf_json(Path::new("config.json"), &config.to_string(), Some(generation)).unwrap();
     assert_eq!(config.architecture, Architecture::Qwen2);
     assert_eq!(config.head_dim, 64);
     assert!(config.attention_bias && !config.attention_output_bias && !config.mlp_bias);
     assert_eq!(config.eos_token_ids, [151645, 151643]);
+    let generation = GenerationConfig { temperature: Some(0.7), top_k: Some(20), ..GenerationConfig::default() };
+    assert_eq!(config.generation, generation);
     assert_eq!(config.rope.scaling, RopeScaling::None);
 }
 

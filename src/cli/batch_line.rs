@@ -3,6 +3,7 @@
 use bindery::engine::RequestId;
 use bindery::llm::{Event, Llm, RequestOptions, RequestOutput};
 use bindery::openai::{ApiError, ChatCompletionRequest, CommonFields, CompletionRequest, GenerateRequest, Reply};
+use bindery::sampling::SamplingParams;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,10 +16,10 @@ struct InputLine {
     body: Value,
 }
 
-fn read_body(url: &str, body: Value) -> Result<GenerateRequest, ApiError> {
+fn read_body(url: &str, body: Value, defaults: &SamplingParams) -> Result<GenerateRequest, ApiError> {
     let body = match url {
-        "/v1/completions" => GenerateRequest::Completion(CompletionRequest::from_body(body)?),
-        "/v1/chat/completions" => GenerateRequest::Chat(ChatCompletionRequest::from_body(body)?),
+        "/v1/completions" => GenerateRequest::Completion(CompletionRequest::from_body(body, defaults)?),
+        "/v1/chat/completions" => GenerateRequest::Chat(ChatCompletionRequest::from_body(body, defaults)?),
         other => {
             let known = "/v1/completions and /v1/chat/completions are served";
             return Err(ApiError::not_found(format!("unknown url {other:?}; {known}")));
@@ -45,7 +46,7 @@ struct Work {
 
 impl BatchLine {
     /// Reads line `number` of the input and hands its prompts to the engine: all of them, or none.
-    pub(super) fn submit(number: usize, line: &[u8], llm: &mut Llm) -> Self {
+    pub(super) fn submit(number: usize, line: &[u8], defaults: &SamplingParams, llm: &mut Llm) -> Self {
         let value: Value = match serde_json::from_slice(line) {
             Ok(value) => value,
             Err(error) => return Self::refused(number, Value::Null, format!("line {number} is not JSON: {error}")),
@@ -63,7 +64,7 @@ impl BatchLine {
         if line.method.as_deref().is_some_and(|method| method != "POST") {
             return Self::refused(number, custom_id, format!("line {number}: `method` must be \"POST\""));
         }
-        let work = read_body(&line.url, line.body).and_then(|body| Work::start(body, llm));
+        let work = read_body(&line.url, line.body, defaults).and_then(|body| Work::start(body, llm));
         Self { number, custom_id, work }
     }
 

@@ -9,6 +9,7 @@ mod chat;
 mod devices;
 mod engine_args;
 mod exit;
+mod generation_args;
 mod ignored_args;
 mod load;
 mod notices;

@@ -36,7 +36,7 @@ impl Notices {
         if named.is_none() && device.backend().memory().is_software {
             SAID.call_once(|| {
                 self.warn(
-                    "no GPU found; running on a software adapter (the CPU), which is slow: see `bindery devices`",
+                    "no usable GPU found; running on a software adapter (the CPU), which is slow: see `bindery devices`",
                 );
             });
         }

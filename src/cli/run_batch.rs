@@ -3,11 +3,13 @@
 use super::batch_line::BatchLine;
 use super::engine_args::EngineArgs;
 use super::exit::Failure;
+use super::generation_args::GenerationArgs;
 use super::load::{bar, load};
 use super::notices::Notices;
 use anyhow::{Context as _, Result};
 use bindery::engine::RequestId;
 use bindery::llm::{Event, Llm};
+use bindery::sampling::SamplingParams;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Read, Write};
@@ -50,6 +52,9 @@ pub(super) struct RunBatchArgs {
     verbose: bool,
 
     #[command(flatten)]
+    generation: GenerationArgs,
+
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
@@ -63,9 +68,10 @@ pub(super) fn run(args: RunBatchArgs) -> Result<ExitCode> {
     if verbose {
         eprintln!("{}\n{}", llm.device_description(), llm.kv_memory());
     }
+    let defaults = args.generation.params(&llm)?;
     let model = options.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let start = Instant::now();
-    let mut batch = Batch::submit(&input, &mut llm, model);
+    let mut batch = Batch::submit(&input, &defaults, &mut llm, model);
     batch.write_done(&llm, &mut output)?;
     let progress = bar(batch.total as u64, "[{bar:40}] {pos}/{len} requests {elapsed} {msg}");
     let mut events = Vec::new();
@@ -152,7 +158,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn submit(input: &[u8], llm: &mut Llm, model: String) -> Self {
+    fn submit(input: &[u8], defaults: &SamplingParams, llm: &mut Llm, model: String) -> Self {
         let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let mut batch = Self {
             lines: VecDeque::new(),
@@ -171,7 +177,7 @@ impl Batch {
             if text.trim_ascii().is_empty() {
                 continue;
             }
-            let line = BatchLine::submit(index + 1, text, llm);
+            let line = BatchLine::submit(index + 1, text, defaults, llm);
             let places = line.requests().enumerate().map(|(prompt, request)| (request, (batch.total, prompt)));
             batch.place.extend(places);
             batch.unfinished += usize::from(!line.is_done());

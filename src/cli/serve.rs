@@ -2,6 +2,7 @@
 
 use super::engine_args::EngineArgsAfterModel;
 use super::exit::Failure;
+use super::generation_args::GenerationArgs;
 use super::ignored_args::IgnoredArgs;
 use super::load::load;
 use super::notices::Notices;
@@ -113,6 +114,9 @@ pub(super) struct ServeArgs {
     log_format: LogFormat,
 
     #[command(flatten)]
+    generation: GenerationArgs,
+
+    #[command(flatten)]
     ignored: IgnoredArgs,
 
     #[command(flatten)]
@@ -143,6 +147,12 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     let llm = load(&options, notices)?;
     notices.info(llm.device_description());
     notices.info(llm.kv_memory());
+    config.default_params = args.generation.params(&llm)?;
+    let defaults = &config.default_params;
+    notices.info(format_args!(
+        "requests sample at temperature {}, top_p {}, top_k {} unless they say otherwise",
+        defaults.temperature, defaults.top_p, defaults.top_k
+    ));
     let mut observers: Vec<Box<dyn StepObserver>> = Vec::new();
     if let Some(events) = &args.kv_events_config {
         let published = runtime.block_on(publish_kv_events(events, DEFAULT_BLOCK_SIZE));

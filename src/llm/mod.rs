@@ -47,7 +47,7 @@ pub use profile::{HostTimes, KernelTimes, Profile};
 
 use crate::backend::{Backend, StepLimits};
 use crate::engine::{BlockEvent, Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
-use crate::model::{Checkpoint, Llama, LoadFormat, LoadProgress, ModelConfig, ModelRunner};
+use crate::model::{Checkpoint, GenerationConfig, Llama, LoadFormat, LoadProgress, ModelConfig, ModelRunner};
 use crate::sampling::{DrawList, ParamCaps, Sampler, SamplingParams};
 use crate::structured::{Grammar, GrammarCompiler};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
@@ -206,6 +206,24 @@ impl Llm {
     /// Sizes and constants of the model.
     pub fn model_config(&self) -> &ModelConfig {
         self.runner.config()
+    }
+
+    /// The sampling parameters of a request that leaves them out: OpenAI's defaults, but for what `generation` says.
+    ///
+    /// # Errors
+    /// [`LlmError::Param`] when one is out of its range.
+    pub fn default_params(&self, generation: &GenerationConfig) -> Result<SamplingParams, LlmError> {
+        let default = SamplingParams::default();
+        let params = SamplingParams {
+            temperature: generation.temperature.unwrap_or(default.temperature),
+            top_p: generation.top_p.unwrap_or(default.top_p),
+            top_k: generation.top_k.unwrap_or(default.top_k),
+            min_p: generation.min_p.unwrap_or(default.min_p),
+            repetition_penalty: generation.repetition_penalty.unwrap_or(default.repetition_penalty),
+            ..default
+        };
+        params.validate(self.model_config().vocab_size as usize, &ParamCaps::default())?;
+        Ok(params)
     }
 
     /// One line that names backend, adapter and driver.

@@ -31,7 +31,7 @@ pub mod runner;
 pub mod safetensors;
 
 pub use checkpoint::{Checkpoint, TokenizerSource};
-pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use config::{Architecture, GenerationConfig, ModelConfig, RopeConfig, RopeScaling};
 pub use dtype::Dtype;
 pub use dummy::DummyWeights;
 pub use encoding::Encoding;

@@ -144,11 +144,11 @@ impl TensorRole {
                 let (stem, suffix) = match role {
                     LayerRole::AttentionNorm if gguf => ("attn_norm", "weight"),
                     LayerRole::AttentionNorm => ("input_layernorm", "weight"),
-                    LayerRole::MlpNorm if gguf => ("ffn_norm", "weight"),
                     LayerRole::QNorm if gguf => ("attn_q_norm", "weight"),
                     LayerRole::QNorm => ("self_attn.q_norm", "weight"),
                     LayerRole::KNorm if gguf => ("attn_k_norm", "weight"),
                     LayerRole::KNorm => ("self_attn.k_norm", "weight"),
+                    LayerRole::MlpNorm if gguf => ("ffn_norm", "weight"),
                     LayerRole::MlpNorm => ("post_attention_layernorm", "weight"),
                     LayerRole::Weight(linear) => (linear.name(naming), "weight"),
                     LayerRole::Bias(linear) => (linear.name(naming), "bias"),

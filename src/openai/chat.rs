@@ -7,6 +7,7 @@ use super::fields::Fields;
 use super::sampling::CommonFields;
 use super::tools::Tools;
 use crate::engine::TokenId;
+use crate::sampling::SamplingParams;
 use crate::text::{ChatTemplate, Message, Tokenizer};
 
 /// A request to answer a conversation.
@@ -23,22 +24,21 @@ pub struct ChatCompletionRequest {
 }
 
 impl ChatCompletionRequest {
-    /// Reads a body.
+    /// Reads a body; `default` has the sampling parameters that it leaves out.
     ///
     /// # Errors
     /// The first field that is wrong. Ranges are checked by [`crate::sampling::SamplingParams::validate`].
-    pub fn from_body(body: Value) -> Result<Self, ApiError> {
+    pub fn from_body(body: Value, default: &SamplingParams) -> Result<Self, ApiError> {
         let mut fields = Fields::new(body)?;
         let messages: Vec<Message> = fields.required("messages")?;
         if messages.is_empty() {
             return Err(ApiError::bad_field("messages", "`messages` is empty: send at least one message"));
         }
-        // The assistant's may have none: those that call tools.
-        let is_empty = |message: &Message| message.content.is_null() && message.role != "assistant";
-        if let Some(index) = messages.iter().position(is_empty) {
-            return Err(ApiError::bad_field("messages", format!("`messages[{index}].content` is missing")));
+        let says_nothing = |message: &Message| message.content.is_null() && message.role == "user";
+        if let Some(index) = messages.iter().position(says_nothing) {
+            return Err(ApiError::bad_field("messages", format!("`messages[{index}].content` is null or missing")));
         }
-        let mut common = CommonFields::take(&mut fields)?;
+        let mut common = CommonFields::take(&mut fields, default)?;
         let tools = Tools::take(&mut fields)?;
         if let Some(calls) = tools.grammar(fields.or("parallel_tool_calls", true)?) {
             if common.params.structured_outputs.is_some() {

@@ -6,6 +6,7 @@ use super::ApiError;
 use super::fields::Fields;
 use super::sampling::CommonFields;
 use crate::engine::TokenId;
+use crate::sampling::SamplingParams;
 use crate::text::{TextError, Tokenizer};
 
 /// Completion tokens when `max_tokens` is left out: OpenAI's and vLLM's default.
@@ -49,15 +50,15 @@ pub struct CompletionRequest {
 }
 
 impl CompletionRequest {
-    /// Reads a body.
+    /// Reads a body; `default` has the sampling parameters that it leaves out.
     ///
     /// # Errors
     /// The first field that is wrong. Ranges are checked by [`crate::sampling::SamplingParams::validate`].
-    pub fn from_body(body: Value) -> Result<Self, ApiError> {
+    pub fn from_body(body: Value, default: &SamplingParams) -> Result<Self, ApiError> {
         let mut fields = Fields::new(body)?;
         let prompts = prompts(fields.required("prompt")?)?;
         fields.refuse(&["tools"])?;
-        let mut common = CommonFields::take(&mut fields)?;
+        let mut common = CommonFields::take(&mut fields, default)?;
         let echo = fields.or("echo", false)?;
         let params = &mut common.params;
         params.logprobs = fields.take("logprobs")?;

@@ -23,7 +23,7 @@ impl Fields {
         let found = kind(&value);
         serde_json::from_value(value)
             .map(Some)
-            .map_err(|error| ApiError::bad_field(name, format!("`{name}` is {found}: {}", in_json_s_words(&error))))
+            .map_err(|error| ApiError::bad_field(name, format!("`{name}` is {found}: {}", in_words_of_json(&error))))
     }
 
     /// Takes a field that has a default.
@@ -36,10 +36,13 @@ impl Fields {
         self.take(name)?.ok_or_else(|| ApiError::bad_field(name, format!("`{name}` is missing")))
     }
 
-    /// Refuses fields by which other servers mean what has another name here: `(theirs, what it does nothing at, ours)`.
-    pub(super) fn refuse_renamed(&self, names: &[(&str, f64, &str)]) -> Result<(), ApiError> {
-        let asks = |(name, nothing, _): &&(&str, f64, &str)| {
-            self.0.get(*name).is_some_and(|value| value.as_f64() != Some(*nothing) && value.as_str() != Some(""))
+    /// Refuses fields of other servers in whose place there is something here: `(theirs, the number at which it does
+    /// nothing, ours)`.
+    pub(super) fn refuse_others(&self, names: &[(&str, Option<f64>, &str)]) -> Result<(), ApiError> {
+        let asks = |(name, nothing, _): &&(&str, Option<f64>, &str)| {
+            let does_nothing =
+                |value: &Value| value.as_str() == Some("") || (nothing.is_some() && value.as_f64() == *nothing);
+            self.0.get(*name).is_some_and(|value| !does_nothing(value))
         };
         match names.iter().find(asks) {
             None => Ok(()),
@@ -66,12 +69,14 @@ impl Fields {
 }
 
 /// An error of serde's that names types as JSON does.
-fn in_json_s_words(error: &serde_json::Error) -> String {
+fn in_words_of_json(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let Some((start, wanted)) = text.rsplit_once("expected ") else { return text };
     let wanted = match wanted {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
-        "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number from 0",
+        "i32" => "a whole number from -2147483648 to 2147483647",
+        "i64" => "a whole number",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",
         "a sequence" => "a list",

@@ -62,13 +62,13 @@ const UNSUPPORTED: [&str; 15] = [
     "dynatemp_range",
 ];
 
-/// Fields of llama.cpp's that have other names here, and the value at which each does nothing.
-const RENAMED: [(&str, f64, &str); 5] = [
-    ("repeat_penalty", 1.0, "`repetition_penalty`"),
-    ("typical_p", 1.0, "`top_p` or `min_p`"),
-    ("n_predict", -1.0, "`max_tokens`"),
-    ("grammar", 0.0, "`structured_outputs` with a `grammar` in Lark's notation"),
-    ("json_schema", 0.0, "`response_format`"),
+/// Fields of llama.cpp's in whose place there is something here, and the number at which a field does nothing.
+const OTHERS: [(&str, Option<f64>, &str); 5] = [
+    ("repeat_penalty", Some(1.0), "`repetition_penalty`"),
+    ("typical_p", Some(1.0), "`top_p` or `min_p`"),
+    ("n_predict", Some(-1.0), "`max_tokens`"),
+    ("grammar", None, "`structured_outputs` with a `grammar` in Lark's notation"),
+    ("json_schema", None, "`response_format`"),
 ];
 
 /// Bytes of a salt, at most: it is hashed for every request.
@@ -98,10 +98,10 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
 }
 
 impl CommonFields {
-    pub(super) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+    /// `default` has what a request leaves out.
+    pub(super) fn take(fields: &mut Fields, default: &SamplingParams) -> Result<Self, ApiError> {
         fields.refuse(&UNSUPPORTED)?;
-        fields.refuse_renamed(&RENAMED)?;
-        let default = SamplingParams::default();
+        fields.refuse_others(&OTHERS)?;
         let params = SamplingParams {
             n: fields.or("n", default.n)?,
             best_of: fields.take("best_of")?,
@@ -132,7 +132,7 @@ impl CommonFields {
             detokenize: fields.or("detokenize", default.detokenize)?,
         };
         let stream = fields.or("stream", false)?;
-        if stream && params.prompt_logprobs.is_some() {
+        if stream && params.prompt_logprobs.is_some_and(|most| most > 0) {
             let message = "`prompt_logprobs` do not come with `stream`: leave one of them out";
             return Err(ApiError::bad_field("prompt_logprobs", message));
         }

@@ -3,17 +3,18 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::sampling::SamplingParams;
 
 fn completion(extra: Value) -> Result<CompletionRequest, ApiError> {
     let mut body = json!({"model": "m", "prompt": "Hi"});
     body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    CompletionRequest::from_body(body)
+    CompletionRequest::from_body(body, &SamplingParams::default())
 }
 
 fn chat(extra: Value) -> Result<ChatCompletionRequest, ApiError> {
     let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
     body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    ChatCompletionRequest::from_body(body)
+    ChatCompletionRequest::from_body(body, &SamplingParams::default())
 }
 
 #[test]
@@ -70,7 +71,7 @@ fn what_is_wrong_is_named() {
     }
     let two = json!({"guided_regex": "a", "response_format": {"type": "json_object"}});
     assert!(completion(two).expect_err("two formats").message.contains("one of them"));
-    assert!(CompletionRequest::from_body(json!([1])).is_err());
+    assert!(CompletionRequest::from_body(json!([1]), &SamplingParams::default()).is_err());
 }
 
 #[test]
@@ -103,6 +104,14 @@ fn the_newer_name_of_max_tokens_wins() {
 }
 
 #[test]
+fn what_is_left_out_is_as_the_default_says() {
+    let default = SamplingParams { temperature: 0.6, top_k: 20, ..SamplingParams::default() };
+    let body = json!({"prompt": "Hi", "top_k": 5, "temperature": null});
+    let params = CompletionRequest::from_body(body, &default).unwrap().common.params;
+    assert_eq!((params.temperature, params.top_k, params.top_p), (0.6, 5, 1.0));
+}
+
+#[test]
 fn truncation_keeps_the_end() {
     let cut = |tokens: i64| {
         let request = completion(json!({"truncate_prompt_tokens": tokens, "max_tokens": 2})).unwrap();
@@ -122,7 +131,10 @@ fn truncation_keeps_the_end() {
 #[test]
 fn errors_speak_of_json() {
     for (extra, says) in [
-        (json!({"n": -1}), "`n` is a number: invalid value: integer `-1`, expected a whole number from 0"),
+        (
+            json!({"n": -1}),
+            "`n` is a number: invalid value: integer `-1`, expected a whole number from 0 to 4294967295",
+        ),
         (json!({"temperature": "hot"}), "expected a number"),
         (json!({"stop": 5}), "`stop` must be a text or a list of texts"),
         (json!({"repeat_penalty": 1.1}), "use `repetition_penalty`"),

@@ -16,6 +16,9 @@ use tokio::sync::{Semaphore, watch};
 /// How much shorter than its longest tokens a tokenizer's normaliser may make a text, at most.
 const NORMALISER_SHRINKS: usize = 4;
 
+/// Text of so many bytes is done aside at once.
+const LARGE_BYTES: usize = 256 << 10;
+
 /// The model, the engine and the configuration.
 pub struct App {
     /// The engine.
@@ -94,16 +97,21 @@ impl App {
         }
     }
 
-    /// Does what takes a processor's time (reading a large body, templates, tokens), away from the threads that serve
-    /// others, and as many at a time as there are cores: so much memory may be taken at once.
+    /// Does what takes a processor's time (reading a body, templates, tokens of text of so many bytes), away from the
+    /// threads that serve others. What is large is done for as many requests at a time as there are cores, because it
+    /// takes memory as well; what is small does not wait for it.
     ///
     /// # Errors
     /// 500 when it panics.
     pub(super) async fn aside<T: Send + 'static>(
         &self,
+        bytes: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let permit = self.asides.clone().acquire_owned().await.expect("it is never closed");
+        let permit = match bytes > LARGE_BYTES {
+            true => Some(self.asides.clone().acquire_owned().await.expect("it is never closed")),
+            false => None,
+        };
         // The permit goes with the work: who asked may be gone before it is done.
         let work = move || {
             let _permit = permit;

@@ -2,6 +2,7 @@
 
 use super::App;
 use crate::openai::{ApiError, ChatCompletionRequest, CompletionRequest};
+use crate::sampling::SamplingParams;
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
 use serde_json::Value;
@@ -9,22 +10,22 @@ use std::sync::Arc;
 
 /// What the JSON of a body is read as.
 pub(super) trait FromJson: Sized + Send + 'static {
-    /// Reads a body.
+    /// Reads a body; `default` has the sampling parameters that it leaves out.
     ///
     /// # Errors
     /// The first field that is wrong.
-    fn from_json(body: Value) -> Result<Self, ApiError>;
+    fn from_json(body: Value, default: &SamplingParams) -> Result<Self, ApiError>;
 }
 
 impl FromJson for CompletionRequest {
-    fn from_json(body: Value) -> Result<Self, ApiError> {
-        Self::from_body(body)
+    fn from_json(body: Value, default: &SamplingParams) -> Result<Self, ApiError> {
+        Self::from_body(body, default)
     }
 }
 
 impl FromJson for ChatCompletionRequest {
-    fn from_json(body: Value) -> Result<Self, ApiError> {
-        Self::from_body(body)
+    fn from_json(body: Value, default: &SamplingParams) -> Result<Self, ApiError> {
+        Self::from_body(body, default)
     }
 }
 
@@ -52,10 +53,12 @@ impl<T: FromJson> FromRequest<Arc<App>> for Body<T> {
             .await
             .map_err(|_| ApiError::bad_request("the body did not arrive in time"))?
             .map_err(|_| too_large())?;
+        let (of, bytes_len) = (app.clone(), bytes.len());
         let read = move || {
             let json = serde_json::from_slice(&bytes);
-            T::from_json(json.map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?)
+            let json = json.map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?;
+            T::from_json(json, &of.config.default_params)
         };
-        app.aside(read).await?.map(Self)
+        app.aside(bytes_len, read).await?.map(Self)
     }
 }

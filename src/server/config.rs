@@ -1,6 +1,7 @@
 //! What the operator decides.
 
 use super::KvEventSource;
+use crate::sampling::SamplingParams;
 use std::time::Duration;
 
 /// How the server behaves; the names are vLLM's where it has them.
@@ -40,6 +41,8 @@ pub struct ServerConfig {
     pub kv_event_sources: Vec<KvEventSource>,
     /// Whether each request is logged with its parameters (never its prompt).
     pub log_requests: bool,
+    /// The sampling parameters that a request leaves out.
+    pub default_params: SamplingParams,
 }
 
 impl ServerConfig {
@@ -63,6 +66,7 @@ impl ServerConfig {
             ui: true,
             kv_event_sources: Vec::new(),
             log_requests: false,
+            default_params: SamplingParams::default(),
         }
     }
 }

@@ -126,13 +126,13 @@ type Prepared = (GenerateRequest, Vec<Vec<TokenId>>, Option<Grammar>);
 /// Templates, tokenizers and grammars take their time: not on the threads that serve others.
 async fn prepare(app: &Arc<App>, request: GenerateRequest) -> Result<Prepared, ApiError> {
     app.check_text(&request)?;
-    let of = app.clone();
+    let (of, text_bytes) = (app.clone(), request.text_bytes());
     let tokenise = move || {
         let max_model_len = of.scheduler.max_model_len;
         let ids = request.token_ids(of.tokenizer.as_deref(), of.chat_template.as_deref(), max_model_len)?;
         Ok::<_, ApiError>((request, ids))
     };
-    let (request, ids) = app.aside(tokenise).await??;
+    let (request, ids) = app.aside(text_bytes, tokenise).await??;
     let grammar = match request.common().params.structured_outputs.clone() {
         None => None,
         Some(spec) => {

@@ -16,7 +16,7 @@ use tokio_io_timeout::TimeoutStream;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long answers that are cut off may take to say so.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Serves until `interrupt` comes or the engine ends; then takes no more connections, and gives those there are
 /// `--shutdown-timeout` to end, or until `interrupt` comes again. Returns how the engine was.
@@ -60,12 +60,12 @@ pub async fn serve<I: Future<Output = ()>>(
     drop(listener);
     app.closing.send_replace(true);
     let (connections, wait_s) = (open.count(), app.config.shutdown_timeout.as_secs());
-    tracing::info!(connections, wait_s, "shutting down; another interrupt ends it at once");
+    tracing::info!(connections, wait_s, "shutting down; an interrupt ends it at once");
     let mut closed = Box::pin(open.shutdown());
     let cut_off = tokio::select! {
         () = &mut closed => None,
         () = tokio::time::sleep(app.config.shutdown_timeout) => Some("they took longer than the shutdown timeout"),
-        () = interrupt() => Some("interrupted again"),
+        () = interrupt() => Some("interrupted"),
     };
     app.engine.stop();
     if let Some(why) = cut_off {

@@ -5,6 +5,7 @@ use super::body::{Body, FromJson};
 use super::error::json_response;
 use crate::engine::TokenId;
 use crate::openai::{ApiError, ChatCompletionRequest, CompletionRequest, GenerateRequest};
+use crate::sampling::SamplingParams;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -19,11 +20,11 @@ pub(super) struct Tokenize {
 }
 
 impl FromJson for Tokenize {
-    fn from_json(body: Value) -> Result<Self, ApiError> {
+    fn from_json(body: Value, default: &SamplingParams) -> Result<Self, ApiError> {
         let wants_texts = body.get("return_token_strs").and_then(Value::as_bool).unwrap_or(false);
         let request = match body.get("messages") {
-            Some(_) => GenerateRequest::Chat(ChatCompletionRequest::from_body(body)?),
-            None => GenerateRequest::Completion(CompletionRequest::from_body(body)?),
+            Some(_) => GenerateRequest::Chat(ChatCompletionRequest::from_body(body, default)?),
+            None => GenerateRequest::Completion(CompletionRequest::from_body(body, default)?),
         };
         Ok(Self { request, wants_texts })
     }
@@ -35,7 +36,7 @@ pub(super) async fn tokenize(
 ) -> Result<Response, ApiError> {
     app.model_name(request.common().model.as_deref())?;
     app.check_text(&request)?;
-    let of = app.clone();
+    let (of, text_bytes) = (app.clone(), request.text_bytes());
     let work = move || {
         let app = of;
         let max_model_len = app.scheduler.max_model_len;
@@ -47,7 +48,7 @@ pub(super) async fn tokenize(
         let texts = wants_texts.then(|| tokens.iter().map(text).collect::<Vec<_>>());
         Ok(json!({"count": tokens.len(), "max_model_len": max_model_len, "tokens": tokens, "token_strs": texts}))
     };
-    Ok(json_response(StatusCode::OK, &app.aside(work).await??))
+    Ok(json_response(StatusCode::OK, &app.aside(text_bytes, work).await??))
 }
 
 #[derive(Deserialize)]
@@ -57,7 +58,7 @@ pub(super) struct Detokenize {
 }
 
 impl FromJson for Detokenize {
-    fn from_json(body: Value) -> Result<Self, ApiError> {
+    fn from_json(body: Value, _: &SamplingParams) -> Result<Self, ApiError> {
         serde_json::from_value(body).map_err(|error| ApiError::bad_field("tokens", format!("bad request: {error}")))
     }
 }
@@ -73,6 +74,6 @@ pub(super) async fn detokenize(
         let message = format!("token id {token} is not in the vocabulary of {vocab_size} tokens");
         return Err(ApiError::bad_field("tokens", message));
     }
-    let text = app.aside(move || tokenizer.decode(&request.tokens, false)).await??;
+    let text = app.aside(4 * request.tokens.len(), move || tokenizer.decode(&request.tokens, false)).await??;
     Ok(json_response(StatusCode::OK, &json!({"prompt": text})))
 }

@@ -148,7 +148,8 @@ pub(super) async fn frames(State(app): State<Arc<App>>) -> Result<Response, ApiE
     let (sender, receiver) = tokio::sync::mpsc::channel::<String>(1);
     let mut frames = frames.clone();
     let mut closing = app.closing.subscribe();
-    tokio::spawn(async move {
+    // Ends with the engine, or with the viewer: there is room for one frame that he has not taken.
+    let feed = async move {
         if sender.send(json!({"sizes": sizes}).to_string()).await.is_err() {
             return;
         }
@@ -157,16 +158,20 @@ pub(super) async fn frames(State(app): State<Arc<App>>) -> Result<Response, ApiE
             return;
         }
         loop {
-            // Ends with the server, or with the viewer: there is room for one frame that he has not taken.
             tokio::select! {
                 changed = frames.changed() => if changed.is_err() { return },
-                _ = closing.changed() => return,
                 () = sender.closed() => return,
             }
             let frame = frames.borrow_and_update().to_string();
             if sender.send(frame).await.is_err() {
                 return;
             }
+        }
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = feed => {}
+            _ = closing.wait_for(|closing| *closing) => {}
         }
     });
     Ok(Sse::new(Frames(receiver)).keep_alive(KeepAlive::default()).into_response())

@@ -28,7 +28,7 @@ pub enum GrammarError {
     },
     /// `multipleOf` of too large numbers.
     #[error(
-        "the numbers in `multipleOf` have a common multiple above {max} in their last digit's place: use smaller ones"
+        "the numbers in `multipleOf` have a common multiple of more than {max} units of their last digit: use smaller ones"
     )]
     Multiples {
         /// Of what is taken.
@@ -73,14 +73,18 @@ impl GrammarCompiler {
     /// # Errors
     /// When it is not valid, or needs more time or memory than one request may take.
     pub fn compile(&self, spec: &GrammarSpec) -> Result<Grammar, GrammarError> {
-        spec.check_size()?;
+        spec.check()?;
         let factory = self.factory.get_or_init(|| self.make_factory().map(Arc::new)).clone()?;
         let grammar = spec.grammar();
-        self.workshop.run(LIMIT, move || compile(&factory, grammar)).map_err(|none| match none {
+        let compiled = self.workshop.run(LIMIT, move || compile(&factory, grammar)).map_err(|none| match none {
             NoResult::Busy => GrammarError::Busy,
             NoResult::Overdue => GrammarError::TooSlow,
             NoResult::Panicked => GrammarError::Invalid("the compiler gave up".into()),
-        })?
+        })?;
+        match spec {
+            GrammarSpec::Grammar(text) if text.contains("::=") => compiled.map_err(|_| GrammarError::NotLark),
+            _ => compiled,
+        }
     }
 
     fn make_factory(&self) -> Result<ParserFactory, GrammarError> {

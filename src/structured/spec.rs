@@ -3,7 +3,7 @@
 use super::GrammarError;
 use llguidance::api::TopLevelGrammar;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 /// Bytes of a schema, of choices or of functions, at most.
 const MAX_BYTES: usize = 256 << 10;
@@ -12,8 +12,8 @@ const MAX_BYTES: usize = 256 << 10;
 const MAX_PATTERN_BYTES: usize = 16 << 10;
 
 /// Least common multiple of all `multipleOf` in a schema, at most: each remainder is a state of the lexer, and compiling
-/// cannot be interrupted.
-const MAX_MULTIPLE: u64 = 10_000;
+/// cannot be interrupted. So many take about a second.
+const MAX_MULTIPLE: u64 = 200_000;
 
 /// What a completion must look like.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -50,35 +50,32 @@ impl ToolCalls {
 }
 
 impl GrammarSpec {
-    /// Refuses what is larger than any use of it needs, or plainly something else.
+    /// Refuses what is larger than any use of it needs.
     ///
     /// # Errors
-    /// [`GrammarError::TooLarge`], [`GrammarError::Multiples`], [`GrammarError::NotLark`].
-    pub(super) fn check_size(&self) -> Result<(), GrammarError> {
+    /// [`GrammarError::TooLarge`], [`GrammarError::Multiples`].
+    pub(super) fn check(&self) -> Result<(), GrammarError> {
         let check = |what, bytes, max| match bytes <= max {
             true => Ok(()),
             false => Err(GrammarError::TooLarge { what, bytes, max }),
         };
         let check_schema = |what, schema: &Value| {
             check(what, schema.to_string().len(), MAX_BYTES)?;
-            check("regular expressions in a schema", pattern_bytes(schema), MAX_PATTERN_BYTES)?;
-            let mut numbers = Vec::new();
-            add_multiples(schema, &mut numbers);
-            match common_multiple(&numbers).is_some_and(|multiple| multiple <= MAX_MULTIPLE) {
-                true => Ok(()),
-                false => Err(GrammarError::Multiples { max: MAX_MULTIPLE }),
-            }
+            check("regular expressions in a schema", pattern_bytes(schema), MAX_PATTERN_BYTES)
         };
         match self {
             Self::JsonObject => Ok(()),
-            Self::JsonSchema(schema) => check_schema("a schema", schema),
+            Self::JsonSchema(schema) => {
+                check_schema("a schema", schema)?;
+                check_multiples(schema)
+            }
             Self::Regex(text) => check("a regular expression", text.len(), MAX_PATTERN_BYTES),
-            Self::Grammar(text) if text.contains("::=") && !text.contains("start:") => Err(GrammarError::NotLark),
             Self::Grammar(text) => check("a grammar", text.len(), MAX_PATTERN_BYTES),
             Self::Choice(choices) => check("choices", choices.iter().map(String::len).sum(), MAX_BYTES),
             Self::ToolCalls(calls) => {
                 let schemas = calls.functions.iter().map(|(_, schema)| schema.clone()).collect();
-                check_schema("schemas of functions", &Value::Array(schemas))
+                check_schema("schemas of functions", &Value::Array(schemas))?;
+                calls.functions.iter().try_for_each(|(_, schema)| check_multiples(schema))
             }
         }
     }
@@ -140,12 +137,39 @@ fn pattern_bytes(schema: &Value) -> usize {
     }
 }
 
+/// Keys of a schema whose values are data.
+const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
+/// Keys of a schema whose values are maps from names to schemas.
+const NAMED_SCHEMAS: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
+
+/// The schemas that stand in a schema, at their keys.
+fn schemas_in(schema: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
+    let one = |(key, value): (&'_ String, &'_ Value)| !DATA.contains(&key.as_str()) && !value.is_string();
+    schema.iter().filter(move |&entry| one(entry)).map(|(key, value)| (key.as_str(), value))
+}
+
+fn check_multiples(schema: &Value) -> Result<(), GrammarError> {
+    let mut numbers = Vec::new();
+    add_multiples(schema, &mut numbers);
+    match common_multiple(&numbers).is_some_and(|multiple| multiple <= MAX_MULTIPLE) {
+        true => Ok(()),
+        false => Err(GrammarError::Multiples { max: MAX_MULTIPLE }),
+    }
+}
+
 /// Adds the numbers of each `multipleOf` in a schema.
-fn add_multiples(schema: &Value, numbers: &mut Vec<f64>) {
+fn add_multiples<'a>(schema: &'a Value, numbers: &mut Vec<&'a Number>) {
     match schema {
         Value::Object(map) => {
-            numbers.extend(map.get("multipleOf").and_then(Value::as_f64));
-            map.values().for_each(|value| add_multiples(value, numbers));
+            numbers.extend(map.get("multipleOf").and_then(Value::as_number));
+            for (key, value) in schemas_in(map) {
+                match value {
+                    Value::Object(named) if NAMED_SCHEMAS.contains(&key) => {
+                        named.values().for_each(|value| add_multiples(value, numbers));
+                    }
+                    value => add_multiples(value, numbers),
+                }
+            }
         }
         Value::Array(items) => items.iter().for_each(|item| add_multiples(item, numbers)),
         _ => {}
@@ -154,30 +178,48 @@ fn add_multiples(schema: &Value, numbers: &mut Vec<f64>) {
 
 /// The least common multiple in units of the last decimal place that one of the numbers has, as the lexer counts; `None`
 /// where it is beyond counting.
-fn common_multiple(numbers: &[f64]) -> Option<u64> {
-    let places = (0..=9).find(|&places| numbers.iter().all(|number| (number * 10f64.powi(places)).fract() == 0.0))?;
-    numbers.iter().try_fold(1u64, |multiple, number| {
-        let number = number.abs() * 10f64.powi(places);
-        let number = (number < 1e15).then_some(number as u64)?.max(1);
+fn common_multiple(numbers: &[&Number]) -> Option<u64> {
+    let decimals = numbers.iter().map(|number| decimal(&number.to_string())).collect::<Option<Vec<_>>>()?;
+    let places = decimals.iter().map(|&(_, places)| places).max().unwrap_or(0);
+    decimals.into_iter().try_fold(1u64, |multiple, (digits, its)| {
+        let number = digits.checked_mul(10u64.checked_pow(places - its)?)?.max(1);
         multiple.checked_mul(number / greatest_divisor(multiple, number))
     })
+}
+
+/// A number's digits without the point, and how many stand behind it.
+fn decimal(text: &str) -> Option<(u64, u32)> {
+    let (digits, exponent) = text.trim_start_matches('-').split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, part) = digits.trim_start_matches('-').split_once('.').unwrap_or((digits, ""));
+    let part = part.trim_end_matches('0');
+    let number: u64 = format!("{}{part}", whole.trim_start_matches('-')).parse().ok()?;
+    let places = part.len() as i64 - exponent.parse::<i64>().ok()?;
+    match u32::try_from(places) {
+        Ok(places) => Some((number, places)),
+        Err(_) => Some((number.checked_mul(10u64.checked_pow(u32::try_from(-places).ok()?)?)?, 0)),
+    }
 }
 
 fn greatest_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { greatest_divisor(b, a % b) }
 }
 
-/// A schema that stands at `place` of a larger one, with its references to places of its own led there.
+/// A schema that stands at `place` of a larger one, with its references to places of its own led there. Where a schema
+/// has a name of its own, these stay right.
 fn moved(schema: Value, place: &str) -> Value {
+    let all = |map: Map<String, Value>| map.into_iter().map(|(key, value)| (key, moved(value, place))).collect();
     match schema {
+        Value::Object(map) if map.get("$id").is_some_and(Value::is_string) => Value::Object(map),
         Value::Object(map) => {
             let entry = |(key, value): (String, Value)| match (key.as_str(), value) {
                 ("$ref", Value::String(target)) => match target.strip_prefix('#') {
-                    Some(path) => (key, Value::from(format!("{place}{path}"))),
-                    None => (key, Value::from(target)),
+                    Some(path) if path.is_empty() || path.starts_with('/') => {
+                        (key, Value::from(format!("{place}{path}")))
+                    }
+                    _ => (key, Value::from(target)),
                 },
-                // Values, not schemas.
-                ("const" | "enum" | "default" | "examples", value) => (key, value),
+                (data, value) if DATA.contains(&data) => (key, value),
+                (named, Value::Object(map)) if NAMED_SCHEMAS.contains(&named) => (key, Value::Object(all(map))),
                 (_, value) => (key, moved(value, place)),
             };
             Value::Object(map.into_iter().map(entry).collect())
@@ -212,9 +254,9 @@ mod tests {
             let functions = vec![("f".to_owned(), json!({"properties": {"a": {"pattern": pattern}}}))];
             GrammarSpec::ToolCalls(ToolCalls { functions, parallel: false })
         };
-        assert_eq!(regex(MAX_PATTERN_BYTES).check_size(), Ok(()));
-        assert_eq!(schema(json!({"enum": ["a".repeat(MAX_BYTES / 2)]})).check_size(), Ok(()));
-        assert_eq!(tool("a".into()).check_size(), Ok(()));
+        assert_eq!(regex(MAX_PATTERN_BYTES).check(), Ok(()));
+        assert_eq!(schema(json!({"enum": ["a".repeat(MAX_BYTES / 2)]})).check(), Ok(()));
+        assert_eq!(tool("a".into()).check(), Ok(()));
         let long = "a".repeat(MAX_PATTERN_BYTES + 1);
         let table = [
             regex(MAX_PATTERN_BYTES + 1),
@@ -226,50 +268,57 @@ mod tests {
             tool(long.clone()),
         ];
         for spec in table {
-            assert!(matches!(spec.check_size(), Err(GrammarError::TooLarge { .. })));
+            assert!(matches!(spec.check(), Err(GrammarError::TooLarge { .. })));
         }
     }
 
     #[test]
     fn multiples_are_bounded_together() {
-        let schema = |schema| GrammarSpec::JsonSchema(schema).check_size();
+        let check = |schema| GrammarSpec::JsonSchema(schema).check();
         let fine = [
-            json!({"multipleOf": 9973}),
+            json!({"multipleOf": 99_991}),
             json!({"multipleOf": 0.01}),
-            json!({"properties": {"a": {"multipleOf": 0.05}, "b": {"multipleOf": 12}}}),
+            json!({"multipleOf": 19.99}),
+            json!({"multipleOf": 1e-5}),
+            json!({"properties": {"a": {"multipleOf": 0.01}, "b": {"multipleOf": 15}, "c": {"multipleOf": 7}}}),
+            json!({"properties": {"a": {"multipleOf": 0.01}, "b": {"multipleOf": 1000}}}),
             json!({"multipleOf": 0}),
+            json!({"default": {"multipleOf": 99_400_891}, "properties": {"multipleOf": {"type": "string"}}}),
         ];
         for value in fine {
-            assert_eq!(schema(value.clone()), Ok(()), "{value}");
+            assert_eq!(check(value.clone()), Ok(()), "{value}");
         }
         let bad = [
             json!({"multipleOf": 99_400_891}),
             json!({"multipleOf": 1e300}),
             json!({"multipleOf": 1.23456789012}),
             json!({"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}),
+            json!({"properties": {"default": {"multipleOf": 99_400_891}}}),
         ];
         for value in bad {
-            assert_eq!(schema(value.clone()), Err(GrammarError::Multiples { max: MAX_MULTIPLE }), "{value}");
+            assert_eq!(check(value.clone()), Err(GrammarError::Multiples { max: MAX_MULTIPLE }), "{value}");
         }
-    }
-
-    #[test]
-    fn other_notations_are_told_from_larks() {
-        let grammar = |text: &str| GrammarSpec::Grammar(text.to_owned()).check_size();
-        assert_eq!(grammar("root ::= \"yes\" | \"no\""), Err(GrammarError::NotLark));
-        assert_eq!(grammar("start: \"::=\""), Ok(()));
+        assert_eq!(
+            ["15", "0.29", "1.50", "1e-5", "2.5e3"].map(decimal),
+            [Some((15, 0)), Some((29, 2)), Some((15, 1)), Some((1, 5)), Some((2500, 0))]
+        );
     }
 
     #[test]
     fn references_move_with_their_schema() {
-        let schema = json!({
-            "properties": {"a": {"$ref": "#/$defs/A"}, "$ref": {"$ref": "#"}, "b": {"const": {"$ref": "#"}}},
-            "$defs": {"A": {"$ref": "https://example.com/a#b"}},
-        });
-        let want = json!({
-            "properties": {"a": {"$ref": "#/$defs/0/$defs/A"}, "$ref": {"$ref": "#/$defs/0"}, "b": {"const": {"$ref": "#"}}},
-            "$defs": {"A": {"$ref": "https://example.com/a#b"}},
-        });
-        assert_eq!(moved(schema, "#/$defs/0"), want);
+        let schema = |place: &str| {
+            json!({
+                "properties": {
+                    "a": {"$ref": format!("{place}/$defs/A")},
+                    "$ref": {"$ref": place},
+                    "default": {"$ref": format!("{place}/$defs/enum")},
+                    "b": {"const": {"$ref": "#"}},
+                    "c": {"$ref": "#anchor"},
+                    "d": {"$id": "https://example.com/d", "items": {"$ref": "#/$defs/own"}},
+                },
+                "$defs": {"A": {"$ref": "https://example.com/a#b"}, "enum": {"items": {"$ref": place}}},
+            })
+        };
+        assert_eq!(moved(schema("#"), "#/$defs/0"), schema("#/$defs/0"));
     }
 }

@@ -41,6 +41,7 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["serve", "--served-model-name", ""], "--served-model-name is empty"),
         (&["serve", "--allowed-origins", "not a url"], "such as https://example.com"),
         (&["serve", "--allow-credentials"], "name the allowed origins"),
+        (&["serve", "--override-generation-config", "{\"temp\": 1}"], "expected one of `temperature`"),
         (&["serve", "--port", "-1"], "-1 is not in 0..=65535"),
         (&["run", "--variant", "fast", "hi"], "fast"),
         (&["run", "--block-size", "32", "hi"], "16"),

@@ -99,3 +99,16 @@ fn run_batch_reads_stdin_and_writes_stdout() {
     let answer: Value = serde_json::from_str(&text).expect("one line of JSON");
     assert_eq!(answer["response"]["body"]["usage"]["completion_tokens"], 1);
 }
+
+#[test]
+fn what_requests_leave_out_may_be_given_for_all_of_them() {
+    let of = |id: &str, temperature: Value| {
+        completion(id, json!({"prompt": "The sky is", "temperature": temperature, "max_tokens": 8})).to_string()
+    };
+    let lines = [of("said", json!(0)), of("left out", Value::Null)].join("\n");
+    let args = ["run-batch", "-i", "-", "-o", "-", "--override-generation-config", "{\"temperature\": 0}"];
+    let text = stdout_of(&run_with_input(&[&args, &DEVICE[..]].concat(), &lines));
+    let answers: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let [said, left_out] = [0, 1].map(|at| &answers[at]["response"]["body"]["choices"][0]["text"]);
+    assert!(said.is_string() && said == left_out, "{said} and {left_out}");
+}

@@ -58,7 +58,7 @@ fn as_json_every_line_is_an_event() {
         events.iter().find(is_it).map_or("none", |event| event["level"].as_str().expect("a level"))
     };
     // No device is named.
-    assert_eq!(level_of("no GPU found"), if has_gpu() { "none" } else { "WARN" });
+    assert_eq!(level_of("no usable GPU found"), if has_gpu() { "none" } else { "WARN" });
     for text in ["kernels)", "KV pool", "KV events at", "serving"] {
         assert_eq!(level_of(text), "INFO", "{text}: {lines:?}");
     }

@@ -14,7 +14,7 @@ fn a_software_adapter_that_nobody_named_is_warned_of_once() {
     let warning = match has_gpu() {
         true => "",
         false => {
-            "warning: no GPU found; running on a software adapter (the CPU), which is slow: see `bindery devices`\n"
+            "warning: no usable GPU found; running on a software adapter (the CPU), which is slow: see `bindery devices`\n"
         }
     };
     let short = ["run", "--raw", "--max-tokens", "1", "hi"];

@@ -1,6 +1,6 @@
-// Rotary position embedding (Su et al. 2021) of one head, normalised before if the model does, for the kernels that then write
-// K and V to their slots. An invocation takes elements 4j to 4j + 3 and D/2 + 4j to D/2 + 4j + 3 of one head: with those it can rotate in either
-// pairing, and writes whole quads. A workgroup holds whole heads.
+// Rotary position embedding (Su et al. 2021) of one head, normalised before if the model does, for the kernels that then
+// write K and V to their slots. An invocation takes elements 4j to 4j + 3 and D/2 + 4j to D/2 + 4j + 3 of one head: with
+// those it can rotate in either pairing, and writes whole quads. A workgroup holds whole heads.
 struct Params { u32 qkv_stride; float norm_eps; };
 
 constexpr u32 ALL_HEADS = HEADS + 2u * KV_HEADS;

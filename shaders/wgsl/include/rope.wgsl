@@ -1,6 +1,6 @@
-// Rotary position embedding (Su et al. 2021) of one head, normalised before if the model does, for the kernels that then write
-// K and V to their slots. A workgroup holds whole heads. An invocation takes elements 4j to 4j + 3 and D/2 + 4j to D/2 + 4j + 3 of one head: with those it can rotate in either
-// pairing, and writes whole words.
+// Rotary position embedding (Su et al. 2021) of one head, normalised before if the model does, for the kernels that then
+// write K and V to their slots. A workgroup holds whole heads. An invocation takes elements 4j to 4j + 3 and D/2 + 4j to
+// D/2 + 4j + 3 of one head: with those it can rotate in either pairing, and writes whole words.
 struct Params { qkv_stride: u32, norm_eps: f32 }
 var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;     // [T][(HEADS + 2 KV_HEADS) * D / 4]

@@ -28,7 +28,7 @@ pub(super) fn prefill_flops(config: &ModelConfig, input_len: u32, requests: u32)
 mod tests {
     use super::*;
     use bindery::backend::RopePairing;
-    use bindery::model::{Architecture, RopeConfig, RopeScaling};
+    use bindery::model::{Architecture, GenerationConfig, RopeConfig, RopeScaling};
 
     #[test]
     fn two_operations_for_each_weight_and_product() {
@@ -51,6 +51,7 @@ mod tests {
             mlp_bias: false,
             bos_token_id: None,
             eos_token_ids: Vec::new(),
+            generation: GenerationConfig::default(),
         };
         // qkv 8x32, output 16x8, gate, up and down 8x16 each; q has 16 elements.
         let layer = f64::from(8 * 32 + 16 * 8 + 3 * 8 * 16);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+use super::{Architecture, GenerationConfig, ModelConfig, RopeConfig, RopeScaling};
 use crate::backend::RopePairing;
 use crate::model::LoadError;
 use crate::model::gguf::{GgufFile, Metadata};
@@ -89,6 +89,7 @@ impl ModelConfig {
             mlp_bias: has("blk.0.ffn_gate.bias"),
             bos_token_id: metadata.u32("tokenizer.ggml.bos_token_id")?,
             eos_token_ids: eos_token_ids(metadata)?,
+            generation: generation(metadata)?,
         };
         config.validate(path)?;
         Ok(config)
@@ -154,6 +155,17 @@ fn rope(keys: &Keys<'_>, file: &GgufFile) -> Result<RopeConfig, LoadError> {
         }
     };
     Ok(RopeConfig { theta, scaling })
+}
+
+fn generation(metadata: &Metadata) -> Result<GenerationConfig, LoadError> {
+    let float = |name: &str| metadata.f32(&format!("general.sampling.{name}"));
+    Ok(GenerationConfig {
+        temperature: float("temp")?,
+        top_p: float("top_p")?,
+        top_k: metadata.u32("general.sampling.top_k")?.map(i64::from),
+        min_p: float("min_p")?,
+        repetition_penalty: float("penalty_repeat")?,
+    })
 }
 
 /// End of sequence, end of turn, end of message: each of them ends a generation.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+use super::{Architecture, GenerationConfig, ModelConfig, RopeConfig, RopeScaling};
 use crate::backend::RopePairing;
 use crate::model::LoadError;
 use crate::model::file_bytes::read_text;
@@ -130,6 +130,7 @@ impl ModelConfig {
         };
         let max_position_embeddings = json.u32("max_position_embeddings")?;
         let mut eos_token_ids = json.token_ids("eos_token_id")?;
+        let mut generation_config = GenerationConfig::default();
         if let Some(text) = generation {
             let generation = Json::parse(&path.with_file_name("generation_config.json"), text)?;
             for id in generation.token_ids("eos_token_id")? {
@@ -137,6 +138,7 @@ impl ModelConfig {
                     eos_token_ids.push(id);
                 }
             }
+            generation_config = sampling(&generation)?;
         }
         let has_all_biases = architecture != Architecture::Qwen2 && json.flag("attention_bias")?;
         let config = Self {
@@ -158,10 +160,22 @@ impl ModelConfig {
             mlp_bias: json.flag("mlp_bias")?,
             bos_token_id: json.token_ids("bos_token_id")?.first().copied(),
             eos_token_ids,
+            generation: generation_config,
         };
         config.validate(path)?;
         Ok(config)
     }
+}
+
+fn sampling(json: &Json) -> Result<GenerationConfig, LoadError> {
+    let float = |key: &str| json.find_f64(key).map(|value| value.map(|value| value as f32));
+    Ok(GenerationConfig {
+        temperature: float("temperature")?,
+        top_p: float("top_p")?,
+        top_k: json.find_u32("top_k")?.map(i64::from),
+        min_p: float("min_p")?,
+        repetition_penalty: float("repetition_penalty")?,
+    })
 }
 
 fn architecture(json: &Json) -> Result<Architecture, LoadError> {

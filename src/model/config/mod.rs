@@ -2,8 +2,11 @@
 
 mod from_gguf;
 mod from_hf;
+mod generation;
 
 use std::path::Path;
+
+pub use generation::GenerationConfig;
 
 use super::LoadError;
 use crate::backend::kernel_bench::ModelShape;
@@ -118,6 +121,8 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a generation, the main one first; may be empty.
     pub eos_token_ids: Vec<u32>,
+    /// How its authors recommend to sample.
+    pub generation: GenerationConfig,
 }
 
 impl ModelConfig {
