@@ -302,5 +302,4 @@ pub(super) fn rope_and_cache(shape: &AttentionShape, dtype: KvDtype, pairing: Ro
         .include(cuda!("include/rope.cuh"))
         // Two floats of an invocation for the scales of int8, one for the norm.
         .limits(64, 3 * 4 * MAP_THREADS)
-        .spills(0)
 }

@@ -60,8 +60,8 @@ pub(in super::super) fn attention_tiling(
     let divisor =
         |most: u32| (1..=group.min(most).min(most_heads).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
     match variant {
-        // As many rows as are read and written faster than keys are loaded: their loops are unrolled, and they stay in
-        // (spilled) vector registers.
+        // As many rows as pay (twice as many were slower): their loops are unrolled, and they stay in (spilled) vector
+        // registers.
         Variant::Cpu => {
             let heads_per_group = divisor((256 / shape.head_dim).max(1));
             let rows = (1024 / shape.head_dim).max(1);
