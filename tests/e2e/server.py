@@ -48,7 +48,7 @@ class Server:
     def _read_log(self) -> None:
         for line in self.process.stderr:
             self.log.append(line)
-            found = re.match(r"serving .* at (http://\S+)", line)
+            found = re.search(r'serving .* at (http://[^\s"]+)', line)
             if found:
                 self.url = found[1]
                 self._has_url.set()
