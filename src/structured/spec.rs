@@ -142,12 +142,6 @@ const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 /// Keys of a schema whose values are maps from names to schemas.
 const NAMED_SCHEMAS: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
 
-/// The schemas that stand in a schema, at their keys.
-fn schemas_in(schema: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
-    let one = |(key, value): (&'_ String, &'_ Value)| !DATA.contains(&key.as_str()) && !value.is_string();
-    schema.iter().filter(move |&entry| one(entry)).map(|(key, value)| (key.as_str(), value))
-}
-
 fn check_multiples(schema: &Value) -> Result<(), GrammarError> {
     let mut numbers = Vec::new();
     add_multiples(schema, &mut numbers);
@@ -162,12 +156,13 @@ fn add_multiples<'a>(schema: &'a Value, numbers: &mut Vec<&'a Number>) {
     match schema {
         Value::Object(map) => {
             numbers.extend(map.get("multipleOf").and_then(Value::as_number));
-            for (key, value) in schemas_in(map) {
-                match value {
-                    Value::Object(named) if NAMED_SCHEMAS.contains(&key) => {
-                        named.values().for_each(|value| add_multiples(value, numbers));
+            for (key, value) in map {
+                match (key.as_str(), value) {
+                    (data, _) if DATA.contains(&data) => {}
+                    (named, Value::Object(schemas)) if NAMED_SCHEMAS.contains(&named) => {
+                        schemas.values().for_each(|schema| add_multiples(schema, numbers));
                     }
-                    value => add_multiples(value, numbers),
+                    (_, value) => add_multiples(value, numbers),
                 }
             }
         }
@@ -187,12 +182,13 @@ fn common_multiple(numbers: &[&Number]) -> Option<u64> {
     })
 }
 
-/// A number's digits without the point, and how many stand behind it.
+/// A number's digits without sign and point, and how many stand behind the point.
 fn decimal(text: &str) -> Option<(u64, u32)> {
-    let (digits, exponent) = text.trim_start_matches('-').split_once(['e', 'E']).unwrap_or((text, "0"));
-    let (whole, part) = digits.trim_start_matches('-').split_once('.').unwrap_or((digits, ""));
+    let text = text.trim_start_matches('-');
+    let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
     let part = part.trim_end_matches('0');
-    let number: u64 = format!("{}{part}", whole.trim_start_matches('-')).parse().ok()?;
+    let number: u64 = format!("{whole}{part}").parse().ok()?;
     let places = part.len() as i64 - exponent.parse::<i64>().ok()?;
     match u32::try_from(places) {
         Ok(places) => Some((number, places)),
