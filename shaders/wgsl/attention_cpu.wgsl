@@ -4,6 +4,7 @@
 // shuffles only (see matmul_cpu.wgsl): subgroupMax and subgroupAdd are loops over the lanes there.
 const ROWS = TOKENS * HEADS_PER_GROUP;
 const KEYS = BLOCK_SIZE / SUBGROUP_SIZE;       // keys of a block in each lane
+const LINE_OCTETS = 64u / OCTET_BYTES;         // octets in a cache line
 const REGISTERS = (ROW_OCTETS + SUBGROUP_SIZE - 1u) / SUBGROUP_SIZE; // register i of lane l: octet i * SUBGROUP_SIZE + l
 
 fn max_of_lanes(v: f32) -> f32 {
@@ -17,12 +18,6 @@ fn sum_of_lanes(v: f32) -> f32 {
     return sum;
 }
 
-// Spelled out, because lavapipe does not fuse the multiplications and additions of `dot`.
-fn add_dot8(sum: f32, a: Vec8, b: Vec8) -> f32 {
-    let lo = fma(a.lo.w, b.lo.w, fma(a.lo.z, b.lo.z, fma(a.lo.y, b.lo.y, fma(a.lo.x, b.lo.x, sum))));
-    return fma(a.hi.w, b.hi.w, fma(a.hi.z, b.hi.z, fma(a.hi.y, b.hi.y, fma(a.hi.x, b.hi.x, lo))));
-}
-
 // Each row's next octets of q first: a loop that is not unrolled must not index an array, which would go to memory.
 fn rotate(q_row: ptr<function, array<Vec8, ROWS * REGISTERS>>) {
     for (var r = 0u; r < ROWS; r++) {
@@ -30,6 +25,17 @@ fn rotate(q_row: ptr<function, array<Vec8, ROWS * REGISTERS>>) {
         for (var i = 1u; i < REGISTERS; i++) { (*q_row)[r * REGISTERS + i - 1u] = (*q_row)[r * REGISTERS + i]; }
         (*q_row)[r * REGISTERS + REGISTERS - 1u] = first;
     }
+}
+
+// Reads every cache line of a page, in K and V, one after the other: the lines come from memory side by side, which they
+// do not where they are used, as the processor does not look ahead over so many instructions.
+fn touch(page: u32, lane: u32) -> u32 {
+    var words = 0u;
+    for (var octet = 0u; octet < PAGE_QUADS / 2u; octet += LINE_OCTETS * SUBGROUP_SIZE) {
+        let at = octet_at(page, 0u) + min(octet + LINE_OCTETS * lane, PAGE_QUADS / 2u - 1u);
+        words |= first_word(k_pool[at]) | first_word(v_pool[at]);
+    }
+    return words;
 }
 
 @compute @workgroup_size(SUBGROUP_SIZE)
@@ -54,8 +60,10 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
             acc[r * REGISTERS + i] = Vec8(vec4<f32>(0.0), vec4<f32>(0.0));
         }
     }
+    var touched = 0u;
     for (var first_key = item.key_begin; first_key < item.key_end; first_key += BLOCK_SIZE) {
         let page = page_of(block_of(item.block_table, first_key), kv_head);
+        touched |= touch(page, lane);
         // Past the last key p is 0, but what lies there may be NaN: read a valid slot instead.
         let last = min(BLOCK_SIZE, item.key_end - first_key) - 1u;
         var p: array<f32, ROWS * KEYS>;
@@ -70,7 +78,7 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
                 for (var r = 0u; r < ROWS; r++) {
                     let mine = q_row[r * REGISTERS];
                     let q_octet = Vec8(subgroupShuffle(mine.lo, l), subgroupShuffle(mine.hi, l));
-                    for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] = add_dot8(p[r * KEYS + c], q_octet, k[c]); }
+                    for (var c = 0u; c < KEYS; c++) { p[r * KEYS + c] += dot8(q_octet, k[c]); }
                 }
             }
             rotate(&q_row);
@@ -121,6 +129,8 @@ fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocat
             }
         }
     }
+    // Changes nothing, which the compiler cannot know: it would leave out what is touched for nothing.
+    if (touched == 1u) { row_max[0] = max(row_max[0], LOWEST); }
     for (var r = 0u; r < ROWS; r++) {
         let sum = sum_of_lanes(row_sum[r]);
         if (r / HEADS_PER_GROUP < item.num_queries) {

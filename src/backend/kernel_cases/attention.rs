@@ -28,12 +28,14 @@ pub(super) fn cases() -> Vec<KernelCase> {
     let mut cases = Vec::new();
     let all = decode(&RAGGED);
     let few = decode(&[33, 257, 15, 16, 1]);
-    let decodes: [(Heads, &Plan, bool); 15] = [
+    let decodes: [(Heads, &Plan, bool); 17] = [
         ((9, 3, 64, F16), &all, false),
         ((9, 3, 64, F32), &few, true),
         ((9, 3, 256, F32), &few, false),
         ((32, 8, 128, F16), &all, false),
         ((32, 8, 64, F32), &few, false),
+        ((14, 2, 64, F16), &few, true),
+        ((16, 2, 128, F32), &few, false),
         ((4, 1, 80, F16), &all, false),
         ((4, 1, 80, F32), &few, true),
         ((4, 1, 256, F16), &all, false),
@@ -53,10 +55,11 @@ pub(super) fn cases() -> Vec<KernelCase> {
     cases.push(case("decode, peaked", (9, 3, 64, F32), peaked.clone(), 2e-4).quick_if(true));
 
     let (mixed, short) = (mixed(), chunk());
-    let prefills: [(Heads, &Plan, bool); 14] = [
+    let prefills: [(Heads, &Plan, bool); 15] = [
         ((9, 3, 64, F16), &mixed, false),
         ((9, 3, 64, F32), &short, true),
         ((32, 8, 128, F32), &mixed, false),
+        ((14, 2, 64, F16), &short, true),
         ((4, 1, 80, F16), &mixed, false),
         ((4, 1, 80, F32), &short, true),
         ((40, 40, 96, F16), &short, false),
@@ -76,9 +79,10 @@ pub(super) fn cases() -> Vec<KernelCase> {
     cases.push(case("prefill, peaked", (9, 3, 64, F32), Plan { q_deviation: 30.0, ..short }, 2e-4));
 
     let shared = shared();
-    let shared_heads: [(Heads, bool); 6] = [
+    let shared_heads: [(Heads, bool); 7] = [
         ((9, 3, 64, F16), true),
         ((9, 3, 64, Int8), true),
+        ((14, 2, 64, F32), false),
         ((4, 1, 80, F32), true),
         ((32, 8, 128, F16), false),
         ((8, 2, 256, F16), false),

@@ -89,7 +89,8 @@ pub(in super::super) fn attention_tiling(
     cascade_attention: bool,
 ) -> AttentionTiling {
     let group = shape.num_heads / shape.num_kv_heads;
-    let heads_per_group = [4, 3, 2, 1].into_iter().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
+    let most_heads = (1024 / shape.head_dim).clamp(4, 8);
+    let heads_per_group = (1..=most_heads).rev().find(|&heads| group.is_multiple_of(heads)).unwrap_or(1);
     let (prefill_tokens, prefill_keys) = if has_tensor_prefill(shape, kv, compute_capability) {
         (TENSOR_ROWS / heads_per_group, TENSOR_KEYS)
     } else {
@@ -121,13 +122,18 @@ pub(in super::super) fn attention_decode(
             .include(cuda!("include/attention.cuh"))
             .include(cuda!("include/attention_merge.cuh"))
     };
+    let registers = match heads {
+        1 => 96,
+        2..=4 => 168,
+        _ => 208,
+    };
     let lanes = (shape.head_dim / 8).next_power_of_two().min(32);
     let teams = || {
         build("attention_decode", cuda!("attention_decode.cu"))
             .constant("LANES", lanes)
             .constant("KEYS", DECODE_KEYS)
             .include(cuda!("include/attention_team.cuh"))
-            .limits(if heads > 1 { 168 } else { 96 }, results_bytes)
+            .limits(registers, results_bytes)
     };
     // K and V of the octets of a lane, for each of its keys.
     let stage_bytes = DECODE_THREADS * DECODE_KEYS * (shape.head_dim / 8).div_ceil(lanes) * 2 * 8 * kv.element_bytes();
@@ -141,7 +147,8 @@ pub(in super::super) fn attention_decode(
             .include(cuda!("include/keys_async.cuh")),
         (DecodeKernel::Teams | DecodeKernel::Async, _) => teams().include(cuda!("include/keys_direct.cuh")),
         (DecodeKernel::Blocks, _) => build("attention_decode_block", cuda!("attention_decode_block.cu"))
-            .limits(168, results_bytes + 4 * heads * shape.head_dim),
+            .limits(168, results_bytes + 4 * heads * shape.head_dim)
+            .spills(if heads > 4 { 80 } else { 32 }),
     }
 }
 

@@ -11,8 +11,8 @@ use super::{
 };
 
 /// Query heads, key heads, elements of a head.
-const SHAPES: [(u32, u32, u32); 7] =
-    [(9, 3, 64), (32, 8, 128), (8, 2, 256), (4, 1, 80), (40, 40, 96), (6, 3, 16), (7, 1, 128)];
+const SHAPES: [(u32, u32, u32); 8] =
+    [(9, 3, 64), (32, 8, 128), (8, 2, 256), (4, 1, 80), (40, 40, 96), (6, 3, 16), (14, 2, 64), (7, 1, 128)];
 
 /// What a product's kernel may fold, each part of it at least once.
 fn foldings(choice: MatMulKernel) -> Vec<Folded> {

@@ -23,6 +23,13 @@ pub(in super::super) struct AttentionParams {
 /// kernels to it.
 pub(in super::super) const WORKGROUP_BYTES: u32 = 16384;
 
+/// Most elements of the heads of a workgroup of `attention_decode`: a lane has an eighth of them, of q and of the result, in
+/// registers.
+const TEAM_ELEMENTS: u32 = 640;
+
+/// Most heads of a workgroup of `attention_decode_plain`, whose scores are in workgroup memory.
+const PLAIN_HEADS: u32 = 4;
+
 /// Rows of a team of `attention_prefill`.
 const PREFILL_TEAM_ROWS: u32 = 4;
 
@@ -56,15 +63,17 @@ pub(in super::super) fn attention_tiling(
     // What a token is read together with is up to its neighbours.
     let share_prefixes = limits.cascade_attention && !batch_invariant;
     let group = shape.num_heads / shape.num_kv_heads;
-    let most_heads = tuning.attention_heads;
-    let divisor =
-        |most: u32| (1..=group.min(most).min(most_heads).max(1)).rev().find(|d| group.is_multiple_of(*d)).unwrap_or(1);
+    // As many heads of a group as share it evenly.
+    let heads_up_to = |most: u32| {
+        let most = most.min(tuning.attention_heads).min(group);
+        (1..=most).rev().find(|&heads| group.is_multiple_of(heads)).unwrap_or(1)
+    };
     match variant {
         // As many rows as pay (twice as many were slower): their loops are unrolled, and they stay in (spilled) vector
-        // registers.
+        // registers. Heads first, so that keys and values are loaded once for as many of a group as possible.
         Variant::Cpu => {
-            let heads_per_group = divisor((256 / shape.head_dim).max(1));
             let rows = (1024 / shape.head_dim).max(1);
+            let heads_per_group = heads_up_to(rows);
             let split = if batch_invariant { u32::MAX } else { tuning.attention_split };
             // A power of two: what shares a prefix tends to come in such numbers.
             let prefill_tokens = 1 << (rows / heads_per_group).max(1).ilog2();
@@ -79,8 +88,10 @@ pub(in super::super) fn attention_tiling(
         }
         // As many rows and keys as fit.
         Variant::Subgroup | Variant::Plain => {
-            let fits = |d: &u32| group.is_multiple_of(*d) && *d <= most_heads;
-            let heads_per_group = [4, 3, 2, 1].into_iter().find(fits).unwrap_or(1);
+            let heads_per_group = heads_up_to(match variant {
+                Variant::Plain => PLAIN_HEADS,
+                _ => (TEAM_ELEMENTS / shape.head_dim).max(4),
+            });
             let fitting = [(32, 16), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4), (4, 2)]
                 .into_iter()
                 .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES);
