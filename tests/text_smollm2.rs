@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use bindery::model::TokenizerSource;
 use bindery::model::gguf::GgufFile;
-use bindery::text::{ChatTemplate, Detokenizer, Message, Span, Tokenizer};
+use bindery::text::{ChatInputs, ChatTemplate, Detokenizer, Message, Span, Tokenizer};
 use serde_json::Value;
 
 struct Route {
@@ -138,10 +138,11 @@ fn chats_equal_transformers() {
     for Route { name, tokenizer, template } in ROUTES.iter() {
         for chat in GOLDEN["chats"].as_array().unwrap() {
             let messages: Vec<Message> = serde_json::from_value(chat["messages"].clone()).unwrap();
-            let generate = chat["add_generation_prompt"].as_bool().unwrap();
-            let prompt = template.render_text(tokenizer, &messages, generate).unwrap();
+            let add_generation_prompt = chat["add_generation_prompt"].as_bool().unwrap();
+            let inputs = ChatInputs { add_generation_prompt, ..ChatInputs::default() };
+            let prompt = template.render_text(tokenizer, &messages, inputs).unwrap();
             assert_eq!(prompt, chat["prompt"].as_str().unwrap(), "{name}");
-            let got = template.encode_chat(tokenizer, &messages, generate).unwrap();
+            let got = template.encode_chat(tokenizer, &messages, inputs).unwrap();
             assert_eq!(got, ids(&chat["ids"]), "{name}: {prompt:?}");
         }
     }
@@ -151,8 +152,8 @@ fn chats_equal_transformers() {
 fn no_user_speaks_for_the_system() {
     for Route { name, tokenizer, template } in ROUTES.iter() {
         let special = |content: &str| -> Vec<u32> {
-            let got = template.encode_chat(tokenizer, &[Message::user(content)], true).unwrap();
-            let prompt = template.render_text(tokenizer, &[Message::user(content)], true).unwrap();
+            let got = template.encode_chat(tokenizer, &[Message::user(content)], ChatInputs::answer()).unwrap();
+            let prompt = template.render_text(tokenizer, &[Message::user(content)], ChatInputs::answer()).unwrap();
             assert_eq!(tokenizer.decode(&got, false).unwrap(), prompt, "{name}: the text itself is kept");
             got.into_iter().filter(|&id| tokenizer.is_special(id)).collect()
         };

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use bindery::engine::RequestAccounting;
 use bindery::llm::{Event, FinishCause, Llm};
 use bindery::sampling::SamplingParams;
-use bindery::text::Message;
+use bindery::text::{ChatInputs, Message};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use std::fs;
@@ -254,7 +254,7 @@ impl Chat {
 
     fn answer(&mut self) -> Result<String> {
         let template = self.llm.chat_template()?.clone();
-        let token_ids = template.encode_chat(self.llm.tokenizer()?, &self.conversation(), true)?;
+        let token_ids = template.encode_chat(self.llm.tokenizer()?, &self.conversation(), ChatInputs::answer())?;
         let prompt_tokens = token_ids.len();
         let start = Instant::now();
         self.interrupted.store(false, Ordering::SeqCst);

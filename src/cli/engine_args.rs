@@ -8,6 +8,7 @@ use bindery::engine::{DEFAULT_BLOCK_SIZE, Policy};
 use bindery::llm::{LlmOptions, PreemptionMode};
 use bindery::model::{Dtype, LoadFormat};
 use clap::{ArgAction, Args, ValueEnum};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// The model that runs when none is named, in a checkout.
@@ -44,6 +45,11 @@ pub(super) struct EngineArgs {
     /// File with a Jinja chat template, instead of the model's own
     #[arg(long, value_name = "FILE")]
     chat_template: Option<PathBuf>,
+
+    /// Variables of the chat template as a JSON object, such as '{"enable_thinking": false}', for requests without
+    /// `chat_template_kwargs` that say otherwise
+    #[arg(long, value_name = "JSON", visible_alias = "chat-template-kwargs", value_parser = json_object)]
+    default_chat_template_kwargs: Option<Map<String, Value>>,
 
     /// Which backend: webgpu, cuda (in builds with the feature cuda), or auto (CUDA where there is a device for it)
     #[arg(long, value_name = "BACKEND", default_value_t = BackendKind::default())]
@@ -231,6 +237,7 @@ impl EngineArgs {
             },
             tokenizer: self.tokenizer.clone(),
             chat_template: self.chat_template.clone(),
+            chat_template_variables: self.default_chat_template_kwargs.clone().unwrap_or_default(),
             backend: self.backend,
             device: self.device.clone(),
             variant: self.variant,
@@ -268,6 +275,10 @@ impl EngineArgs {
             ..LlmOptions::new(model(named_model)?)
         })
     }
+}
+
+fn json_object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
 
 /// The model that a flag names, else the environment, else the default one.

@@ -10,7 +10,7 @@ use super::sampling_args::SamplingArgs;
 use anyhow::{Context as _, Result, bail};
 use bindery::engine::{RequestAccounting, TokenId};
 use bindery::llm::{Event, FinishCause, Llm, TokenUpdate};
-use bindery::text::Message;
+use bindery::text::{ChatInputs, Message};
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -140,7 +140,7 @@ fn encode(llm: &Llm, prompt: &str, raw: bool, system: Option<&str>) -> Result<Ve
     let mut messages: Vec<Message> = system.map(Message::system).into_iter().collect();
     messages.push(Message::user(prompt));
     let template = llm.chat_template().map_err(|error| anyhow::anyhow!("{error}; or use --raw"))?;
-    Ok(template.encode_chat(tokenizer, &messages, true)?)
+    Ok(template.encode_chat(tokenizer, &messages, ChatInputs::answer())?)
 }
 
 /// The answer on its way to stdout. One completion streams; several would mingle, so each is printed whole, with a header.

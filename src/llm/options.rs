@@ -29,6 +29,8 @@ pub struct LlmOptions {
     pub tokenizer: Option<PathBuf>,
     /// File with a Jinja chat template, instead of the model's own.
     pub chat_template: Option<PathBuf>,
+    /// Variables of the chat template, for requests that do not give them.
+    pub chat_template_variables: serde_json::Map<String, serde_json::Value>,
     /// Backend.
     #[cfg(any(feature = "webgpu", feature = "cuda"))]
     pub backend: BackendKind,
@@ -92,6 +94,7 @@ impl LlmOptions {
             dtype: Dtype::Auto,
             tokenizer: None,
             chat_template: None,
+            chat_template_variables: serde_json::Map::new(),
             #[cfg(any(feature = "webgpu", feature = "cuda"))]
             backend: BackendKind::default(),
             device: None,
@@ -194,13 +197,14 @@ impl LlmOptions {
     }
 
     pub(super) fn chat_template(&self, checkpoint: &Checkpoint) -> Result<ChatTemplate, TextError> {
-        match &self.chat_template {
-            None => ChatTemplate::from_source(checkpoint.tokenizer_source()),
+        let template = match &self.chat_template {
+            None => ChatTemplate::from_source(checkpoint.tokenizer_source())?,
             Some(path) => {
                 let source =
                     std::fs::read_to_string(path).map_err(|source| TextError::Read { path: path.clone(), source })?;
-                ChatTemplate::new(&source)
+                ChatTemplate::new(&source)?
             }
-        }
+        };
+        template.with_variables(self.chat_template_variables.clone())
     }
 }

@@ -45,7 +45,8 @@ impl GenerateRequest {
                     text_bytes(&message.content) + others.sum::<usize>()
                 };
                 let messages: usize = request.messages.iter().map(in_message).sum();
-                messages + request.tools.offered.iter().map(text_bytes).sum::<usize>()
+                let variables = request.template_variables.iter().map(|(name, value)| name.len() + text_bytes(value));
+                messages + request.tools.offered.iter().map(text_bytes).chain(variables).sum::<usize>()
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The body of `/v1/chat/completions`.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::ApiError;
 use super::fields::Fields;
@@ -8,7 +8,7 @@ use super::sampling::CommonFields;
 use super::tools::Tools;
 use crate::engine::TokenId;
 use crate::sampling::SamplingParams;
-use crate::text::{ChatTemplate, Message, Tokenizer};
+use crate::text::{ChatInputs, ChatTemplate, Message, Tokenizer};
 
 /// A request to answer a conversation.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,8 @@ pub struct ChatCompletionRequest {
     pub add_generation_prompt: bool,
     /// Functions that the model may call.
     pub tools: Tools,
+    /// Variables of the chat template: `chat_template_kwargs`.
+    pub template_variables: Map<String, Value>,
     /// Everything else.
     pub common: CommonFields,
 }
@@ -57,15 +59,21 @@ impl ChatCompletionRequest {
                 return Err(ApiError::bad_field("top_logprobs", "`top_logprobs` needs `logprobs` to be true"));
             }
         };
-        Ok(Self { messages, add_generation_prompt: fields.or("add_generation_prompt", true)?, tools, common })
+        let template_variables = fields.or("chat_template_kwargs", Map::new())?;
+        let add_generation_prompt = fields.or("add_generation_prompt", true)?;
+        Ok(Self { messages, add_generation_prompt, tools, template_variables, common })
     }
 
     /// The prompt's token ids.
     ///
     /// # Errors
-    /// A message that the template refuses.
+    /// A message that the template refuses, or a variable that it may not get.
     pub fn token_ids(&self, template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<Vec<TokenId>, ApiError> {
-        let generate = self.add_generation_prompt;
-        Ok(template.encode_chat_with_tools(tokenizer, &self.messages, &self.tools.offered, generate)?)
+        let inputs = ChatInputs {
+            tools: &self.tools.offered,
+            variables: Some(&self.template_variables),
+            add_generation_prompt: self.add_generation_prompt,
+        };
+        Ok(template.encode_chat(tokenizer, &self.messages, inputs)?)
     }
 }

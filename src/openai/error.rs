@@ -83,8 +83,13 @@ impl From<ParamError> for ApiError {
 
 impl From<TextError> for ApiError {
     fn from(error: TextError) -> Self {
-        let param = matches!(error, TextError::Message { .. } | TextError::SpecialText { .. });
-        Self { param: param.then(|| "messages".to_owned()), ..Self::bad_request(error.to_string()) }
+        let param = match error {
+            TextError::Message { .. } | TextError::SpecialText { .. } => Some("messages"),
+            TextError::SpecialTextInTools { .. } => Some("tools"),
+            TextError::Variable { .. } => Some("chat_template_kwargs"),
+            _ => None,
+        };
+        Self { param: param.map(str::to_owned), ..Self::bad_request(error.to_string()) }
     }
 }
 

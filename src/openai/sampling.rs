@@ -44,7 +44,7 @@ pub struct StreamOptions {
 }
 
 /// Fields of OpenAI's, vLLM's or llama.cpp's that would change the answer.
-const UNSUPPORTED: [&str; 15] = [
+const UNSUPPORTED: [&str; 14] = [
     "suffix",
     "bad_words",
     "logits_processors",
@@ -53,7 +53,6 @@ const UNSUPPORTED: [&str; 15] = [
     "documents",
     "audio",
     "chat_template",
-    "chat_template_kwargs",
     "continue_final_message",
     "kv_transfer_params",
     "mirostat",

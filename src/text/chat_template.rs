@@ -6,10 +6,11 @@ use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
 use serde_json::Map;
 
+use super::chat_inputs::{all_strings, check_name};
 use super::chat_spans::{Marker, Marking, first_control_token, may_form_control_token};
 use super::template_env::{TEMPLATE, environment};
 use super::tokenizer::read_json;
-use super::{Message, Span, TextError, Tokenizer};
+use super::{ChatInputs, Message, Span, TextError, Tokenizer};
 use crate::engine::TokenId;
 
 /// A model's chat template, rendered as `transformers` renders it (`apply_chat_template`), within a budget of time and
@@ -21,6 +22,7 @@ pub struct ChatTemplate {
     env: Environment<'static>,
     source: String,
     keeps_parts: bool,
+    variables: Map<String, serde_json::Value>,
 }
 
 impl ChatTemplate {
@@ -32,7 +34,16 @@ impl ChatTemplate {
     pub fn new(source: &str) -> Result<Self, TextError> {
         let env = environment(source).map_err(|error| template_error(&error))?;
         let keeps_parts = loops_over_content(source);
-        Ok(Self { env, source: source.to_owned(), keeps_parts })
+        Ok(Self { env, source: source.to_owned(), keeps_parts, variables: Map::new() })
+    }
+
+    /// The same with variables of the operator's for every rendering that does not give them itself.
+    ///
+    /// # Errors
+    /// [`TextError::Variable`] for names that templates know from elsewhere.
+    pub fn with_variables(self, variables: Map<String, serde_json::Value>) -> Result<Self, TextError> {
+        variables.keys().try_for_each(|name| check_name(name))?;
+        Ok(Self { variables, ..self })
     }
 
     /// The template of a Hugging Face folder: `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`
@@ -66,48 +77,31 @@ impl ChatTemplate {
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
-        add_generation_prompt: bool,
+        inputs: ChatInputs<'_>,
     ) -> Result<String, TextError> {
-        self.render_maps(tokenizer, &self.prepare(messages)?, &[], add_generation_prompt)
+        self.render_maps(tokenizer, &self.prepare(messages)?, inputs)
     }
 
     /// The prompt for `messages`, as spans that say who wrote what. Users' text that holds no special token's text may
     /// come as part of a template span: there is nothing in it to honour.
     ///
     /// `tokenizer` gives the template `bos_token` and `eos_token`, and says which texts are special.
-    /// `add_generation_prompt` ends the prompt with the beginning of the assistant's answer.
     ///
     /// # Errors
     /// [`TextError::Message`] for a message no template can see, [`TextError::Template`] if the template refuses the
     /// messages, fails or runs out of its budget, [`TextError::SpecialText`] if the text of a special token in a
-    /// message cannot be told from the template's.
+    /// message cannot be told from the template's, [`TextError::SpecialTextInTools`] and [`TextError::Variable`] for
+    /// inputs that no template may get.
     pub fn render(
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<Vec<Span>, TextError> {
-        self.render_with_tools(tokenizer, messages, &[], add_generation_prompt)
-    }
-
-    /// [`ChatTemplate::render`] with the functions that the model may call, as OpenAI's API writes them. What a template
-    /// does with them is its own affair; many know none.
-    ///
-    /// # Errors
-    /// As [`ChatTemplate::render`], and [`TextError::SpecialTextInTools`].
-    pub fn render_with_tools(
-        &self,
-        tokenizer: &Tokenizer,
-        messages: &[Message],
-        tools: &[serde_json::Value],
-        add_generation_prompt: bool,
+        inputs: ChatInputs<'_>,
     ) -> Result<Vec<Span>, TextError> {
         let maps = self.prepare(messages)?;
         let added = tokenizer.added_tokens();
-        if let Some(token) = tools.iter().find_map(|tool| first_control_token(tool, added)) {
-            return Err(TextError::SpecialTextInTools { token });
-        }
-        let plain = self.render_maps(tokenizer, &maps, tools, add_generation_prompt)?;
+        inputs.check(added)?;
+        let plain = self.render_maps(tokenizer, &maps, inputs)?;
         let harmless = |map: &Map<String, serde_json::Value>| {
             map.iter()
                 .filter(|(key, _)| *key != "role")
@@ -123,7 +117,7 @@ impl ChatTemplate {
             };
             let marked: Vec<_> = maps.iter().map(|map| marker.mark_message(map)).collect();
             // A template may refuse a marked message that it takes as it is: the next marking may pass.
-            let Ok(rendered) = self.render_maps(tokenizer, &marked, tools, add_generation_prompt) else { continue };
+            let Ok(rendered) = self.render_maps(tokenizer, &marked, inputs) else { continue };
             match marker.spans(&rendered) {
                 Some(spans) if Span::concat(&spans) == plain => return Ok(spans),
                 _ => (),
@@ -145,23 +139,9 @@ impl ChatTemplate {
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
-        add_generation_prompt: bool,
+        inputs: ChatInputs<'_>,
     ) -> Result<Vec<TokenId>, TextError> {
-        tokenizer.encode_spans(&self.render(tokenizer, messages, add_generation_prompt)?)
-    }
-
-    /// [`ChatTemplate::encode_chat`] with the functions that the model may call.
-    ///
-    /// # Errors
-    /// As [`ChatTemplate::render_with_tools`] and [`Tokenizer::encode`].
-    pub fn encode_chat_with_tools(
-        &self,
-        tokenizer: &Tokenizer,
-        messages: &[Message],
-        tools: &[serde_json::Value],
-        add_generation_prompt: bool,
-    ) -> Result<Vec<TokenId>, TextError> {
-        tokenizer.encode_spans(&self.render_with_tools(tokenizer, messages, tools, add_generation_prompt)?)
+        tokenizer.encode_spans(&self.render(tokenizer, messages, inputs)?)
     }
 
     fn prepare(&self, messages: &[Message]) -> Result<Vec<Map<String, serde_json::Value>>, TextError> {
@@ -172,9 +152,11 @@ impl ChatTemplate {
         &self,
         tokenizer: &Tokenizer,
         messages: &[Map<String, serde_json::Value>],
-        tools: &[serde_json::Value],
-        add_generation_prompt: bool,
+        inputs: ChatInputs<'_>,
     ) -> Result<String, TextError> {
+        let ChatInputs { tools, variables, add_generation_prompt } = inputs;
+        let mut all_variables = self.variables.clone();
+        all_variables.extend(variables.cloned().unwrap_or_default());
         let spelled = |token: Option<TokenId>| token.and_then(|token| tokenizer.id_to_token(token)).unwrap_or_default();
         let template = self.env.get_template(TEMPLATE).map_err(|error| template_error(&error))?;
         template
@@ -186,6 +168,7 @@ impl ChatTemplate {
                 bos_token => spelled(tokenizer.bos()),
                 eos_token => spelled(tokenizer.eos().first().copied()),
                 unk_token => spelled(tokenizer.unk()),
+                ..Value::from(Serde(&all_variables))
             })
             .map_err(|error| template_error(&error))
     }
@@ -201,15 +184,6 @@ fn loops_over_content(source: &str) -> bool {
             && (expression == "content"
                 || [".content", "['content']", "[\"content\"]"].iter().any(|end| expression.ends_with(end)))
     })
-}
-
-fn all_strings(value: &serde_json::Value, check: &mut impl FnMut(&str) -> bool) -> bool {
-    match value {
-        serde_json::Value::String(text) => check(text),
-        serde_json::Value::Array(items) => items.iter().all(|item| all_strings(item, check)),
-        serde_json::Value::Object(map) => map.iter().all(|(key, value)| check(key) && all_strings(value, check)),
-        _ => true,
-    }
 }
 
 fn template_error(error: &minijinja::Error) -> TextError {

@@ -21,17 +21,17 @@ const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.cont
                       {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 fn render(source: &str, messages: &[Message]) -> Result<Vec<Span>, TextError> {
-    ChatTemplate::new(source).unwrap().render(&tokenizer(), messages, true)
+    ChatTemplate::new(source).unwrap().render(&tokenizer(), messages, ChatInputs::answer())
 }
 
 /// The control tokens that the model would see.
 fn controls(source: &str, messages: &[Message]) -> Vec<String> {
     let tokenizer = tokenizer();
     let template = ChatTemplate::new(source).unwrap();
-    let ids = template.encode_chat(&tokenizer, messages, true).unwrap();
+    let ids = template.encode_chat(&tokenizer, messages, ChatInputs::answer()).unwrap();
     assert_eq!(
         tokenizer.decode(&ids, false).unwrap(),
-        template.render_text(&tokenizer, messages, true).unwrap(),
+        template.render_text(&tokenizer, messages, ChatInputs::answer()).unwrap(),
         "the text itself must not change"
     );
     let tokens = ids.iter().filter_map(|&id| tokenizer.id_to_token(id));
@@ -116,6 +116,36 @@ fn content_parts() {
     let image = r#"{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}"#;
     let error = render(CHATML, &[Message::user("x"), serde_json::from_str(image).unwrap()]).unwrap_err();
     assert_eq!(error.to_string(), "messages[1].content: a part is image_url; only text parts are supported");
+}
+
+#[test]
+fn variables() {
+    let source = "{{ messages[0].content }}{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\
+                  {% endif %}{{ effort or '' }}";
+    let template = || ChatTemplate::new(source).unwrap();
+    let object = |json: serde_json::Value| json.as_object().unwrap().clone();
+    let text = |template: &ChatTemplate, variables: serde_json::Value| {
+        let variables = object(variables);
+        let inputs = ChatInputs { variables: Some(&variables), ..ChatInputs::answer() };
+        template.render(&tokenizer(), &[Message::user("q")], inputs).map(|spans| Span::concat(&spans))
+    };
+    assert_eq!(text(&template(), serde_json::json!({})).unwrap(), "q");
+    assert_eq!(text(&template(), serde_json::json!({"enable_thinking": false})).unwrap(), "q<think>\n\n</think>");
+    // The operator's stand where the request has none.
+    let quick = serde_json::json!({"enable_thinking": false, "effort": "low"});
+    let quick = template().with_variables(object(quick)).unwrap();
+    assert_eq!(text(&quick, serde_json::json!({})).unwrap(), "q<think>\n\n</think>low");
+    assert_eq!(text(&quick, serde_json::json!({"enable_thinking": true})).unwrap(), "qlow");
+    // None speaks for the template, or in its place.
+    for (variables, says) in [
+        (serde_json::json!({"effort": "<|im_end|>"}), "`effort`: it holds text of a special token"),
+        (serde_json::json!({"effort": ["<|im_", "end|>"]}), "`effort`"),
+        (serde_json::json!({"messages": []}), "`messages`: templates get it from elsewhere"),
+    ] {
+        let error = text(&template(), variables).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    assert!(template().with_variables(object(serde_json::json!({"bos_token": "x"}))).is_err());
 }
 
 #[test]

@@ -66,6 +66,14 @@ pub enum TextError {
         /// What is allowed.
         reason: String,
     },
+    /// A variable that a chat template must not be given.
+    #[error("chat_template_kwargs: `{name}`: {reason}")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Special-token text in a tool.
     #[error("`tools` contain the text of a special token ({token:?}), which cannot be passed on safely: break it up")]
     SpecialTextInTools {

@@ -7,6 +7,7 @@
 //! - [`StopStrings`]: where a completion ends.
 
 mod added_tokens;
+mod chat_inputs;
 mod chat_spans;
 mod chat_template;
 mod detokenizer;
@@ -19,6 +20,7 @@ mod stop;
 mod template_env;
 mod tokenizer;
 
+pub use chat_inputs::ChatInputs;
 pub use chat_template::ChatTemplate;
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
