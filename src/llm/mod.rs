@@ -124,7 +124,12 @@ impl Llm {
         if let (Err(_), false) = (&tokenizer, matches!(options.load_format, LoadFormat::Dummy(_))) {
             return Err(tokenizer.expect_err("just seen").into());
         }
-        let chat_template = options.chat_template(checkpoint).map(Arc::new);
+        // A model without a usable template still completes texts; what the operator asks for must be there.
+        let is_asked_for = options.chat_template.is_some() || !options.chat_template_variables.is_empty();
+        let chat_template = match options.chat_template(checkpoint) {
+            Err(error) if is_asked_for => return Err(error.into()),
+            found => found.map(Arc::new),
+        };
         let max_model_len = options.max_model_len(&config)?;
         options.check_quantize_activations(checkpoint.matrix_format())?;
 

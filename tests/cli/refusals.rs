@@ -118,6 +118,9 @@ fn models_that_cannot_be_used_are_one_line_and_exit_code_2() {
     assert_refused(&["run", "--model", "src", "hi"], "src");
     assert_refused(&["run", "--load-format", "dummy", "hi"], "SmolLM2");
     assert_refused(&["run", "--tokenizer", "/nonexistent", "--device", "llvmpipe", "hi"], "/nonexistent");
+    assert_refused(&["serve", "--chat-template", "/nonexistent", "--device", "llvmpipe"], "/nonexistent");
+    let taken = ["--default-chat-template-kwargs", r#"{"messages": []}"#];
+    assert_refused(&[&["serve", "--device", "llvmpipe"], &taken[..]].concat(), "`messages`: templates get it");
 }
 
 #[test]
