@@ -89,6 +89,7 @@ pub(in super::super) fn attention_tiling(
     cascade_attention: bool,
 ) -> AttentionTiling {
     let group = shape.num_heads / shape.num_kv_heads;
+    // A lane has an octet or two of q and of the result for each head in registers.
     let most_heads = (1024 / shape.head_dim).clamp(4, 8);
     let heads_per_group = (1..=most_heads).rev().find(|&heads| group.is_multiple_of(heads)).unwrap_or(1);
     let (prefill_tokens, prefill_keys) = if has_tensor_prefill(shape, kv, compute_capability) {
