@@ -48,6 +48,20 @@ fn attention_by_asynchronous_copies() {
     run(device(80), DecodeKernel::Async, |case| case.name.starts_with("paged_attention/decode"));
 }
 
+/// As many rounds as there are tokens or work items give the same as one.
+#[test]
+fn attention_in_rounds() {
+    let device = device(80);
+    for case in all_cases().iter().filter(|case| case.quick && case.kernel == "paged_attention") {
+        let run = |keys| {
+            run_case(case, &mut || Ok(Box::new(CudaBackend::new(device.clone()).with_round_keys(keys))))
+                .unwrap_or_else(|error| panic!("{}: {error}", case.name))
+        };
+        // Equal down to the largest error against the reference.
+        assert_eq!(run(1), run(u64::MAX), "{}", case.name);
+    }
+}
+
 #[test]
 fn products_and_attention_without_tensor_cores() {
     let replaced = |case: &KernelCase| ["matmul", "paged_attention"].contains(&case.kernel);

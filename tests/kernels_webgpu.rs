@@ -71,11 +71,19 @@ fn swiftshader_plain_kernels() {
     run("SwiftShader", Variant::Plain, |case| case.quick);
 }
 
-/// A step in as many submits as it has matrix products is the same step.
+/// A step in as many submits as it has matrix products, with its attention in as many rounds as it has tokens or work items,
+/// is the same step.
 #[test]
 fn lavapipe_submits_in_parts() {
-    let gpu = open("llvmpipe", Variant::Cpu);
-    for case in all_cases().iter().filter(|case| case.kernel == "tiny_model") {
+    let cpu = open("llvmpipe", Variant::Cpu);
+    let others = [Variant::Subgroup, Variant::Plain].map(|variant| open("llvmpipe", variant));
+    let cases = all_cases();
+    let names = ["decode/14:2x64/f16", "prefill/9:3x64/f32", "common start/9:3x64/f16"];
+    let attention = |case: &&KernelCase| names.iter().any(|name| case.name == format!("paged_attention/{name}"));
+    let of_all =
+        others.iter().chain([&cpu]).flat_map(|gpu| cases.iter().filter(attention).map(move |case| (gpu, case)));
+    let tiny_models = cases.iter().filter(|case| case.kernel == "tiny_model").map(|case| (&cpu, case));
+    for (gpu, case) in of_all.chain(tiny_models) {
         let run = |budget: u64| {
             run_case(case, &mut || {
                 let mut backend = WebGpuBackend::new(gpu.clone());

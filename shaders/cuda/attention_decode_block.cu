@@ -17,8 +17,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_decode_block(
 ) {
     __shared__ Results results;
     __shared__ float4 q_rows[HEADS_PER_GROUP][HEAD_DIM / 4u];
-    if (blockIdx.x >= step[NUM_DECODE_ITEMS]) return;
-    const WorkItem item = work_item(step, params.items_at, blockIdx.x);
+    if (params.first_item + blockIdx.x >= step[NUM_DECODE_ITEMS]) return;
+    const WorkItem item = work_item(step, params.items_at, params.first_item + blockIdx.x);
     const Query its = query(step, item, 0u);
     const u32 kv_head = blockIdx.y / (GROUP / HEADS_PER_GROUP);
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;

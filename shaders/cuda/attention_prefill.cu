@@ -42,8 +42,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill(
     __shared__ StagedRow k_rows[KEYS];
     __shared__ StagedRow v_rows[KEYS];
     __shared__ float weights[ROWS][KEYS];
-    if (blockIdx.x >= step[NUM_PREFILL_ITEMS]) return;
-    const WorkItem item = work_item(step, params.items_at, blockIdx.x);
+    if (params.first_item + blockIdx.x >= step[NUM_PREFILL_ITEMS]) return;
+    const WorkItem item = work_item(step, params.items_at, params.first_item + blockIdx.x);
     const u32 kv_head = blockIdx.y / (GROUP / HEADS_PER_GROUP);
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     for (u32 i = threadIdx.x; i < ROWS * QUADS; i += WG) {

@@ -81,8 +81,8 @@ extern "C" __global__ void __launch_bounds__(WG) attention_prefill_tensor(
     Params params
 ) {
     __shared__ __align__(16) Tile tiles[2];
-    if (blockIdx.x >= step[NUM_PREFILL_ITEMS]) return;
-    const WorkItem item = work_item(step, params.items_at, blockIdx.x);
+    if (params.first_item + blockIdx.x >= step[NUM_PREFILL_ITEMS]) return;
+    const WorkItem item = work_item(step, params.items_at, params.first_item + blockIdx.x);
     const u32 kv_head = blockIdx.y / (GROUP / HEADS_PER_GROUP);
     const u32 first_head = blockIdx.y * HEADS_PER_GROUP;
     const u32 lane = threadIdx.x % SUBGROUP;

@@ -1,12 +1,15 @@
 // Merges the partial results of decode tokens whose keys were split, in split order.
+struct Params { u32 first_item; /* of those that are launched */ };
+
 extern "C" __global__ void __launch_bounds__(WG) attention_reduce(
     Step step,
     const float2* __restrict__ partial_out,   // [partial][HEADS][D / 2], normalised
     const float2* __restrict__ partial_stats, // [partial][HEADS] (max, sum)
-    float2* __restrict__ out                  // [T][HEADS][D / 2]
+    float2* __restrict__ out,                 // [T][HEADS][D / 2]
+    Params params
 ) {
-    if (blockIdx.x >= step[NUM_REDUCE_ITEMS]) return;
-    const ReduceItem item = reduce_item(step, blockIdx.x);
+    if (params.first_item + blockIdx.x >= step[NUM_REDUCE_ITEMS]) return;
+    const ReduceItem item = reduce_item(step, params.first_item + blockIdx.x);
     const u32 head = blockIdx.y;
     float top = partial_stats[item.first * HEADS + head].x;
     for (u32 i = 1u; i < item.count; i++) top = fmaxf(top, partial_stats[(item.first + i) * HEADS + head].x);

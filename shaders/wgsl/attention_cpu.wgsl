@@ -40,7 +40,7 @@ fn touch(page: u32, lane: u32) -> u32 {
 
 @compute @workgroup_size(SUBGROUP_SIZE)
 fn attention_cpu(@builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let item = work_item(params.items_at, wg.x);
+    let item = work_item(params.items_at, params.first_item + wg.x);
     let kv_head = wg.y / (GROUP / HEADS_PER_GROUP);
     let first_head = wg.y * HEADS_PER_GROUP;
     var q_row: array<Vec8, ROWS * REGISTERS>;

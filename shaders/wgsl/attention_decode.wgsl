@@ -17,7 +17,7 @@ fn attention_decode(
 ) {
     // Not local_invocation_index: a team must lie within one subgroup.
     let li = subgroup * subgroup_size + subgroup_lane;
-    let item = work_item(params.items_at, wg.x);
+    let item = work_item(params.items_at, params.first_item + wg.x);
     let its = query(item, 0u);
     let partial = its.partials + item.split;
     let kv_head = wg.y / (GROUP / HEADS_PER_GROUP);

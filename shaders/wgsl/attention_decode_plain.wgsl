@@ -9,7 +9,7 @@ var<workgroup> sums: array<f32, HEADS_PER_GROUP>;
 
 @compute @workgroup_size(WG)
 fn attention_decode_plain(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) li: u32) {
-    let item = work_item(params.items_at, wg.x);
+    let item = work_item(params.items_at, params.first_item + wg.x);
     let its = query(item, 0u);
     let partial = its.partials + item.split;
     let kv_head = wg.y / (GROUP / HEADS_PER_GROUP);

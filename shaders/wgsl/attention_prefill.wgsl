@@ -15,7 +15,7 @@ var<workgroup> weights: array<vec4<f32>, TEAMS * KEYS>; // exp(score - max), tim
 
 @compute @workgroup_size(WG)
 fn attention_prefill(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) li: u32) {
-    let item = work_item(params.items_at, wg.x);
+    let item = work_item(params.items_at, params.first_item + wg.x);
     let kv_head = wg.y / (GROUP / HEADS_PER_GROUP);
     let first_head = wg.y * HEADS_PER_GROUP;
     for (var i = li; i < TEAMS * TEAM_ROWS * ROW_QUADS; i += WG) {

@@ -29,7 +29,7 @@ fn attention_prefill_coop(
     @builtin(subgroup_id) subgroup: u32,
     @builtin(num_subgroups) num_subgroups: u32,
 ) {
-    let item = work_item(params.items_at, wg.x);
+    let item = work_item(params.items_at, params.first_item + wg.x);
     let kv_head = wg.y / (GROUP / HEADS_PER_GROUP);
     let first_head = wg.y * HEADS_PER_GROUP;
     for (var i = li; i < ROWS * BLOCK_SIZE; i += WG) { sums[i] = 0.0; }

@@ -1,5 +1,9 @@
 // Merges the partial results of decode tokens whose keys were split, in split order and in one pass: loads are what it
 // takes on software adapters.
+struct Params {
+    first_item: u32, // of those that are dispatched
+}
+var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read> partial_out: array<vec4<f32>>;   // [partial][HEADS][D / 4], normalised
 @group(0) @binding(2) var<storage, read> partial_stats: array<vec2<f32>>; // [partial][HEADS] (max, sum)
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;     // [T][HEADS][D / 4]
@@ -8,7 +12,7 @@ const WG = min(HEAD_DIM / 4u, 32u);
 
 @compute @workgroup_size(WG)
 fn attention_reduce(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) li: u32) {
-    let item = reduce_item(wg.x);
+    let item = reduce_item(params.first_item + wg.x);
     let head = wg.y;
     for (var quad = li; quad < HEAD_DIM / 4u; quad += WG) {
         let first_row = item.first * HEADS + head;

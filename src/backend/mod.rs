@@ -154,9 +154,11 @@ pub trait Backend: Send {
     /// Writes whole blocks, in the shape of [`read_blocks`](Backend::read_blocks). Later steps see them.
     fn write_blocks(&mut self, blocks: &[u32], bytes: &[u8]) -> Result<(), BackendError>;
 
-    /// Bytes that [`prepare`](Backend::prepare) will allocate for inputs of products in another form, beside the activations.
-    fn scratch_bytes(&self, _program: &Program, _limits: &StepLimits) -> u64 {
-        0
+    /// Bytes that [`prepare`](Backend::prepare) will allocate beside the KV pool, whose size `kv` need not have yet:
+    /// activations, results of parts of the attention, and what else a step works with.
+    fn scratch_bytes(&self, program: &Program, _kv: &KvLayout, limits: &StepLimits) -> u64 {
+        let activations = program.activations.iter();
+        activations.map(|activation| 4 * u64::from(limits.max_rows(activation.rows)) * u64::from(activation.cols)).sum()
     }
 
     /// To what the matrix products of the prepared program may round their inputs.

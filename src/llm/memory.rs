@@ -94,8 +94,8 @@ pub(super) fn plan(
                 None => UNKNOWN_BYTES,
                 Some(total) => {
                     let share = (total as f64 * options.gpu_memory_utilization) as u64;
-                    let scratch_bytes = backend.scratch_bytes(program, limits);
-                    share.saturating_sub(backend.allocated_bytes() + activation_bytes(program, limits) + scratch_bytes)
+                    let scratch_bytes = backend.scratch_bytes(program, &layout(1), limits);
+                    share.saturating_sub(backend.allocated_bytes() + scratch_bytes)
                 }
             };
             let useful = u64::from(options.max_num_seqs) * u64::from(max_model_len.div_ceil(DEFAULT_BLOCK_SIZE));
@@ -149,12 +149,4 @@ fn check_activations(program: &Program, limits: &StepLimits, max_buffer_bytes: u
         }
     }
     Ok(())
-}
-
-/// Bytes of the activations, and of a copy of the logits for each draw.
-fn activation_bytes(program: &Program, limits: &StepLimits) -> u64 {
-    let draws = program
-        .logits
-        .map_or(0, |logits| 4 * u64::from(limits.max_draws) * u64::from(program.activations[logits.0 as usize].cols));
-    draws + program.activations.iter().map(|a| 4 * u64::from(limits.max_rows(a.rows)) * u64::from(a.cols)).sum::<u64>()
 }

@@ -1,7 +1,8 @@
 // What the attention kernels share.
 struct Params {
     float scale;
-    u32 items_at; // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
+    u32 items_at;   // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
+    u32 first_item; // of those that are launched
 };
 
 constexpr float LOWEST = -3.0e38f; // below any score; finite, so that differences are

@@ -1,7 +1,8 @@
 // What the attention kernels share.
 struct Params {
     scale: f32,
-    items_at: u32, // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
+    items_at: u32,   // DECODE_ITEMS_AT or PREFILL_ITEMS_AT
+    first_item: u32, // of those that are dispatched
 }
 var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;                   // [T][HEADS][D / 4]

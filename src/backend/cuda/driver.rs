@@ -5,6 +5,7 @@
 
 use super::super::{BackendError, DeviceMemory};
 use super::kernel::Kernel;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub struct DeviceTraits {
 }
 
 /// One launch of a kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch<'a> {
     /// Which.
     pub kernel: KernelId,
@@ -41,7 +42,7 @@ pub struct Launch<'a> {
     /// Device addresses of its buffers, in the order of its arguments: the step's metadata first.
     pub buffers: &'a [u64],
     /// Its last argument, a struct by value; empty for a kernel without one.
-    pub params: &'a [u8],
+    pub params: Cow<'a, [u8]>,
 }
 
 /// A device. Everything it is told to do happens in that order.

@@ -145,7 +145,7 @@ impl EmulatedDevice {
         assert_eq!(launch.buffers.len(), kernel.buffers as usize, "kernel {}: buffers", kernel.name);
         assert_eq!(launch.params.len(), kernel.params_bytes as usize, "kernel {}: parameters", kernel.name);
         let mut params = vec![0_u32; launch.params.len() / 4];
-        bytemuck::cast_slice_mut(&mut params).copy_from_slice(launch.params);
+        bytemuck::cast_slice_mut(&mut params).copy_from_slice(&launch.params);
         let mut arguments: Vec<*const c_void> =
             launch.buffers.iter().map(|address| std::ptr::from_ref(address).cast()).collect();
         arguments.push(params.as_ptr().cast());
@@ -301,7 +301,7 @@ impl Driver for EmulatedDevice {
         let launches = std::mem::take(&mut self.state().graphs[graph.0 as usize]);
         let done = launches.iter().try_for_each(|launch| {
             let OwnedLaunch { kernel, grid, buffers, params } = launch;
-            self.run(&Launch { kernel: *kernel, grid: *grid, buffers, params })
+            self.run(&Launch { kernel: *kernel, grid: *grid, buffers, params: params.into() })
         });
         self.state().graphs[graph.0 as usize] = launches;
         done

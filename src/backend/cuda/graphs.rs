@@ -7,7 +7,7 @@
 use super::super::{BackendError, StepLimits};
 use super::driver::{Driver, GraphId};
 use super::plan::Plan;
-use super::step_words::StepCounts;
+use super::step_words::{Items, Round, StepCounts};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -107,12 +107,14 @@ impl Size {
     fn of(counts: &StepCounts, limits: &StepLimits) -> Option<Self> {
         let generates =
             counts.tokens > 0 && counts.logits_rows == counts.tokens && counts.block_copies + counts.top_k_rows == 0;
+        // Where there are more rounds than one, each is large, and its launches cost little beside it.
+        let [round] = counts.rounds[..] else { return None };
         let most_rows = limits.max_tokens.min(limits.max_logits_rows);
         generates.then(|| Self {
             rows: rounded_up(counts.tokens).min(most_rows),
-            decode_items: rounded_up(counts.decode_items),
-            prefill_items: rounded_up(counts.prefill_items),
-            reduce_items: rounded_up(counts.reduce_items),
+            decode_items: rounded_up(round.decode.count),
+            prefill_items: rounded_up(round.prefill.count),
+            reduce_items: rounded_up(round.reduce.count),
             draws: rounded_up(counts.draws).min(limits.max_draws),
             is_fed: counts.fed_tokens > 0,
         })
@@ -121,8 +123,10 @@ impl Size {
     fn counts(self) -> StepCounts {
         let Self { rows, decode_items, prefill_items, reduce_items, draws, is_fed } = self;
         let fed_tokens = if is_fed { rows } else { 0 };
-        let counts = StepCounts { tokens: rows, logits_rows: rows, draws, fed_tokens, ..StepCounts::default() };
-        StepCounts { decode_items, prefill_items, reduce_items, ..counts }
+        let [decode, prefill, reduce] =
+            [decode_items, prefill_items, reduce_items].map(|count| Items { first: 0, count });
+        let rounds = vec![Round { decode, prefill, reduce, keys: 0 }];
+        StepCounts { tokens: rows, logits_rows: rows, draws, fed_tokens, rounds, ..StepCounts::default() }
     }
 }
 
@@ -157,17 +161,23 @@ mod tests {
 
     #[test]
     fn only_steps_that_generate_have_a_size() {
-        let counts = StepCounts { tokens: 9, logits_rows: 9, decode_items: 9, ..StepCounts::default() };
-        let size = Size::of(&counts, &LIMITS).expect("it generates");
+        let counts = |tokens, prefill_items| {
+            let items = |count| Items { first: 0, count };
+            let round = Round { decode: items(tokens), prefill: items(prefill_items), ..Round::default() };
+            StepCounts { tokens, logits_rows: tokens, rounds: vec![round], ..StepCounts::default() }
+        };
+        let size = Size::of(&counts(9, 0), &LIMITS).expect("it generates");
         assert_eq!((size.rows, size.decode_items, size.reduce_items), (10, 10, 0));
-        let most = StepCounts { tokens: 90, logits_rows: 90, decode_items: 90, ..StepCounts::default() };
-        assert_eq!(Size::of(&most, &LIMITS).expect("it generates").rows, 90, "no more than there is room for");
-        let shared = StepCounts { prefill_items: 3, ..counts };
-        assert_eq!(Size::of(&shared, &LIMITS).expect("it generates").counts().prefill_items, 3);
+        let most = Size::of(&counts(90, 0), &LIMITS).expect("it generates");
+        assert_eq!(most.rows, 90, "no more than there is room for");
+        let shared = Size::of(&counts(9, 3), &LIMITS).expect("it generates").counts();
+        assert_eq!(shared.rounds[0].prefill.count, 3);
+        let one = counts(9, 0);
         for other in [
-            StepCounts { block_copies: 1, ..counts },
-            StepCounts { top_k_rows: 1, ..counts },
-            StepCounts { logits_rows: 8, ..counts },
+            StepCounts { block_copies: 1, ..one.clone() },
+            StepCounts { top_k_rows: 1, ..one.clone() },
+            StepCounts { logits_rows: 8, ..one.clone() },
+            StepCounts { rounds: [&one.rounds[..], &one.rounds].concat(), ..one },
             StepCounts::default(),
         ] {
             assert_eq!(Size::of(&other, &LIMITS), None);

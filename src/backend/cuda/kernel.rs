@@ -16,7 +16,9 @@ mod tests;
 mod variants;
 
 pub use attention::DecodeKernel;
-pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce, attention_tiling};
+pub(super) use attention::{
+    AttentionParams, ReduceParams, attention_decode, attention_prefill, attention_reduce, attention_tiling,
+};
 pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,
     argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,

@@ -43,7 +43,7 @@ use plan::{Plan, Planner};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
-use step_words::{AttentionTiling, StepCounts, StepWords};
+use step_words::{AttentionTiling, RoundLimits, StepCounts, StepWords, max_partials};
 use wanted::WantedBytes;
 use weights::CudaWeight;
 
@@ -57,6 +57,8 @@ pub struct CudaBackend {
     in_flight: VecDeque<InFlight>,
     allocated_bytes: u64,
     decode: DecodeKernel,
+    /// Most keys of a round of the attention.
+    round_keys: u64,
     /// The times of the last step, if they are wanted.
     profile: Option<ForwardProfile>,
 }
@@ -72,6 +74,7 @@ struct Prepared {
     kv: KvLayout,
     limits: StepLimits,
     tiling: AttentionTiling,
+    round_limits: RoundLimits,
     graphs: Graphs,
     plan: Plan,
     buffers: Buffers<Buffer>,
@@ -90,6 +93,7 @@ impl CudaBackend {
             in_flight: VecDeque::with_capacity(2),
             allocated_bytes: 0,
             decode: DecodeKernel::default(),
+            round_keys: u64::MAX,
             profile: None,
         }
     }
@@ -98,6 +102,23 @@ impl CudaBackend {
     pub fn with_decode_kernel(mut self, decode: DecodeKernel) -> Self {
         self.decode = decode;
         self
+    }
+
+    /// The same with its attention launched in rounds of at most so many keys, those of all tokens together, as where its
+    /// partial results would not fit their buffers otherwise. The results are the same.
+    pub fn with_round_keys(mut self, keys: u64) -> Self {
+        self.round_keys = keys;
+        self
+    }
+
+    fn tiling(&self, program: &Program, kv: &KvLayout, limits: &StepLimits) -> AttentionTiling {
+        let compute_capability = self.driver.traits().compute_capability;
+        let StepLimits { batch_invariant, cascade_attention, .. } = *limits;
+        attention_tiling(&program.attention, kv.dtype, compute_capability, batch_invariant, cascade_attention)
+    }
+
+    fn halves_bytes(&self, program: &Program, limits: &StepLimits) -> u64 {
+        plan::halves_bytes(program, limits, &self.weights, self.driver.traits().compute_capability)
     }
 
     fn prepared(&self) -> &Prepared {
@@ -169,14 +190,7 @@ impl Backend for CudaBackend {
                 "the CUDA kernels do not round activations to int8: leave out --quantize-activations".to_owned(),
             ));
         }
-        let compute_capability = self.driver.traits().compute_capability;
-        let tiling = attention_tiling(
-            &program.attention,
-            kv.dtype,
-            compute_capability,
-            limits.batch_invariant,
-            limits.cascade_attention,
-        );
+        let tiling = self.tiling(&program, &kv, &limits);
         let driver = self.driver.clone();
         let buffers = Buffers::new(&program, &kv, &limits, &tiling, |what, bytes| {
             self.allocated_bytes += bytes;
@@ -184,7 +198,7 @@ impl Backend for CudaBackend {
         })?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         buffers.rope.write(0, bytemuck::cast_slice(&rope))?;
-        let halves_bytes = self.scratch_bytes(&program, &limits);
+        let halves_bytes = self.halves_bytes(&program, &limits);
         let halves = Buffer::new(&self.driver, "activations as halves", halves_bytes)?;
         self.allocated_bytes += halves_bytes;
         let planner = Planner {
@@ -201,7 +215,10 @@ impl Backend for CudaBackend {
         };
         let plan = planner.plan()?;
         let graphs = Graphs::new(self.driver.clone());
-        self.prepared = Some(Prepared { program, kv, limits, tiling, graphs, plan, buffers, _halves: halves });
+        let partials = max_partials(&limits, kv.block_size, &tiling, &program.attention);
+        let round_limits = RoundLimits { partials, items: u32::MAX, keys: self.round_keys };
+        self.prepared =
+            Some(Prepared { program, kv, limits, tiling, round_limits, graphs, plan, buffers, _halves: halves });
         self.driver.synchronize()
     }
 
@@ -212,7 +229,7 @@ impl Backend for CudaBackend {
         if rope_rows > 0 {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
-        self.words.build(input, prepared.kv.block_size, &prepared.tiling);
+        self.words.build(input, prepared.kv.block_size, &prepared.tiling, &prepared.round_limits);
         prepared.buffers.step.write(0, bytemuck::cast_slice(&self.words.words))?;
         match &mut self.profile {
             None => prepared.graphs.run(&prepared.plan, &self.words.counts, &prepared.limits)?,
@@ -234,8 +251,9 @@ impl Backend for CudaBackend {
         Ok(())
     }
 
-    fn scratch_bytes(&self, program: &Program, limits: &StepLimits) -> u64 {
-        plan::halves_bytes(program, limits, &self.weights, self.driver.traits().compute_capability)
+    fn scratch_bytes(&self, program: &Program, kv: &KvLayout, limits: &StepLimits) -> u64 {
+        let tiling = self.tiling(program, kv, limits);
+        buffers::scratch_bytes(program, kv, limits, &tiling) + self.halves_bytes(program, limits)
     }
 
     fn product_inputs(&self) -> ProductInputs {

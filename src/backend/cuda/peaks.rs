@@ -60,7 +60,7 @@ pub fn measure_fma_peak(driver: &Arc<dyn Driver>) -> Result<f64, BackendError> {
             kernel: id,
             grid: (FMA_WORKGROUPS, 1),
             buffers: &buffers,
-            params: bytemuck::bytes_of(&params),
+            params: bytemuck::bytes_of(&params).into(),
         })?;
         driver.synchronize()?;
         Ok(start.elapsed())

@@ -7,10 +7,11 @@ use super::super::{
 use super::buffers::Buffers;
 use super::driver::{Buffer, Driver, KernelId, Launch};
 use super::fusion::{self, Fused};
-use super::grid::Grid;
+use super::grid::{Grid, ItemKind};
 use super::kernel::{self, DecodeKernel, Kernel};
-use super::step_words::{AttentionTiling, StepCounts, header};
+use super::step_words::{AttentionTiling, Round, StepCounts, header};
 use super::weights::CudaWeight;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 mod logits;
@@ -33,7 +34,7 @@ struct Choice<K = KernelId> {
     calls: Vec<Call<K>>,
 }
 
-/// A part of a step: the first choice whose `max_rows` suffices.
+/// A part of a step: the first choice whose `max_rows` suffices. Attention comes again for each round of its work items.
 pub(super) struct Node<K = KernelId> {
     /// What `max_rows` counts; nothing runs when there are none.
     rows: Rows,
@@ -48,7 +49,7 @@ pub(super) struct Plan {
 impl Plan {
     /// The launches of a step with these counts. Counts may be larger than the step's: what kernels do beyond them nobody
     /// reads.
-    pub(super) fn launches(&self, counts: &StepCounts) -> Vec<Launch<'_>> {
+    pub(super) fn launches<'a>(&'a self, counts: &'a StepCounts) -> Vec<Launch<'a>> {
         self.nodes.iter().flat_map(|node| node.launches(counts)).map(|(_, launch)| launch).collect()
     }
 
@@ -58,16 +59,27 @@ impl Plan {
     }
 }
 
+impl Call {
+    fn launch<'a>(&'a self, counts: &StepCounts, round: &Round) -> Launch<'a> {
+        let mut params = Cow::Borrowed(&self.params[..]);
+        if let Some(first_item) = self.grid.first_item(round).filter(|&first| first > 0) {
+            let at = params.len() - 4;
+            params.to_mut()[at..].copy_from_slice(&first_item.to_ne_bytes());
+        }
+        Launch { kernel: self.kernel, grid: self.grid.size(counts, round), buffers: &self.buffers, params }
+    }
+}
+
 impl Node {
     /// What it comes to in a step, with the kernels' names; a launch of no workgroup is left out.
-    fn launches(&self, counts: &StepCounts) -> impl Iterator<Item = (&'static str, Launch<'_>)> {
+    fn launches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = (&'static str, Launch<'a>)> {
         let rows = counts.rows(self.rows);
         let choice = self.choices.iter().find(|choice| rows <= choice.max_rows);
         let calls = &choice.expect("the last choice is for any number of rows").calls;
-        let launches = calls.iter().map(|call| {
-            let grid = call.grid.size(counts);
-            (call.name, Launch { kernel: call.kernel, grid, buffers: &call.buffers, params: &call.params })
-        });
+        let is_in_rounds = matches!(calls[0].grid, Grid::Items { .. });
+        let rounds = counts.rounds.iter().take(if is_in_rounds { counts.rounds.len() } else { 1 });
+        let launches =
+            rounds.flat_map(move |round| calls.iter().map(move |call| (call.name, call.launch(counts, round))));
         launches.filter(move |(_, launch)| rows > 0 && launch.grid.0 > 0 && launch.grid.1 > 0)
     }
 }
@@ -162,7 +174,7 @@ impl<'a> Planner<'a> {
             Op::Embed { table, out } => self.embed(table, out),
             Op::RmsNorm { x, weight, eps, out } => {
                 let call = self.rms_norm(x, weight, eps, out);
-                self.push(self.rows(out), call);
+                self.push(self.rows(out), vec![call]);
             }
             Op::SelectLogitsRows { x, out } => {
                 let kernel = kernel::select_logits_rows();
@@ -174,12 +186,12 @@ impl<'a> Planner<'a> {
             Op::MatMul { .. } => unreachable!("products are planned with what is folded into them"),
             Op::RopeAndCache { layer, qkv, q, pairing, norm } => {
                 let call = self.rope_and_cache(layer, qkv, q, pairing, norm);
-                self.push(Rows::Tokens, call);
+                self.push(Rows::Tokens, vec![call]);
             }
             Op::PagedAttention { layer, q, out } => self.attention(layer, q, out),
             Op::SiluMul { gate_up, out } => {
                 let call = self.silu_mul(gate_up, out);
-                self.push(self.rows(out), call);
+                self.push(self.rows(out), vec![call]);
             }
         }
     }
@@ -219,14 +231,15 @@ impl<'a> Planner<'a> {
         Call { name: kernel.name, kernel: kernel.clone(), buffers, params, grid }
     }
 
-    fn push(&mut self, rows: Rows, call: Call<Kernel>) {
-        self.nodes.push(Node { rows, choices: vec![Choice { max_rows: u32::MAX, calls: vec![call] }] });
+    /// A node with one choice.
+    fn push(&mut self, rows: Rows, calls: Vec<Call<Kernel>>) {
+        self.nodes.push(Node { rows, choices: vec![Choice { max_rows: u32::MAX, calls }] });
     }
 
     /// A node with one choice of one call; see [`Planner::call`].
     fn single(&mut self, kernel: &Kernel, rows: Rows, grid: Grid, params: &impl bytemuck::NoUninit, buffers: &[u64]) {
         let call = self.call(kernel, grid, params, buffers);
-        self.push(rows, call);
+        self.push(rows, vec![call]);
     }
 
     fn feed_tokens(&mut self) {
@@ -301,16 +314,19 @@ impl<'a> Planner<'a> {
 
         let kernel =
             kernel::attention_decode(self.decode, &shape, self.kv.dtype, &self.tiling, self.compute_capability());
-        let params = kernel::AttentionParams { scale: shape.scale, items_at: header::DECODE_ITEMS_AT as u32 };
+        let items_at = header::DECODE_ITEMS_AT as u32;
+        let params = kernel::AttentionParams { scale: shape.scale, items_at, first_item: 0 };
         let buffers = [q, k, v, out, partials[0], partials[1]];
-        self.single(&kernel, Rows::Tokens, Grid::DecodeItems { y: groups }, &params, &buffers);
+        let decode = self.call(&kernel, Grid::Items { of: ItemKind::Decode, y: groups }, &params, &buffers);
 
         let kernel = kernel::attention_prefill(&shape, self.kv.dtype, &self.tiling, self.compute_capability());
-        let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
-        self.single(&kernel, Rows::Tokens, Grid::PrefillItems { y: groups }, &params, &buffers);
+        let params = kernel::AttentionParams { items_at: header::PREFILL_ITEMS_AT as u32, ..params };
+        let prefill = self.call(&kernel, Grid::Items { of: ItemKind::Prefill, y: groups }, &params, &buffers);
 
         let kernel = kernel::attention_reduce(&shape, self.kv.dtype);
-        let grid = Grid::ReduceItems { y: shape.num_heads };
-        self.single(&kernel, Rows::Tokens, grid, &[0_u8; 0], &[partials[0], partials[1], out])
+        let params = kernel::ReduceParams { first_item: 0 };
+        let grid = Grid::Items { of: ItemKind::Reduce, y: shape.num_heads };
+        let reduce = self.call(&kernel, grid, &params, &[partials[0], partials[1], out]);
+        self.push(Rows::Tokens, vec![decode, prefill, reduce]);
     }
 }

@@ -19,9 +19,9 @@ pub(in crate::backend) struct Buffers<B> {
     pub(in crate::backend) v_pool: Vec<B>,
     /// `[positions][head_dim / 2]` cosines and sines, f32.
     pub(in crate::backend) rope: B,
-    /// `[partial results][heads][head_dim]`, f32.
+    /// `[partial results of a round][heads][head_dim]`, f32.
     pub(in crate::backend) partial_out: B,
-    /// `[partial results][heads]` maxima and sums, f32.
+    /// `[partial results of a round][heads]` maxima and sums, f32.
     pub(in crate::backend) partial_stats: B,
     /// `[logits rows][chunks]` largest logits and their columns.
     pub(in crate::backend) chunk_max: B,
@@ -73,7 +73,7 @@ impl<B> Buffers<B> {
             v_pool.push(buffer(&format!("the V pool of layer {layer}"), kv.layer_bytes())?);
         }
         let shape = &program.attention;
-        let partials = u64::from(max_partials(limits, kv.block_size, tiling)) * u64::from(shape.num_heads);
+        let partials = u64::from(max_partials(limits, kv.block_size, tiling, shape)) * u64::from(shape.num_heads);
         let words = max_words(limits, kv.block_size, tiling);
         let vocab = program.logits.map_or(1, |id| program.activations[id.0 as usize].cols);
         let chunks = vocab.div_ceil(LOGITS_CHUNK);
@@ -102,4 +102,21 @@ impl<B> Buffers<B> {
             unused: buffer("an input that is not there", 16)?,
         })
     }
+}
+
+/// Bytes of all buffers but the KV pool, whatever its number of blocks.
+pub(in crate::backend) fn scratch_bytes(
+    program: &Program,
+    kv: &KvLayout,
+    limits: &StepLimits,
+    tiling: &AttentionTiling,
+) -> u64 {
+    let mut total = 0;
+    let no_pool = KvLayout { num_blocks: 0, ..*kv };
+    let count = |_: &str, bytes| {
+        total += bytes;
+        Ok(())
+    };
+    Buffers::<()>::new(program, &no_pool, limits, tiling, count).expect("to count cannot fail");
+    total
 }

@@ -1,10 +1,12 @@
 //! One step's metadata as the words of `step.wgsl` and `step.cuh`: a header of counts and offsets, then sections.
 
-use super::super::{LogitAdjustment, Rows, SampledBy, StepInput, StepLimits, TokenDraw};
+use super::super::{AttentionShape, LogitAdjustment, Rows, SampledBy, StepInput, StepLimits, TokenDraw};
 #[cfg(test)]
 pub(in crate::backend) use super::work_items::NO_PARTIAL;
 use super::work_items::WorkItems;
-pub(in crate::backend) use super::work_items::{AttentionTiling, ITEM_WORDS, QUERY_WORDS, REDUCE_WORDS};
+pub(in crate::backend) use super::work_items::{
+    AttentionTiling, ITEM_WORDS, Items, QUERY_WORDS, REDUCE_WORDS, Round, RoundLimits,
+};
 
 /// Header indices, as in the WGSL.
 pub(in crate::backend) mod header {
@@ -60,19 +62,16 @@ pub(in crate::backend) const DRAW_WORDS: usize = size_of::<TokenDraw>() / 4;
 pub(in crate::backend) const ADJUSTMENT_WORDS: usize = size_of::<LogitAdjustment>() / 4;
 
 /// How much of each kind of work the step has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::backend) struct StepCounts {
     pub(in crate::backend) tokens: u32,
     pub(in crate::backend) logits_rows: u32,
     pub(in crate::backend) block_copies: u32,
-    pub(in crate::backend) decode_items: u32,
-    pub(in crate::backend) prefill_items: u32,
-    pub(in crate::backend) reduce_items: u32,
     pub(in crate::backend) top_k_rows: u32,
     pub(in crate::backend) draws: u32,
     pub(in crate::backend) fed_tokens: u32,
-    /// Keys that the tokens attend to, all together.
-    pub(in crate::backend) keys: u64,
+    /// Of the attention; at least one.
+    pub(in crate::backend) rounds: Vec<Round>,
 }
 
 impl StepCounts {
@@ -93,26 +92,49 @@ pub(in crate::backend) struct StepWords {
     items: WorkItems,
 }
 
-/// Most partial results of a step: every split of every token that is a decode and has more than one. A sequence that
-/// shares its first blocks has one more, where these end.
-pub(in crate::backend) fn max_partials(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> u32 {
+/// Most work items of a step's decodes: every split of every token that is one. A sequence that shares its first blocks has
+/// one more, where these end.
+fn max_decode_items(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> u64 {
     if tiling.decode_tokens > 1 {
-        let longest_seq = limits.max_block_table_entries.div_ceil(limits.max_seqs) * block_size;
-        return limits.max_tokens * longest_seq.div_ceil(tiling.split);
+        return u64::from(limits.max_tokens) * u64::from(max_splits(limits, block_size, tiling));
     }
-    (limits.max_block_table_entries * block_size).div_ceil(tiling.split) + 2 * limits.max_seqs
+    let keys = u64::from(limits.max_block_table_entries) * u64::from(block_size);
+    keys.div_ceil(u64::from(tiling.split)) + 2 * u64::from(limits.max_seqs)
+}
+
+/// Most splits of one token.
+fn max_splits(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> u32 {
+    let longest_seq = u64::from(limits.max_block_table_entries.div_ceil(limits.max_seqs)) * u64::from(block_size);
+    longest_seq.div_ceil(u64::from(tiling.split)) as u32
+}
+
+/// Most bytes of partial results, unless one token has more.
+const PARTIALS_BYTES: u64 = 64 << 20;
+
+/// Partial results that there is room for: those of a round.
+pub(in crate::backend) fn max_partials(
+    limits: &StepLimits,
+    block_size: u32,
+    tiling: &AttentionTiling,
+    shape: &AttentionShape,
+) -> u32 {
+    let most = PARTIALS_BYTES / (4 * u64::from(shape.num_heads) * u64::from(shape.head_dim));
+    // Of a token that shares its first blocks: one more, where these end.
+    let least = u64::from(max_splits(limits, block_size, tiling)) + 1;
+    max_decode_items(limits, block_size, tiling).min(most.max(least)) as u32
 }
 
 /// Most words of a step.
 pub(in crate::backend) fn max_words(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> usize {
-    let prefill_items = limits.max_tokens.div_ceil(tiling.prefill_tokens) + limits.max_seqs;
+    let prefill_items = u64::from(limits.max_tokens.div_ceil(tiling.prefill_tokens) + limits.max_seqs);
+    let items = max_decode_items(limits, block_size, tiling) + prefill_items;
     header::WORDS
         + 3 * limits.max_tokens as usize
         + limits.max_block_table_entries as usize
         + 2 * limits.max_logits_rows as usize
         + 2 * limits.max_block_copies as usize
         + 2 * limits.max_seqs as usize
-        + ITEM_WORDS * (max_partials(limits, block_size, tiling) + prefill_items) as usize
+        + ITEM_WORDS * items as usize
         + (QUERY_WORDS + REDUCE_WORDS) * limits.max_tokens as usize
         + DRAW_WORDS * limits.max_draws as usize
         + ADJUSTMENT_WORDS * limits.max_adjustments as usize
@@ -120,7 +142,13 @@ pub(in crate::backend) fn max_words(limits: &StepLimits, block_size: u32, tiling
 
 impl StepWords {
     /// Lays `input` out, and cuts attention into work items.
-    pub(in crate::backend) fn build(&mut self, input: &StepInput<'_>, block_size: u32, tiling: &AttentionTiling) {
+    pub(in crate::backend) fn build(
+        &mut self,
+        input: &StepInput<'_>,
+        block_size: u32,
+        tiling: &AttentionTiling,
+        round_limits: &RoundLimits,
+    ) {
         self.words.clear();
         self.words.resize(header::WORDS, 0);
         self.section(header::TOKEN_IDS_AT, input.token_ids);
@@ -137,33 +165,32 @@ impl StepWords {
         self.words.extend(input.fed_tokens.iter().flat_map(|fed| [fed.token, sampled_by(fed.from)]));
 
         let mut items = std::mem::take(&mut self.items);
-        items.cut(input, self.words[header::BLOCK_TABLES_AT], block_size, tiling);
+        items.cut(input, self.words[header::BLOCK_TABLES_AT], block_size, tiling, round_limits);
         self.section(header::QUERIES_AT, items.queries.as_flattened());
         self.section(header::DECODE_ITEMS_AT, items.decode.as_flattened());
         self.section(header::PREFILL_ITEMS_AT, items.prefill.as_flattened());
         self.section(header::REDUCE_ITEMS_AT, items.reduce.as_flattened());
 
+        let mut rounds = std::mem::take(&mut self.counts.rounds);
+        rounds.clone_from(&items.rounds);
         self.counts = StepCounts {
             tokens: input.token_ids.len() as u32,
             logits_rows: input.logits_indices.len() as u32,
             block_copies: input.block_copies.len() as u32,
-            decode_items: items.decode.len() as u32,
-            prefill_items: items.prefill.len() as u32,
-            reduce_items: items.reduce.len() as u32,
             top_k_rows: input.top_k_rows.len() as u32,
             draws: input.draws.len() as u32,
             fed_tokens: input.fed_tokens.len() as u32,
-            keys: input.positions.iter().map(|&position| u64::from(position) + 1).sum(),
+            rounds,
         };
         self.words[header::NUM_TOKENS] = self.counts.tokens;
         self.words[header::NUM_LOGITS_ROWS] = self.counts.logits_rows;
         self.words[header::NUM_BLOCK_COPIES] = self.counts.block_copies;
         self.words[header::NUM_TOP_K_ROWS] = self.counts.top_k_rows;
         self.words[header::TOP_K] = input.top_k;
+        self.words[header::NUM_DECODE_ITEMS] = items.decode.len() as u32;
+        self.words[header::NUM_PREFILL_ITEMS] = items.prefill.len() as u32;
+        self.words[header::NUM_REDUCE_ITEMS] = items.reduce.len() as u32;
         self.items = items;
-        self.words[header::NUM_DECODE_ITEMS] = self.counts.decode_items;
-        self.words[header::NUM_PREFILL_ITEMS] = self.counts.prefill_items;
-        self.words[header::NUM_REDUCE_ITEMS] = self.counts.reduce_items;
         self.words[header::NUM_FED_TOKENS] = self.counts.fed_tokens;
         self.words[header::NUM_DRAWS] = self.counts.draws;
     }

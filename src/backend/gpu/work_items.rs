@@ -4,6 +4,9 @@
 //! with partial results that are merged at the end; a sequence with more is cut over its query tokens. Decodes whose
 //! sequences begin with the same blocks read these together: a work item for several tokens, as in a prefill, that gives a
 //! partial result for each of them.
+//!
+//! Items are dispatched in rounds, commonly one: a round ends where its partial results fill their buffers, which the next
+//! one uses again, or where a dispatch would have too many workgroups or take too long.
 
 use super::super::StepInput;
 use super::shared_prefix::SharedPrefixes;
@@ -32,6 +35,34 @@ pub(in crate::backend) struct AttentionTiling {
     pub(in crate::backend) share_prefixes: bool,
 }
 
+/// What a round has at most; a token's partial results, and the keys of one work item, are never parted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::backend) struct RoundLimits {
+    /// Partial results: at least those of the longest sequence.
+    pub(in crate::backend) partials: u32,
+    /// Work items of one kind.
+    pub(in crate::backend) items: u32,
+    /// Keys that tokens attend to, all together.
+    pub(in crate::backend) keys: u64,
+}
+
+/// Work items of one kind that follow each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::backend) struct Items {
+    pub(in crate::backend) first: u32,
+    pub(in crate::backend) count: u32,
+}
+
+/// What is dispatched at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::backend) struct Round {
+    pub(in crate::backend) decode: Items,
+    pub(in crate::backend) prefill: Items,
+    pub(in crate::backend) reduce: Items,
+    /// Keys that tokens attend to, all together.
+    pub(in crate::backend) keys: u64,
+}
+
 /// The items, rebuilt every step in the same allocations.
 #[derive(Debug, Default)]
 pub(super) struct WorkItems {
@@ -39,24 +70,35 @@ pub(super) struct WorkItems {
     pub(super) decode: Vec<[u32; ITEM_WORDS]>,
     pub(super) prefill: Vec<[u32; ITEM_WORDS]>,
     pub(super) reduce: Vec<[u32; REDUCE_WORDS]>,
-    /// Partial results so far.
+    pub(super) rounds: Vec<Round>,
+    /// Of the round that is under way: its partial results and keys so far, and where its items begin.
     partials: u32,
+    keys: u64,
+    begin: [u32; 3],
     prefixes: SharedPrefixes,
     is_shared: Vec<bool>,
 }
 
 impl WorkItems {
     /// Cuts the attention of `input`, whose block tables begin at word `tables_at` of the step.
-    pub(super) fn cut(&mut self, input: &StepInput<'_>, tables_at: u32, block_size: u32, tiling: &AttentionTiling) {
+    pub(super) fn cut(
+        &mut self,
+        input: &StepInput<'_>,
+        tables_at: u32,
+        block_size: u32,
+        tiling: &AttentionTiling,
+        limits: &RoundLimits,
+    ) {
         self.queries.clear();
         self.decode.clear();
         self.prefill.clear();
         self.reduce.clear();
-        self.partials = 0;
+        self.rounds.clear();
+        (self.partials, self.keys, self.begin) = (0, 0, [0; 3]);
         self.is_shared.clear();
         self.is_shared.resize(input.seq_lens.len(), false);
         if tiling.share_prefixes {
-            self.shared_prefixes(input, tables_at, block_size, tiling);
+            self.shared_prefixes(input, tables_at, block_size, tiling, limits);
         }
         for seq in 0..input.seq_lens.len() {
             if self.is_shared[seq] {
@@ -68,22 +110,51 @@ impl WorkItems {
             let context_len = input.seq_lens[seq] - query_len;
             if query_len <= tiling.decode_tokens {
                 for token in 0..query_len {
-                    self.decode_token(first + token, table, context_len + token + 1, tiling.split);
+                    self.decode_token(first + token, table, context_len + token + 1, tiling.split, limits);
                 }
             } else {
                 for at in (0..query_len).step_by(tiling.prefill_tokens as usize) {
                     let tokens = tiling.prefill_tokens.min(query_len - at);
+                    let keys = context_len + at + tokens;
+                    self.make_room(0, 1, u64::from(tokens) * u64::from(keys), limits);
                     let first_query = self.queries.len() as u32;
                     self.queries.extend((0..tokens).map(|token| [first + at + token, NO_PARTIAL]));
-                    self.prefill.push([first_query, tokens, table, 0, context_len + at + tokens, 0]);
+                    self.prefill.push([first_query, tokens, table, 0, keys, 0]);
                 }
             }
         }
+        self.end_round();
+    }
+
+    /// Takes so much into the round that is under way, or into a new one if it would have too much.
+    fn make_room(&mut self, partials: u32, items: u32, keys: u64, limits: &RoundLimits) {
+        let [decode, prefill, _] = self.of_round();
+        let is_full = self.partials + partials > limits.partials
+            || decode.count.max(prefill.count) + items > limits.items
+            || self.keys + keys > limits.keys;
+        if is_full && decode.count + prefill.count > 0 {
+            self.end_round();
+        }
+        self.keys += keys;
+    }
+
+    /// Items of the round that is under way.
+    fn of_round(&self) -> [Items; 3] {
+        let counts = [self.decode.len(), self.prefill.len(), self.reduce.len()];
+        std::array::from_fn(|kind| Items { first: self.begin[kind], count: counts[kind] as u32 - self.begin[kind] })
+    }
+
+    fn end_round(&mut self) {
+        let [decode, prefill, reduce] = self.of_round();
+        self.rounds.push(Round { decode, prefill, reduce, keys: self.keys });
+        (self.partials, self.keys) = (0, 0);
+        self.begin = [decode, prefill, reduce].map(|items| items.first + items.count);
     }
 
     /// The work items of one token with the keys `0..num_keys`.
-    fn decode_token(&mut self, token: u32, table: u32, num_keys: u32, split: u32) {
+    fn decode_token(&mut self, token: u32, table: u32, num_keys: u32, split: u32, limits: &RoundLimits) {
         let splits = num_keys.div_ceil(split);
+        self.make_room(if splits > 1 { splits } else { 0 }, splits, u64::from(num_keys), limits);
         let partials = if splits > 1 { self.partials_of(token, splits) } else { NO_PARTIAL };
         self.queries.push([token, partials]);
         self.splits(self.queries.len() as u32 - 1, table, 0..num_keys, split, 0);
@@ -107,7 +178,14 @@ impl WorkItems {
     }
 
     /// Decodes that read common blocks together.
-    fn shared_prefixes(&mut self, input: &StepInput<'_>, tables_at: u32, block_size: u32, tiling: &AttentionTiling) {
+    fn shared_prefixes(
+        &mut self,
+        input: &StepInput<'_>,
+        tables_at: u32,
+        block_size: u32,
+        tiling: &AttentionTiling,
+        limits: &RoundLimits,
+    ) {
         // At least the token's own key is left to it.
         let blocks = |seq: u32| {
             let start = input.block_table_start[seq as usize] as usize;
@@ -123,23 +201,30 @@ impl WorkItems {
             let members = &prefixes.members[group.first..group.first + group.len];
             let shared = group.blocks * block_size;
             let shared_splits = shared.div_ceil(tiling.split);
-            let first_query = self.queries.len() as u32;
-            for &seq in members {
-                let seq = seq as usize;
-                self.is_shared[seq] = true;
-                let (token, table) = (input.query_start_loc[seq], tables_at + input.block_table_start[seq]);
-                let own = shared..input.seq_lens[seq];
-                let own_splits = own.len().div_ceil(tiling.split as usize) as u32;
-                let partials = self.partials_of(token, shared_splits + own_splits);
-                self.queries.push([token, partials]);
-                self.splits(self.queries.len() as u32 - 1, table, own, tiling.split, shared_splits);
-            }
-            let table = tables_at + input.block_table_start[members[0] as usize];
-            for at in (0..members.len() as u32).step_by(tiling.prefill_tokens as usize) {
-                let queries = tiling.prefill_tokens.min(members.len() as u32 - at);
+            let own_splits = |seq: &u32| (input.seq_lens[*seq as usize] - shared).div_ceil(tiling.split);
+            let longest = shared_splits + members.iter().map(own_splits).max().expect("a group has members");
+            // All that reads a stretch of keys together is in one round.
+            let together = (limits.partials / longest).clamp(1, tiling.prefill_tokens);
+            for members in members.chunks(together as usize) {
+                let own_items: u32 = members.iter().map(own_splits).sum();
+                let partials = own_items + members.len() as u32 * shared_splits;
+                let keys = members.iter().map(|&seq| u64::from(input.seq_lens[seq as usize])).sum();
+                self.make_room(partials, own_items.max(shared_splits), keys, limits);
+                let first_query = self.queries.len() as u32;
+                for &seq in members {
+                    let own_splits = own_splits(&seq);
+                    let seq = seq as usize;
+                    self.is_shared[seq] = true;
+                    let (token, table) = (input.query_start_loc[seq], tables_at + input.block_table_start[seq]);
+                    let partials = self.partials_of(token, shared_splits + own_splits);
+                    self.queries.push([token, partials]);
+                    let own = shared..input.seq_lens[seq];
+                    self.splits(self.queries.len() as u32 - 1, table, own, tiling.split, shared_splits);
+                }
+                let table = tables_at + input.block_table_start[members[0] as usize];
                 for i in 0..shared_splits {
                     let (begin, end) = (i * tiling.split, shared.min((i + 1) * tiling.split));
-                    self.prefill.push([first_query + at, queries, table, begin, end, i]);
+                    self.prefill.push([first_query, members.len() as u32, table, begin, end, i]);
                 }
             }
         }
@@ -161,33 +246,50 @@ mod tests {
         share_prefixes: true,
     };
 
+    const ONE_ROUND: RoundLimits = RoundLimits { partials: u32::MAX, items: u32::MAX, keys: u64::MAX };
+
+    fn of<T>(items: Items, all: &[T]) -> &[T] {
+        &all[items.first as usize..(items.first + items.count) as usize]
+    }
+
     /// Each query token's keys, from the work items that reach it, sorted; panics where partial results are amiss.
-    fn keys_by_token(seqs: &[SeqPlan], tiling: &AttentionTiling) -> (WorkItems, Vec<Vec<(u32, u32)>>) {
+    fn keys_by_token(
+        seqs: &[SeqPlan],
+        tiling: &AttentionTiling,
+        limits: &RoundLimits,
+    ) -> (WorkItems, Vec<Vec<(u32, u32)>>) {
         let step = StepData::new(seqs);
         let mut items = WorkItems::default();
-        items.cut(&step.input(), 0, 16, tiling);
+        items.cut(&step.input(), 0, 16, tiling, limits);
         let mut keys = vec![Vec::new(); step.token_ids.len()];
-        let mut written = vec![0; items.partials as usize];
-        for item in items.decode.iter().chain(&items.prefill) {
-            let &[first, count, table, begin, end, split] = item;
-            for query in &items.queries[first as usize..(first + count) as usize] {
-                let &[token, partials] = query;
-                let position = step.positions[token as usize];
-                keys[token as usize].extend(
-                    (begin..end.min(position + 1)).map(|key| (key, step.block_tables[(table + key / 16) as usize])),
-                );
-                if partials != NO_PARTIAL {
-                    written[(partials + split) as usize] += 1;
+        let mut done = [0; 3];
+        for round in &items.rounds {
+            let mut written = vec![0; limits.partials.min(1000) as usize];
+            for item in of(round.decode, &items.decode).iter().chain(of(round.prefill, &items.prefill)) {
+                let &[first, count, table, begin, end, split] = item;
+                for query in &items.queries[first as usize..(first + count) as usize] {
+                    let &[token, partials] = query;
+                    let position = step.positions[token as usize];
+                    keys[token as usize].extend(
+                        (begin..end.min(position + 1)).map(|key| (key, step.block_tables[(table + key / 16) as usize])),
+                    );
+                    if partials != NO_PARTIAL {
+                        written[(partials + split) as usize] += 1;
+                    }
                 }
             }
+            let mut merged = vec![0; written.len()];
+            for &[token, first, count] in of(round.reduce, &items.reduce) {
+                assert!(items.queries.contains(&[token, first]));
+                merged[first as usize..(first + count) as usize].iter_mut().for_each(|merged| *merged += 1);
+            }
+            assert_eq!(written, merged, "partial results of one round");
+            assert!(written.iter().all(|&count| count <= 1), "every partial result is written once: {written:?}");
+            let kinds = [round.decode, round.prefill, round.reduce];
+            assert_eq!(kinds.map(|items| items.first), done, "rounds follow each other");
+            done = kinds.map(|items| items.first + items.count);
         }
-        assert!(written.iter().all(|&count| count == 1), "every partial result is written once: {written:?}");
-        let mut merged = vec![0; items.partials as usize];
-        for &[token, first, count] in &items.reduce {
-            assert!(items.queries.contains(&[token, first]));
-            merged[first as usize..(first + count) as usize].iter_mut().for_each(|merged| *merged += 1);
-        }
-        assert!(merged.iter().all(|&count| count == 1), "every partial result is merged once: {merged:?}");
+        assert_eq!(done.map(|items| items as usize), [items.decode.len(), items.prefill.len(), items.reduce.len()]);
         keys.iter_mut().for_each(|keys| keys.sort_unstable());
         (items, keys)
     }
@@ -212,16 +314,51 @@ mod tests {
         seqs
     }
 
+    /// Nothing shared, too few to share, and prefixes of several lengths.
+    const SHARINGS: [(u32, u32); 6] = [(0, 0), (3, 40), (4, 31), (4, 32), (7, 40), (16, 128)];
+
     #[test]
     fn every_token_sees_its_keys_once_however_the_work_is_cut() {
-        for (sharing, common) in [(0, 0), (3, 40), (4, 31), (4, 32), (7, 40), (16, 128)] {
+        for (sharing, common) in SHARINGS {
             let seqs = plans(sharing, common, &[(600, 1), (33, 17), (0, 5)]);
-            let (items, shared) = keys_by_token(&seqs, &TILING);
-            let (apart, alone) = keys_by_token(&seqs, &AttentionTiling { share_prefixes: false, ..TILING });
+            let (items, shared) = keys_by_token(&seqs, &TILING, &ONE_ROUND);
+            let apart = AttentionTiling { share_prefixes: false, ..TILING };
+            let (apart, alone) = keys_by_token(&seqs, &apart, &ONE_ROUND);
             assert_eq!(shared, alone, "{sharing} sequences share {common} blocks");
             let is_cascade = sharing >= 4 && common >= 32;
             assert_eq!(items.prefill.len() > apart.prefill.len(), is_cascade, "{sharing} and {common}");
             assert_eq!(items.queries.len(), shared.len());
+            assert_eq!(items.rounds.len(), 1);
         }
+    }
+
+    #[test]
+    fn rounds_keep_to_their_limits_and_change_nothing() {
+        let mut more_than_one = 0;
+        for (sharing, common) in SHARINGS {
+            let seqs = plans(sharing, common, &[(600, 1), (33, 17), (0, 5)]);
+            for decode_tokens in [1, u32::MAX] {
+                let tiling = AttentionTiling { decode_tokens, ..TILING };
+                let (whole, at_once) = keys_by_token(&seqs, &tiling, &ONE_ROUND);
+                for limits in [
+                    RoundLimits { partials: 30, ..ONE_ROUND },
+                    RoundLimits { items: 7, ..ONE_ROUND },
+                    RoundLimits { keys: 2000, ..ONE_ROUND },
+                    RoundLimits { partials: 27, items: 5, keys: 1000 },
+                ] {
+                    let (items, keys) = keys_by_token(&seqs, &tiling, &limits);
+                    assert_eq!(keys, at_once, "{sharing} sequences share {common} blocks, {limits:?}");
+                    assert_eq!(items.decode.len(), whole.decode.len());
+                    for Round { decode, prefill, reduce, keys } in &items.rounds {
+                        let keeps = decode.count.max(prefill.count) <= limits.items && *keys <= limits.keys;
+                        // What is not parted: a token's items, or those of up to four that read keys together.
+                        let is_whole = (1..=TILING.prefill_tokens).contains(&reduce.count) || prefill.count == 1;
+                        assert!(keeps || is_whole, "{decode:?}, {prefill:?}, {reduce:?}, {keys} keys, {limits:?}");
+                    }
+                    more_than_one += usize::from(items.rounds.len() > 1);
+                }
+            }
+        }
+        assert!(more_than_one > 20, "{more_than_one} cuts have more than one round");
     }
 }

@@ -15,7 +15,9 @@ mod matmul;
 
 #[cfg(test)]
 pub(super) use attention::WORKGROUP_BYTES;
-pub(super) use attention::{AttentionParams, attention_decode, attention_prefill, attention_reduce, attention_tiling};
+pub(super) use attention::{
+    AttentionParams, ReduceParams, attention_decode, attention_prefill, attention_reduce, attention_tiling,
+};
 pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache, rope_groups};
 pub(super) use logits::{
     ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,

@@ -43,7 +43,7 @@ use read_back::ReadBack;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
-use step_words::{AttentionTiling, StepCounts, StepWords};
+use step_words::{AttentionTiling, RoundLimits, StepCounts, StepWords, max_partials};
 use wanted::WantedBytes;
 use weights::GpuWeight;
 
@@ -69,6 +69,8 @@ struct Prepared {
     kv: KvLayout,
     limits: StepLimits,
     tiling: AttentionTiling,
+    /// But for the keys, which follow from the pace.
+    round_limits: RoundLimits,
     buffers: Buffers<wgpu::Buffer>,
     plan: Plan,
 }
@@ -88,17 +90,21 @@ impl Prepared {
     /// Records a step and submits it, but for its last part.
     fn encode(&self, gpu: &GpuDevice, counts: &StepCounts, budget: u64) -> wgpu::CommandEncoder {
         let descriptor = wgpu::CommandEncoderDescriptor { label: Some("step") };
-        let mut next = 0;
+        let mut first = 0;
         loop {
             let mut encoder = gpu.device.create_command_encoder(&descriptor);
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            next = self.plan.encode(&mut pass, counts, next, budget);
+            let next = self.plan.encode(&mut pass, counts, first, budget);
             drop(pass);
-            if next == self.plan.len() {
-                return encoder;
-            }
+            let Some(next) = next else { return encoder };
+            first = next;
             gpu.queue.submit([encoder.finish()]);
         }
+    }
+
+    /// What the attention dispatches at once, with so much work in a submit.
+    fn round_limits(&self, budget: u64) -> RoundLimits {
+        RoundLimits { keys: budget / plan::work_per_key(&self.program.attention), ..self.round_limits }
     }
 
     fn copy_wanted(
@@ -146,6 +152,16 @@ impl WebGpuBackend {
     /// results are the same.
     pub fn set_submit_budget(&mut self, work: u64) {
         self.pace.fix(work);
+    }
+
+    /// The numbers that hold with these limits.
+    fn tuning(&self, limits: &StepLimits) -> Tuning {
+        if limits.batch_invariant { Tuning::default() } else { self.tuning }
+    }
+
+    fn tiling(&self, program: &Program, kv: &KvLayout, limits: &StepLimits) -> AttentionTiling {
+        let (variant, matrices) = (self.gpu.variant(), self.gpu.matrices());
+        attention_tiling(variant, matrices, &program.attention, kv.dtype, limits, &self.tuning(limits))
     }
 
     fn prepared(&self) -> &Prepared {
@@ -205,9 +221,8 @@ impl Backend for WebGpuBackend {
         if limits.quantize_activations {
             Int8Rows::check(self.gpu.variant(), &limits)?;
         }
-        let tuning = if limits.batch_invariant { Tuning::default() } else { self.tuning };
-        let (variant, matrices) = (self.gpu.variant(), self.gpu.matrices());
-        let tiling = attention_tiling(variant, matrices, &program.attention, kv.dtype, &limits, &tuning);
+        let tuning = self.tuning(&limits);
+        let tiling = self.tiling(&program, &kv, &limits);
         let mut buffer = |what: &str, bytes: u64| {
             self.allocated_bytes += bytes;
             self.gpu.buffer(what, bytes)
@@ -229,7 +244,12 @@ impl Backend for WebGpuBackend {
             nodes: Vec::new(),
         };
         let plan = planner.plan()?;
-        self.prepared = Some(Prepared { program, kv, limits, tiling, buffers, plan });
+        let round_limits = RoundLimits {
+            partials: max_partials(&limits, kv.block_size, &tiling, &program.attention),
+            items: self.gpu.device.limits().max_compute_workgroups_per_dimension,
+            keys: u64::MAX,
+        };
+        self.prepared = Some(Prepared { program, kv, limits, tiling, round_limits, buffers, plan });
         self.gpu.check()
     }
 
@@ -241,12 +261,13 @@ impl Backend for WebGpuBackend {
             assert!(input.positions.iter().all(|&position| position < rope_rows), "position beyond the RoPE table");
         }
         let began = Instant::now();
-        self.words.build(input, prepared.kv.block_size, &prepared.tiling);
-        let gpu = &self.gpu;
+        let (gpu, budget) = (&self.gpu, self.pace.budget());
+        let round_limits = prepared.round_limits(budget);
+        self.words.build(input, prepared.kv.block_size, &prepared.tiling, &round_limits);
         gpu.queue.write_buffer(&prepared.buffers.step, 0, bytemuck::cast_slice(&self.words.words));
         let mut encoder = match &mut self.profiler {
             Some(profiler) => profiler.encode(gpu, &prepared.plan, &self.words.counts),
-            None => prepared.encode(gpu, &self.words.counts, self.pace.budget()),
+            None => prepared.encode(gpu, &self.words.counts, budget),
         };
         let wanted = WantedBytes::of(input, &prepared.program);
         let mut read_back = self.read_backs.pop().unwrap_or_default();
@@ -311,6 +332,11 @@ impl Backend for WebGpuBackend {
             rest = after;
         }
         self.gpu.check()
+    }
+
+    fn scratch_bytes(&self, program: &Program, kv: &KvLayout, limits: &StepLimits) -> u64 {
+        let int8_bytes = if limits.quantize_activations { Int8Rows::bytes(program).iter().sum() } else { 0 };
+        buffers::scratch_bytes(program, kv, limits, &self.tiling(program, kv, limits)) + int8_bytes
     }
 
     fn product_inputs(&self) -> ProductInputs {

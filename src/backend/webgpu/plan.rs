@@ -1,13 +1,13 @@
 //! A program as prebuilt dispatches: pipelines, bind groups and parameters are fixed at start-up, a step only chooses among
 //! them and sets the grid.
 
-use super::super::{ActId, BackendError, KvLayout, Op, Program, Rows, WeightId};
+use super::super::{ActId, AttentionShape, BackendError, KvLayout, Op, Program, Rows, WeightId};
 use super::buffers::Buffers;
 use super::device::{GpuDevice, Pipeline};
 use super::fusion::{self, Fused, Product};
 use super::grid::Grid;
 use super::kernel::{self, Kernel};
-use super::step_words::{AttentionTiling, StepCounts};
+use super::step_words::{AttentionTiling, Round, StepCounts};
 use super::tuning::Tuning;
 use super::weights::GpuWeight;
 pub(super) use int8::Int8Rows;
@@ -35,7 +35,7 @@ struct Choice {
     calls: Vec<Call>,
 }
 
-/// A part of a step: the first choice whose `max_rows` suffices.
+/// A part of a step: the first choice whose `max_rows` suffices. Attention comes again for each round of its work items.
 pub(super) struct Node {
     /// What `max_rows` counts; nothing runs when there are none.
     rows: Rows,
@@ -51,9 +51,14 @@ struct Work {
 }
 
 impl Work {
-    fn of(self, rows: u32, counts: &StepCounts) -> u64 {
-        self.per_row * u64::from(rows) + self.per_key * counts.keys
+    fn of(self, rows: u32, round: &Round) -> u64 {
+        self.per_row * u64::from(rows) + self.per_key * round.keys
     }
+}
+
+/// Multiply-adds of the attention for each key that a token attends to: scores, and the weighted sum of values.
+pub(super) fn work_per_key(shape: &AttentionShape) -> u64 {
+    2 * u64::from(shape.num_heads) * u64::from(shape.head_dim)
 }
 
 /// Everything a step dispatches, in order.
@@ -63,11 +68,22 @@ pub(super) struct Plan {
     work: Vec<Work>,
 }
 
+/// What a submit has all of or nothing: a node, or a round of one.
+struct Part<'a> {
+    node: &'a Node,
+    counts: &'a StepCounts,
+    round: &'a Round,
+    /// In multiply-adds.
+    work: u64,
+}
+
 /// One dispatch of a step, ready to be recorded.
 pub(super) struct Dispatch<'a> {
     call: &'a Call,
     /// Workgroups, at least one.
     grid: (u32, u32),
+    /// For the last word of the parameters.
+    first_item: Option<u32>,
 }
 
 impl Dispatch<'_> {
@@ -82,60 +98,74 @@ impl Dispatch<'_> {
         if !self.call.params.is_empty() {
             pass.set_immediates(0, &self.call.params);
         }
+        if let Some(first_item) = self.first_item.filter(|&first| first > 0) {
+            pass.set_immediates(self.call.params.len() as u32 - 4, bytemuck::bytes_of(&first_item));
+        }
         pass.dispatch_workgroups(self.grid.0, self.grid.1, 1);
     }
 }
 
 impl Node {
-    /// What it comes to in a step; a dispatch of no workgroup is left out.
-    fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
-        let rows = counts.rows(self.rows);
-        let choice = self.choices.iter().find(|choice| rows <= choice.max_rows);
+    fn is_in_rounds(&self) -> bool {
+        matches!(self.choices[0].calls[0].grid, Grid::Items { .. })
+    }
+}
+
+impl<'a> Part<'a> {
+    /// What it comes to; a dispatch of no workgroup is left out.
+    fn dispatches(self) -> impl Iterator<Item = Dispatch<'a>> {
+        let Self { node, counts, round, .. } = self;
+        let rows = counts.rows(node.rows);
+        let choice = node.choices.iter().find(|choice| rows <= choice.max_rows);
         let calls = &choice.expect("the last choice is for any number of rows").calls;
-        let dispatches = calls.iter().map(|call| Dispatch { call, grid: call.grid.size(counts) });
+        let dispatches = calls.iter().map(|call| {
+            let (grid, first_item) = (call.grid.size(counts, round), call.grid.first_item(round));
+            Dispatch { call, grid, first_item }
+        });
         dispatches.filter(move |dispatch| rows > 0 && dispatch.grid.0 > 0 && dispatch.grid.1 > 0)
     }
 }
 
 impl Plan {
-    /// Nodes of the plan.
-    pub(super) fn len(&self) -> usize {
-        self.nodes.len()
+    /// What a step comes to, in order.
+    fn parts<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Part<'a>> {
+        self.nodes.iter().zip(&self.work).flat_map(move |(node, work)| {
+            let rounds = if node.is_in_rounds() { counts.rounds.len() } else { 1 };
+            counts.rounds.iter().take(rounds).map(move |round| {
+                let work = work.of(counts.rows(node.rows), round);
+                Part { node, counts, round, work }
+            })
+        })
     }
 
-    /// Work of a step.
+    /// Work of a step, in multiply-adds.
     pub(super) fn work(&self, counts: &StepCounts) -> u64 {
-        (0..self.nodes.len()).map(|index| self.node_work(index, counts)).sum()
-    }
-
-    fn node_work(&self, index: usize, counts: &StepCounts) -> u64 {
-        self.work[index].of(counts.rows(self.nodes[index].rows), counts)
+        self.parts(counts).map(|part| part.work).sum()
     }
 
     /// Every dispatch of a step, in order.
     pub(super) fn dispatches<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Dispatch<'a>> {
-        self.nodes.iter().flat_map(|node| node.dispatches(counts))
+        self.parts(counts).flat_map(Part::dispatches)
     }
 
-    /// Records the nodes of a step from `first` on, until the next one would take the work beyond `budget`; at least one.
-    /// Returns the node that comes next.
+    /// Records the parts of a step from `first` on, until the next one would take the work beyond `budget`; at least one.
+    /// Returns the part that comes next, or `None` when all are recorded.
     pub(super) fn encode(
         &self,
         pass: &mut wgpu::ComputePass<'_>,
         counts: &StepCounts,
         first: usize,
         budget: u64,
-    ) -> usize {
+    ) -> Option<usize> {
         let mut done = 0;
-        for (index, node) in self.nodes.iter().enumerate().skip(first) {
-            let work = self.node_work(index, counts);
-            if done > 0 && done + work > budget {
-                return index;
+        for (index, part) in self.parts(counts).enumerate().skip(first) {
+            if done > 0 && done + part.work > budget {
+                return Some(index);
             }
-            done += work;
-            node.dispatches(counts).for_each(|dispatch| dispatch.encode(pass));
+            done += part.work;
+            part.dispatches().for_each(|dispatch| dispatch.encode(pass));
         }
-        self.nodes.len()
+        None
     }
 }
 
@@ -195,7 +225,7 @@ impl<'a> Planner<'a> {
                 let rows: usize = self.weight(weight).parts.iter().map(|part| part.rows).sum();
                 Work { per_row: u64::from(self.cols(x)) * rows as u64, per_key: 0 }
             }
-            Fused::Op(Op::PagedAttention { out, .. }) => Work { per_row: 0, per_key: 2 * u64::from(self.cols(out)) },
+            Fused::Op(Op::PagedAttention { .. }) => Work { per_row: 0, per_key: work_per_key(&self.program.attention) },
             Fused::Op(_) => Work::default(),
         }
     }
@@ -205,7 +235,7 @@ impl<'a> Planner<'a> {
             Op::Embed { table, out } => self.embed(table, out),
             Op::RmsNorm { x, weight, eps, out } => {
                 let call = self.rms_norm(x, weight, eps, out)?;
-                self.push(self.rows(out), call);
+                self.push(self.rows(out), vec![call]);
                 Ok(())
             }
             Op::SelectLogitsRows { x, out } => {
@@ -218,7 +248,7 @@ impl<'a> Planner<'a> {
             Op::MatMul { .. } => unreachable!("products are planned with what is folded into them"),
             Op::RopeAndCache { layer, qkv, q, pairing, norm } => {
                 let call = self.rope_and_cache(layer, qkv, q, pairing, norm)?;
-                self.push(Rows::Tokens, call);
+                self.push(Rows::Tokens, vec![call]);
                 Ok(())
             }
             Op::PagedAttention { layer, q, out } => self.attention(layer as usize, q, out),
@@ -264,12 +294,13 @@ impl<'a> Planner<'a> {
         buffers: &[&wgpu::Buffer],
     ) -> Result<(), BackendError> {
         let call = self.call(kernel, grid, params, buffers)?;
-        self.push(rows, call);
+        self.push(rows, vec![call]);
         Ok(())
     }
 
-    fn push(&mut self, rows: Rows, call: Call) {
-        self.nodes.push(Node { rows, choices: vec![Choice { max_rows: u32::MAX, calls: vec![call] }] });
+    /// A node with one choice.
+    fn push(&mut self, rows: Rows, calls: Vec<Call>) {
+        self.nodes.push(Node { rows, choices: vec![Choice { max_rows: u32::MAX, calls }] });
     }
 
     /// `buffers` follow the step's, in the order of the kernel's bindings.

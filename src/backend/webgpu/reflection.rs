@@ -111,7 +111,7 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
     for shape in shapes() {
         for dtype in KvDtype::ALL {
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
-            let fields = || fields!(AttentionParams: scale, items_at);
+            let fields = || fields!(AttentionParams: scale, items_at, first_item);
             for matrices in matrices(variant, subgroup_size) {
                 let tiling = kernel::attention_tiling(variant, matrices, &shape, dtype, &limits, tuning);
                 let decode = kernel::attention_decode(variant, subgroup_size, &shape, dtype, &tiling);
@@ -119,7 +119,7 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
                 all.push((format!("{label} decode"), decode, fields()));
                 all.push((format!("{label} prefill {matrices:?}"), prefill, fields()));
             }
-            all.push((label.clone(), kernel::attention_reduce(&shape), Vec::new()));
+            all.push((label.clone(), kernel::attention_reduce(&shape), fields!(ReduceParams: first_item)));
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
                 for has_norm in [false, true] {
                     let rope = kernel::rope_and_cache(&shape, dtype, pairing, has_norm);

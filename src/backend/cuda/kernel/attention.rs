@@ -7,8 +7,14 @@ use std::fmt;
 use std::str::FromStr;
 
 params! {
-    /// Parameters of `attention_decode` and `attention_prefill`.
-    AttentionParams { scale: f32, items_at: u32 }
+    /// Parameters of `attention_decode` and `attention_prefill`; for the last see
+    /// [`Grid::first_item`](super::super::grid::Grid::first_item).
+    AttentionParams { scale: f32, items_at: u32, first_item: u32 }
+}
+
+params! {
+    /// Parameters of `attention_reduce`.
+    ReduceParams { first_item: u32 }
 }
 
 /// Which kernel does the attention of decodes; what they compute is the same.
@@ -181,5 +187,5 @@ pub(in super::super) fn attention_prefill(
 
 /// Grid: (decode tokens whose keys were split, heads).
 pub(in super::super) fn attention_reduce(shape: &AttentionShape, kv: KvDtype) -> Kernel {
-    Kernel::without_params("attention_reduce", cuda!("attention_reduce.cu"), 32, 3).kv(shape, kv)
+    Kernel::new::<ReduceParams>("attention_reduce", cuda!("attention_reduce.cu"), 32, 3).kv(shape, kv)
 }

@@ -17,6 +17,16 @@ macro_rules! wgsl {
 pub(in super::super) struct AttentionParams {
     pub(in super::super) scale: f32,
     pub(in super::super) items_at: u32,
+    /// See [`Grid::first_item`](super::super::grid::Grid::first_item).
+    pub(in super::super) first_item: u32,
+}
+
+/// Parameters of `attention_reduce`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in super::super) struct ReduceParams {
+    /// See [`Grid::first_item`](super::super::grid::Grid::first_item).
+    pub(in super::super) first_item: u32,
 }
 
 /// Workgroup memory that every adapter has, in bytes (WebGPU's least `maxComputeWorkgroupStorageSize`). `wgpu` does not hold
@@ -182,5 +192,6 @@ pub(in super::super) fn attention_prefill(
 }
 
 pub(in super::super) fn attention_reduce(shape: &AttentionShape) -> Kernel {
-    Kernel::new("attention_reduce", wgsl!("attention_reduce.wgsl"), &[read(1), read(2), write(3)], 0).heads(shape)
+    let bindings = [read(1), read(2), write(3)];
+    Kernel::new("attention_reduce", wgsl!("attention_reduce.wgsl"), &bindings, size_of::<ReduceParams>()).heads(shape)
 }

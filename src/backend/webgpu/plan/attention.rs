@@ -1,7 +1,7 @@
 //! The dispatches around the KV pool: block copies, rope_and_cache and the attention.
 
 use super::super::super::{ActId, AttentionShape, BackendError, HeadNorm, KvDtype, RopePairing, Rows};
-use super::super::grid::Grid;
+use super::super::grid::{Grid, ItemKind};
 use super::super::kernel;
 use super::super::step_words::header;
 use super::{Call, Planner};
@@ -53,18 +53,22 @@ impl Planner<'_> {
         let buffers = [self.activation(q), k_pool, v_pool, self.activation(out), &b.partial_out, &b.partial_stats];
 
         let kernel = kernel::attention_decode(variant, subgroup_size, &shape, self.kv.dtype, &self.tiling);
-        let params = kernel::AttentionParams { scale: shape.scale, items_at: header::DECODE_ITEMS_AT as u32 };
-        let grid = Grid::DecodeItems { y: groups };
-        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
+        let items_at = header::DECODE_ITEMS_AT as u32;
+        let params = kernel::AttentionParams { scale: shape.scale, items_at, first_item: 0 };
+        let grid = Grid::Items { of: ItemKind::Decode, y: groups };
+        let decode = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)?;
 
         let matrices = self.gpu.matrices();
         let kernel = kernel::attention_prefill(variant, subgroup_size, matrices, &shape, self.kv.dtype, &self.tiling);
-        let params = kernel::AttentionParams { scale: shape.scale, items_at: header::PREFILL_ITEMS_AT as u32 };
-        let grid = Grid::PrefillItems { y: groups };
-        self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
+        let params = kernel::AttentionParams { items_at: header::PREFILL_ITEMS_AT as u32, ..params };
+        let grid = Grid::Items { of: ItemKind::Prefill, y: groups };
+        let prefill = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)?;
 
+        let params = kernel::ReduceParams { first_item: 0 };
         let buffers = [&b.partial_out, &b.partial_stats, self.activation(out)];
-        let grid = Grid::ReduceItems { y: shape.num_heads };
-        self.single(&kernel::attention_reduce(&shape), Rows::Tokens, grid, &[], &buffers)
+        let grid = Grid::Items { of: ItemKind::Reduce, y: shape.num_heads };
+        let reduce = self.call(&kernel::attention_reduce(&shape), grid, bytemuck::bytes_of(&params), &buffers)?;
+        self.push(Rows::Tokens, vec![decode, prefill, reduce]);
+        Ok(())
     }
 }

@@ -42,12 +42,18 @@ impl Int8Rows {
         program: &Program,
         mut buffer: impl FnMut(&str, u64) -> Result<wgpu::Buffer, BackendError>,
     ) -> Result<Self, BackendError> {
+        let [quants, steps] = Self::bytes(program);
+        Ok(Self { quants: buffer("int8 activations", quants)?, steps: buffer("int8 activations", steps)? })
+    }
+
+    /// Bytes of the quants and of the steps, for every product of `program`.
+    pub(in super::super) fn bytes(program: &Program) -> [u64; 2] {
         let cols = |op: &Op| match *op {
             Op::MatMul { x, .. } => program.activations[x.0 as usize].cols,
             _ => 0,
         };
         let blocks = u64::from(kernel::VECTOR_ROWS) * u64::from(program.ops.iter().map(cols).max().unwrap_or(0) / 32);
-        Ok(Self { quants: buffer("int8 activations", 32 * blocks)?, steps: buffer("int8 activations", 8 * blocks)? })
+        [32 * blocks, 8 * blocks]
     }
 }
 

@@ -99,7 +99,8 @@ fn kernels(
     let kv = KvLayout { num_layers: layers, num_blocks: 64, block_size: 16, num_kv_heads, head_dim, dtype };
     backend.prepare(program, kv, StepLimits { quantize_activations: int8, ..LIMITS }).expect("the kernels compile");
     let mut words = StepWords::default();
-    words.build(&step.input(), kv.block_size, &backend.prepared().tiling);
+    let prepared = backend.prepared();
+    words.build(&step.input(), kv.block_size, &prepared.tiling, &prepared.round_limits);
     backend.prepared().plan.dispatches(&words.counts).map(|dispatch| dispatch.kernel()).collect()
 }
 
