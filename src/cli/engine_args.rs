@@ -195,7 +195,7 @@ enum WeightDtype {
 
 /// Element type of the KV pool, by vLLM's names.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum KvCacheDtype {
+pub(super) enum KvCacheDtype {
     Auto,
     #[value(alias = "float16", alias = "half")]
     F16,
@@ -203,6 +203,16 @@ enum KvCacheDtype {
     F32,
     #[value(alias = "int8_per_token_head")]
     Int8,
+}
+
+impl KvCacheDtype {
+    pub(super) fn dtype(self) -> KvDtype {
+        match self {
+            Self::Auto | Self::F16 => KvDtype::F16,
+            Self::F32 => KvDtype::F32,
+            Self::Int8 => KvDtype::Int8,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -246,11 +256,7 @@ impl EngineArgs {
                 (_, true) => Autotune::Retune,
                 _ => Autotune::Auto,
             },
-            kv_cache_dtype: match self.kv_cache_dtype {
-                KvCacheDtype::Auto | KvCacheDtype::F16 => KvDtype::F16,
-                KvCacheDtype::F32 => KvDtype::F32,
-                KvCacheDtype::Int8 => KvDtype::Int8,
-            },
+            kv_cache_dtype: self.kv_cache_dtype.dtype(),
             max_model_len: self.max_model_len,
             max_num_seqs: self.max_num_seqs,
             max_num_batched_tokens: self.max_num_batched_tokens,

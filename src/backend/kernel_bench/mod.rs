@@ -35,6 +35,8 @@ pub struct BenchProgram {
     total_bytes: u64,
     /// How often the program has the op.
     copies: u32,
+    /// With what the names of the kernels begin that count, where there are times by kernel: logits bring argmax along.
+    counted: &'static str,
     weights: Vec<BenchWeight>,
     program: Program,
     kv: KvLayout,
@@ -152,7 +154,8 @@ impl BenchProgram {
         let began = Instant::now();
         backend.forward(&step.data.input(), &mut StepOutput::default())?;
         let host_s = began.elapsed().as_secs_f64();
-        let dispatches = backend.take_profile().map(|profile| profile.dispatches).unwrap_or_default();
+        let mut dispatches = backend.take_profile().map(|profile| profile.dispatches).unwrap_or_default();
+        dispatches.retain(|dispatch| dispatch.kernel.starts_with(self.counted));
         let mut kernels = Vec::new();
         for dispatch in &dispatches {
             if !kernels.contains(&dispatch.kernel) {
@@ -198,6 +201,7 @@ mod tests {
             rows: vec![1, 3, 9],
             decode: vec![(1, 40), (3, 17)],
             prefill: vec![(0, 5), (20, 19)],
+            shared: vec![(4, 32)],
             cache_bytes: 64 << 10,
             ..Selection::default()
         };
@@ -205,7 +209,19 @@ mod tests {
         let ops: std::collections::BTreeSet<&str> = programs.iter().map(|program| program.op).collect();
         assert_eq!(
             ops.into_iter().collect::<Vec<_>>(),
-            ["argmax", "decode", "embed", "matmul", "prefill", "rms_norm", "rope_and_cache", "silu_mul"]
+            [
+                "argmax",
+                "decode",
+                "draw",
+                "embed",
+                "matmul",
+                "prefill",
+                "rms_norm",
+                "rope_and_cache",
+                "shared",
+                "silu_mul",
+                "top_k"
+            ]
         );
         for program in &programs {
             let mut backend = CpuBackend::new();

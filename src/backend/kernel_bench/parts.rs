@@ -23,32 +23,33 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// `op` gives the op of each copy; `logits` is an activation whose argmax is taken.
+    /// `ops` gives the ops of each copy; `logits` is an activation whose argmax is taken.
     pub(super) fn program(
         self,
         shape: &ModelShape,
-        op: impl Fn(u32) -> Option<Op>,
+        ops: impl Fn(u32) -> Vec<Op>,
         rope: RopeTable,
         logits: Option<ActId>,
         steps: Vec<BenchStep>,
     ) -> BenchProgram {
-        let Self { op: name, what, activations, weights, copies, kv } = self;
+        let Self { op, what, activations, weights, copies, kv } = self;
         let limits = limits_of(steps.iter().map(|step| &step.data));
         let activation_bytes = |a: &Activation| 4 * u64::from(limits.max_rows(a.rows)) * u64::from(a.cols);
         let weight_bytes = |w: &BenchWeight| (w.format.row_bytes(w.cols).unwrap_or(0) * w.rows) as u64;
         BenchProgram {
             model: shape.name.clone(),
-            op: name,
+            op,
             what,
             largest_buffer_bytes: activations.iter().map(activation_bytes).max().unwrap_or(0).max(kv.layer_bytes()),
             total_bytes: activations.iter().map(activation_bytes).sum::<u64>()
                 + u64::from(copies) * weights.iter().map(weight_bytes).sum::<u64>()
                 + kv.total_bytes(),
             copies,
+            counted: "",
             weights,
             program: Program {
                 activations,
-                ops: (0..copies).filter_map(op).collect(),
+                ops: (0..copies).flat_map(ops).collect(),
                 attention: shape.attention,
                 rope,
                 logits,
@@ -68,4 +69,10 @@ pub(super) fn no_kv(heads: &AttentionShape, num_blocks: u32) -> KvLayout {
 pub(super) fn kv_layout(heads: &AttentionShape, num_layers: u32, num_blocks: u32, dtype: KvDtype) -> KvLayout {
     let (num_kv_heads, head_dim) = (heads.num_kv_heads, heads.head_dim);
     KvLayout { num_layers, num_blocks, block_size: BLOCK_SIZE, num_kv_heads, head_dim, dtype }
+}
+
+/// RoPE's table for as many positions.
+pub(super) fn rope_table(heads: &AttentionShape, positions: u32) -> RopeTable {
+    let entries = (positions * heads.head_dim / 2) as usize;
+    RopeTable { cos: vec![0.8; entries], sin: vec![0.6; entries] }
 }

@@ -1,8 +1,9 @@
-//! Programs of what is computed row by row: norm, activation, RoPE with the cache write, embedding, argmax.
+//! Programs of what is computed row by row: norm, activation, RoPE with the cache write, embedding, argmax, likeliest tokens,
+//! draws.
 
 use super::super::kernel_cases::{BLOCK_SIZE, StepData};
-use super::super::{Activation, KvLayout, Op, RopePairing, RopeTable, Rows, WeightFormat, WeightId};
-use super::parts::{IN, OUT, Parts, no_kv, tokens_by};
+use super::super::{Activation, KvLayout, Op, RopePairing, RopeTable, Rows, TokenDraw, WeightFormat, WeightId};
+use super::parts::{IN, OUT, Parts, no_kv, rope_table, tokens_by};
 use super::{BenchProgram, BenchStep, BenchWeight, ModelShape, Selection};
 
 /// Copies of an op that takes microseconds.
@@ -31,8 +32,12 @@ impl<'a> RowOps<'a> {
     }
 
     pub(super) fn programs(&self) -> Vec<BenchProgram> {
-        let programs = [Some(self.rms_norm()), Some(self.silu_mul()), Some(self.rope()), self.embed(), self.argmax()];
-        programs.into_iter().flatten().collect()
+        let mut programs = vec![self.rms_norm(), self.silu_mul(), self.rope()];
+        programs.extend(self.embed());
+        if self.selection.rows.iter().any(|&rows| rows <= Selection::MAX_LOGITS_ROWS) {
+            programs.extend([self.argmax(), self.top_k(), self.draw("temperature", 1.0), self.draw("top-p 0.9", 0.9)]);
+        }
+        programs
     }
 
     /// A step for each number of rows; bytes and operations of one row.
@@ -59,7 +64,7 @@ impl<'a> RowOps<'a> {
         let n = self.shape.hidden;
         let parts = self.parts("rms_norm", n.to_string(), [tokens_by("x", n), tokens_by("out", n)]);
         let weights = vec![BenchWeight { format: WeightFormat::F32, rows: 1, cols: n as usize }];
-        let op = |copy| Some(Op::RmsNorm { x: IN, weight: WeightId(copy), eps: 1e-5, out: OUT });
+        let op = |copy| vec![Op::RmsNorm { x: IN, weight: WeightId(copy), eps: 1e-5, out: OUT }];
         let steps = self.steps(bytes(2 * n), 4 * u64::from(n), false);
         Parts { weights, ..parts }.program(self.shape, op, RopeTable::default(), None, steps)
     }
@@ -67,7 +72,7 @@ impl<'a> RowOps<'a> {
     fn silu_mul(&self) -> BenchProgram {
         let n = self.shape.intermediate;
         let parts = self.parts("silu_mul", n.to_string(), [tokens_by("gate_up", 2 * n), tokens_by("out", n)]);
-        let op = |_| Some(Op::SiluMul { gate_up: IN, out: OUT });
+        let op = |_| vec![Op::SiluMul { gate_up: IN, out: OUT }];
         parts.program(self.shape, op, RopeTable::default(), None, self.steps(bytes(3 * n), 5 * u64::from(n), false))
     }
 
@@ -76,9 +81,8 @@ impl<'a> RowOps<'a> {
         let (q, kv) = (heads.num_heads * heads.head_dim, heads.num_kv_heads * heads.head_dim);
         let what = format!("{}/{}x{}", heads.num_heads, heads.num_kv_heads, heads.head_dim);
         let parts = self.parts("rope_and_cache", what, [tokens_by("qkv", q + 2 * kv), tokens_by("q", q)]);
-        let op = |_| Some(Op::RopeAndCache { layer: 0, qkv: IN, q: OUT, pairing: RopePairing::Halves, norm: None });
-        let entries = (Self::most_rows(self.selection) * heads.head_dim / 2) as usize;
-        let table = RopeTable { cos: vec![0.8; entries], sin: vec![0.6; entries] };
+        let op = |_| vec![Op::RopeAndCache { layer: 0, qkv: IN, q: OUT, pairing: RopePairing::Halves, norm: None }];
+        let table = rope_table(heads, Self::most_rows(self.selection));
         let kv_bytes = 2 * u64::from(heads.num_kv_heads) * self.pool.dtype.row_bytes(heads.head_dim);
         let steps = self.steps(bytes(2 * q + 2 * kv) + kv_bytes, 3 * u64::from(q + kv), false);
         parts.program(self.shape, op, table, None, steps)
@@ -96,23 +100,62 @@ impl<'a> RowOps<'a> {
             copies: 1,
             kv: self.pool,
         };
-        let op = |_| Some(Op::Embed { table: WeightId(0), out: IN });
+        let op = |_| vec![Op::Embed { table: WeightId(0), out: IN }];
         let steps = self.steps(row_bytes + bytes(hidden), u64::from(hidden), false);
         Some(parts.program(self.shape, op, RopeTable::default(), None, steps))
     }
 
-    /// `None` when no number of rows is one of logits.
-    fn argmax(&self) -> Option<BenchProgram> {
+    /// A program of logits, whose argmax is always taken, and what else `change` asks for in each step.
+    fn of_logits(&self, op: &'static str, what: String, change: impl Fn(u32, &mut StepData)) -> BenchProgram {
         let vocab = self.shape.vocab;
-        let steps = self.steps(bytes(vocab), 0, true);
+        let mut steps = self.steps(bytes(vocab), 0, true);
+        for step in &mut steps {
+            let rows = step.data.logits_indices.len() as u32;
+            change(rows, &mut step.data);
+        }
         let parts = Parts {
-            op: "argmax",
-            what: vocab.to_string(),
+            op,
+            what,
             activations: vec![Activation { name: "logits", rows: Rows::Logits, cols: vocab }],
             weights: Vec::new(),
             copies: 1,
             kv: self.pool,
         };
-        (!steps.is_empty()).then(|| parts.program(self.shape, |_| None, RopeTable::default(), Some(IN), steps))
+        parts.program(self.shape, |_| Vec::new(), RopeTable::default(), Some(IN), steps)
+    }
+
+    fn argmax(&self) -> BenchProgram {
+        self.of_logits("argmax", self.shape.vocab.to_string(), |_, _| {})
+    }
+
+    /// As many likeliest tokens as OpenAI's API gives at most.
+    fn top_k(&self) -> BenchProgram {
+        let top_k = 20.min(self.shape.vocab);
+        let program = self.of_logits("top_k", format!("{top_k} of {}", self.shape.vocab), |rows, data| {
+            data.top_k_rows = (0..rows).collect();
+            data.top_k = top_k;
+        });
+        BenchProgram { counted: "top_k", ..program }
+    }
+
+    /// One draw from each row.
+    fn draw(&self, how: &str, top_p: f32) -> BenchProgram {
+        let draw = |row| TokenDraw {
+            row,
+            first_adjustment: 0,
+            num_adjustments: 0,
+            top_k: 0,
+            top_p,
+            min_p: 0.0,
+            temperature: 1.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            uniform: 0.5,
+        };
+        let program = self.of_logits("draw", format!("{} {how}", self.shape.vocab), |rows, data| {
+            data.draws = (0..rows).map(draw).collect();
+        });
+        BenchProgram { counted: "draw", ..program }
     }
 }

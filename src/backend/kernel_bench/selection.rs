@@ -16,6 +16,10 @@ pub struct Selection {
     pub decode: Vec<(u32, u32)>,
     /// Prefills of one sequence: tokens in the KV pool before, and new ones.
     pub prefill: Vec<(u32, u32)>,
+    /// Decodes whose sequences begin with the same tokens: sequences, and how many tokens these are, in whole blocks.
+    pub shared: Vec<(u32, u32)>,
+    /// Whether products may round activations to int8.
+    pub quantize_activations: bool,
     /// Bytes that ops with few rows move at least, so that what they read is in no cache.
     pub cache_bytes: u64,
 }
@@ -33,6 +37,8 @@ impl Default for Selection {
             rows: vec![1, 8, 64, 512],
             decode: [1, 16, 64].into_iter().flat_map(|n| [128, 1024, 4096].map(|len| (n, len))).collect(),
             prefill: vec![(0, 512), (3584, 512)],
+            shared: vec![(16, 2048)],
+            quantize_activations: false,
             cache_bytes: 192 << 20,
         }
     }

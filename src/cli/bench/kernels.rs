@@ -1,5 +1,6 @@
 //! `bindery bench kernels`: every kernel at the shapes of real models, against what the device reaches at best.
 
+use super::super::engine_args::KvCacheDtype;
 use super::super::load::bar;
 use super::super::table::table;
 use super::json_file::JsonFile;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 const AFTER_HELP: &str = "\
 Each row is one op of a model, timed by the device's timestamps where it has them (\"host\" where not). Matrix products
 and row-wise kernels: the step is the number of rows. decode: sequences x tokens of each. prefill: new tokens after
-those in the KV pool. GB/s are the bytes that must move (weights, keys, values, inputs, outputs, once each) over the
+those in the KV pool. shared: decodes that begin with the same tokens, sequences x (those + their own). GB/s are the bytes that must move (weights, keys, values, inputs, outputs, once each) over the
 time, \"of copy\" their share of what buffer copies reach on this device in this run; GFLOP/s and \"of FMA\" the same
 against f32 multiply-adds that touch no memory. Ops of few rows cycle through more weights than a cache holds.
 
@@ -59,6 +60,14 @@ pub(super) struct KernelsArgs {
     /// Rows of matrix products and row-wise kernels [default: 1,8,64,512; on software adapters 1,8,64]
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
     rows: Vec<u32>,
+
+    /// Element type of the KV pool; auto is f16
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    kv_cache_dtype: KvCacheDtype,
+
+    /// Let products of few rows round activations to int8, as the flag of the same name of `bindery serve` does
+    #[arg(long)]
+    quantize_activations: bool,
 
     /// On a software adapter too, everything that a GPU would get
     #[arg(long)]
@@ -183,6 +192,8 @@ impl KernelsArgs {
         if !self.rows.is_empty() {
             selection.rows.clone_from(&self.rows);
         }
+        selection.kv_dtype = self.kv_cache_dtype.dtype();
+        selection.quantize_activations = self.quantize_activations;
         Ok(Plan { variants, shapes, selection, left_out })
     }
 }
@@ -194,6 +205,7 @@ fn small_selection() -> Selection {
         rows: vec![1, 8, 64],
         decode: vec![(1, 128), (1, 1024), (16, 128), (16, 1024)],
         prefill: vec![(0, 128), (896, 128)],
+        shared: vec![(16, 1024)],
         cache_bytes: 48 << 20,
         ..Selection::default()
     }
@@ -249,6 +261,7 @@ fn measure<'a>(
         Err(BackendError::OutOfMemory { what, bytes, .. }) => {
             return Ok(Err(format!("no memory for {what}, {bytes} bytes")));
         }
+        Err(BackendError::Unsupported(why)) => return Ok(Err(why)),
         other => other?,
     };
     let mut all = Vec::new();

@@ -71,7 +71,7 @@ const KNOBS: [Knob; 4] = [
     },
     Knob {
         name: "attention_split",
-        values: &[256, 128, 512],
+        values: &[256, 128, 64, 512],
         op: Op::Decode,
         steps: &[0, 1],
         number: |tuning| &mut tuning.attention_split,
@@ -150,6 +150,8 @@ impl Bench {
             rows: PRODUCT_ROWS.to_vec(),
             decode: DECODES.to_vec(),
             prefill: Vec::new(),
+            shared: Vec::new(),
+            quantize_activations: false,
             // All steps in one program: what a cache holds of it is the same for all candidates.
             cache_bytes: 0,
         };
