@@ -64,6 +64,7 @@ fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
         top_k: 0,
         draws: &[],
         adjustments: &[],
+        scored: &[],
     };
     let mut output = StepOutput::default();
     backend.forward(&input, &mut output).unwrap();

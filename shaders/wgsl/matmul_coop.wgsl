@@ -92,15 +92,15 @@ fn matmul_coop(
             coopStoreT(acc[4u * p + 2u * upper + 1u], &half_tile[at + MATRIX], TILE);
         }
         workgroupBarrier();
-        for (var i = li; i < TILE / 2u * OUT_COLS; i += WG) {
-            let half_row = i / OUT_COLS;
-            let out_col = i % OUT_COLS;
+        for (var i = li; i < TILE / 2u * OUT_COLS / WIDTH; i += WG) {
+            let half_row = i / (OUT_COLS / WIDTH);
+            let out_col = i % (OUT_COLS / WIDTH) * WIDTH;
             let row = first_row + half_row / MATRIX * PIECE + upper * MATRIX + half_row % MATRIX;
             let col = first_col + out_col;
             if (row < rows && col < params.cols) {
                 let at = half_row * TILE + out_col / MATRIX * MATRIX * PARTS + out_col % MATRIX;
                 var sums: Sums;
-                for (var part = 0u; part < PARTS; part++) { sums[part] = half_tile[at + part * MATRIX]; }
+                for (var s = 0u; s < PARTS * WIDTH; s++) { sums[s] = half_tile[at + s / WIDTH * MATRIX + s % WIDTH]; }
                 finish(row, col, sums);
             }
         }

@@ -35,8 +35,8 @@ pub use open::{BackendKind, DeviceChoice, KernelVariant, OpenDevice};
 pub use profile::{DevicePeaks, DispatchTime, ForwardProfile, Laps, ProfileClock};
 pub use program::{ActId, Activation, AttentionShape, HeadNorm, Op, Program, RopePairing, RopeTable, Rows};
 pub use step::{
-    DRAWN_BROKEN, DRAWN_NOTHING, FedToken, LogitAdjustment, MAX_TOP_K, SampledBy, StepInput, StepLimits, StepOutput,
-    TokenDraw, TokenScore,
+    DRAWN_BROKEN, DRAWN_NOTHING, FedToken, LogitAdjustment, MAX_TOP_K, SampledBy, ScoredRow, ScoredToken, StepInput,
+    StepLimits, StepOutput, TokenDraw, TokenRank, TokenScore,
 };
 pub use weight::{HostWeight, WeightFormat, WeightId, WeightPart};
 

@@ -33,6 +33,11 @@ pub struct StepLimits {
 }
 
 impl StepLimits {
+    /// Most scored tokens in a step: one for each row, and one for each draw.
+    pub fn max_scored(&self) -> u32 {
+        self.max_logits_rows + self.max_draws
+    }
+
     /// Most rows of an activation in a step.
     pub fn max_rows(&self, rows: Rows) -> u32 {
         match rows {
@@ -57,6 +62,26 @@ pub enum SampledBy {
     /// Of [`StepOutput::argmax`].
     Argmax(u32),
     /// Of [`StepOutput::drawn`]. If nothing could be drawn, what the next step computes from it means nothing.
+    Draw(u32),
+}
+
+/// A token whose log probability comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ScoredRow {
+    /// The logits row, an index below `L`.
+    pub row: u32,
+    /// The token.
+    pub token: ScoredToken,
+}
+
+/// Which token of a row is scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ScoredToken {
+    /// This one.
+    Known(u32),
+    /// The row's of [`StepOutput::argmax`].
+    Argmax,
+    /// That of this draw in [`StepOutput::drawn`].
     Draw(u32),
 }
 
@@ -93,6 +118,8 @@ pub struct StepInput<'a> {
     pub draws: &'a [TokenDraw],
     /// What the draws change in their rows before anything else.
     pub adjustments: &'a [LogitAdjustment],
+    /// Tokens whose log probabilities come back.
+    pub scored: &'a [ScoredRow],
 }
 
 /// One token to be drawn from a logits row.
@@ -167,6 +194,16 @@ pub struct TokenScore {
     pub logprob: f32,
 }
 
+/// How likely a token is among all of its row.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct TokenRank {
+    /// Natural logarithm of its probability under the row as it is: `logit - ln(sum(exp(logits)))`.
+    pub logprob: f32,
+    /// 1 + the number of tokens with a larger logit.
+    pub rank: u32,
+}
+
 /// What one step gave. A caller keeps one and passes it to every step, so that its vectors are allocated once.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepOutput {
@@ -180,6 +217,9 @@ pub struct StepOutput {
     /// Unspecified for a row that holds a logit which is not finite, apart from its log probabilities, which are not
     /// finite either.
     pub top_k: Vec<TokenScore>,
+    /// For each of [`StepInput::scored`]. Unspecified for a draw that gave no token, and for a row that holds a logit which is
+    /// NaN or +inf, apart from its log probability, which is not finite either.
+    pub scores: Vec<TokenRank>,
     /// How long the host waited for the device; zero where the host is the device.
     pub waited: Duration,
 }
@@ -206,6 +246,7 @@ impl StepOutput {
         self.drawn.clear();
         self.logits.clear();
         self.top_k.clear();
+        self.scores.clear();
         self.waited = Duration::ZERO;
     }
 }
@@ -261,6 +302,13 @@ impl StepInput<'_> {
     }
 
     fn check_draws(&self, limits: &StepLimits) {
+        assert!(self.scored.len() <= limits.max_scored() as usize, "{} scored tokens in a step", self.scored.len());
+        for scored in self.scored {
+            assert!((scored.row as usize) < self.logits_indices.len(), "{scored:?}: row beyond the step");
+            if let ScoredToken::Draw(draw) = scored.token {
+                assert!((draw as usize) < self.draws.len(), "{scored:?}: draw beyond the step");
+            }
+        }
         assert!(self.draws.len() <= limits.max_draws as usize, "{} draws in a step", self.draws.len());
         assert!(self.adjustments.len() <= limits.max_adjustments as usize, "too many adjustments");
         for (i, draw) in self.draws.iter().enumerate() {

@@ -5,7 +5,7 @@ use super::step::Sampled;
 use super::{Event, Llm, LlmError};
 use crate::backend::{MAX_TOP_K, TokenScore};
 use crate::engine::{Batch, FinishReason, RequestId, SampledToken, SeqId, TokenEvent, TokenId};
-use crate::sampling::{BeamSearch, ParamError, SampleError, SamplingParams, TokenLogprob};
+use crate::sampling::{BeamSearch, ParamError, SampleError, SamplingParams, TokenLogprob, ranked};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One request's beam search and its sequences in the scheduler.
@@ -55,10 +55,9 @@ pub(super) fn check_candidates(params: &SamplingParams, stop_tokens: usize, voca
     }
 }
 
-/// Puts the logits rows of beams that end with their last known token into `rows`, ascending. Returns how many candidates
-/// of each are wanted.
+/// Adds the logits rows of beams that end with their last known token to `rows`. Returns how many candidates of each are
+/// wanted.
 pub(super) fn candidate_rows(batch: &Batch, active: &BTreeMap<RequestId, ActiveRequest>, rows: &mut Vec<u32>) -> u32 {
-    rows.clear();
     let mut top_k = 0;
     for sample in &batch.sample_rows {
         if let Some(beams) = active.get(&sample.seq.request).and_then(|request| request.beams.as_ref()) {
@@ -86,19 +85,9 @@ impl Beams {
     /// # Errors
     /// When they are no log probabilities.
     fn put(&mut self, index: u32, scores: &[TokenScore]) -> Result<(), SampleError> {
-        let scores = &scores[..self.num_candidates as usize];
-        if !scores.iter().all(|score| score.logprob.is_finite()) {
-            return Err(SampleError::NonFiniteLogprobs);
-        }
-        let mut rank = 1;
-        let candidates = scores.iter().enumerate().map(|(i, &TokenScore { token, logprob })| {
-            if i > 0 && logprob < scores[i - 1].logprob {
-                rank = i as u32 + 1;
-            }
-            TokenLogprob { token, logprob, rank }
-        });
+        let candidates = ranked(&scores[..self.num_candidates as usize])?;
         let beam = self.live.iter_mut().find(|beam| beam.index == index).expect("only live beams are computed");
-        beam.candidates = Some(candidates.collect());
+        beam.candidates = Some(candidates);
         Ok(())
     }
 

@@ -3,10 +3,12 @@
 use super::beam::candidate_rows;
 use super::request::ActiveRequest;
 use super::{Event, Finish, FinishCause, HostTimes, Llm, LlmError, TokenUpdate};
-use crate::backend::{DRAWN_BROKEN, DRAWN_NOTHING, FedToken, Laps, SampledBy, StepOutput};
+use crate::backend::{
+    DRAWN_BROKEN, DRAWN_NOTHING, FedToken, Laps, MAX_TOP_K, SampledBy, ScoredRow, ScoredToken, StepOutput, TokenRank,
+};
 use crate::engine::{Batch, RequestId, SampleRow, SampledToken, ScheduledSeq, Scheduler, SeqId, TokenEvent, TokenId};
 use crate::model::WantedRows;
-use crate::sampling::{Draw, DrawList, History, SampleError, TokenLogprobs, token_logprobs};
+use crate::sampling::{Draw, DrawList, History, SampleError, TokenLogprob, TokenLogprobs, ranked, token_logprobs};
 use crate::structured::Grammar;
 use std::collections::BTreeMap;
 
@@ -32,8 +34,11 @@ struct Wanted {
     draws: DrawList,
     /// Rows whose logits the host needs, ascending.
     whole: Vec<u32>,
+    /// Rows whose likeliest tokens it needs, ascending, and how many of them.
     top_k_rows: Vec<u32>,
     top_k: u32,
+    /// Tokens whose log probabilities it needs, ascending.
+    scored: Vec<ScoredRow>,
     /// Whether the next step can be told the device without knowing any of this one's tokens.
     is_left_to_device: bool,
 }
@@ -49,6 +54,19 @@ enum TokenSource {
     Host,
     /// A beam search, or nobody: the request is gone.
     Elsewhere,
+}
+
+impl TokenSource {
+    /// The token to be scored, if the request wants its log probability and the device finds it, and how many likeliest ones
+    /// of its row are wanted.
+    fn scored(self, sample: &SampleRow, active: &BTreeMap<RequestId, ActiveRequest>) -> Option<(ScoredToken, u32)> {
+        let token = match self {
+            Self::Argmax(_) => ScoredToken::Argmax,
+            Self::Draw(draw) => ScoredToken::Draw(draw),
+            Self::Host | Self::Elsewhere => return None,
+        };
+        Some((token, active.get(&sample.seq.request)?.params.sampled_logprobs()?))
+    }
 }
 
 /// What sampling a batch gave.
@@ -122,7 +140,7 @@ impl Llm {
         }
         self.collect(&mut laps, output)?;
         sampled.clear();
-        self.prompt_logprobs(&wanted.whole, output, events);
+        self.prompt_logprobs(wanted, output, sampled, events);
         self.sample(wanted, output, sampled, logits);
         self.advance_beams(&wanted.top_k_rows, &output.top_k, sampled, events)?;
         self.times.sample = laps.lap();
@@ -140,7 +158,7 @@ impl Llm {
     fn submit(&mut self, laps: &mut Laps, wanted: &mut Wanted, before: &[TokenSource]) -> Result<(), LlmError> {
         self.times.schedule += laps.lap();
         let batch = self.scheduler.newest_batch();
-        wanted.find(batch, &self.scheduler, &self.active, before);
+        wanted.find(batch, &self.scheduler, &self.active, before, self.runner.config().vocab_size);
         self.times.encode += laps.lap();
         let swapped = self.runner.swap(batch)?;
         let swap = laps.lap();
@@ -154,6 +172,7 @@ impl Llm {
             top_k: wanted.top_k,
             draws: wanted.draws.draws(),
             adjustments: wanted.draws.adjustments(),
+            scored: &wanted.scored,
             fed_tokens: &wanted.fed_tokens,
         };
         self.runner.submit(batch, rows)?;
@@ -185,22 +204,22 @@ impl Llm {
     }
 
     /// Tells the log probabilities of the prompt tokens that the batch in flight has computed.
-    fn prompt_logprobs(&self, whole: &[u32], output: &StepOutput, events: &mut Vec<Event>) {
+    fn prompt_logprobs(&self, wanted: &Wanted, output: &StepOutput, sampled: &mut Sampled, events: &mut Vec<Event>) {
         let batch = self.scheduler.batch();
         for seq in &batch.seqs {
-            let Some(active) = self.active.get(&seq.seq.request) else { continue };
-            let wanted = active.params.prompt_logprobs.filter(|_| seq.seq.index == 0);
-            let Some(top) = wanted else { continue };
+            let request = seq.seq.request;
+            let Some(active) = self.active.get(&request) else { continue };
+            let Some(top) = active.params.prompt_logprobs.filter(|_| seq.seq.index == 0) else { continue };
             let Some(tokens) = self.scheduler.tokens(seq.seq) else { continue };
-            let found: Vec<(u32, TokenLogprobs)> = prompt_rows(batch, seq, active.prompt_len)
-                .map(|(row, next)| {
-                    let logits = self.logits_of(row, whole, output);
-                    (next, token_logprobs(logits, tokens[next as usize], top))
-                })
-                .collect();
-            if let Some(&(first_position, _)) = found.first() {
-                let logprobs = found.into_iter().map(|(_, logprobs)| logprobs).collect();
-                events.push(Event::PromptLogprobs { request: seq.seq.request, first_position, logprobs });
+            let mut rows = prompt_rows(batch, seq, active.prompt_len).peekable();
+            let Some(&(_, first_position)) = rows.peek() else { continue };
+            let logprobs = rows.map(|(row, next)| match top > MAX_TOP_K {
+                true => Ok(token_logprobs(self.logits_of(row, &wanted.whole, output), tokens[next as usize], top)),
+                false => wanted.logprobs(row, ScoredToken::Known(tokens[next as usize]), top, output),
+            });
+            match logprobs.collect() {
+                Ok(logprobs) => events.push(Event::PromptLogprobs { request, first_position, logprobs }),
+                Err(error) => sampled.fail(request, error),
             }
         }
     }
@@ -235,6 +254,12 @@ impl Llm {
                 }
                 TokenSource::Elsewhere => continue,
             };
+            let token = token.and_then(|token| {
+                if let Some((scored, top)) = wanted.sources[index].scored(&sample, &self.active) {
+                    sampled.logprobs.insert(sample.seq, wanted.logprobs(sample.row, scored, top, output)?);
+                }
+                Ok(token)
+            });
             match token {
                 Ok(token) => sampled.tokens.push(SampledToken { seq: sample.seq, token }),
                 Err(error) => sampled.fail(sample.seq.request, error),
@@ -322,6 +347,7 @@ impl Wanted {
             whole: Vec::new(),
             top_k_rows: Vec::new(),
             top_k: 0,
+            scored: Vec::new(),
             is_left_to_device: false,
         }
     }
@@ -333,6 +359,7 @@ impl Wanted {
         scheduler: &Scheduler,
         active: &BTreeMap<RequestId, ActiveRequest>,
         before: &[TokenSource],
+        vocab_size: u32,
     ) {
         self.sources.clear();
         self.is_left_to_device = true;
@@ -347,10 +374,18 @@ impl Wanted {
         }));
         self.draws.clear();
         self.whole.clear();
+        self.scored.clear();
+        self.top_k_rows.clear();
+        self.top_k = candidate_rows(batch, active, &mut self.top_k_rows);
         for seq in &batch.seqs {
             let Some(request) = active.get(&seq.seq.request) else { continue };
-            if request.params.prompt_logprobs.is_some() && seq.seq.index == 0 {
-                self.whole.extend(prompt_rows(batch, seq, request.prompt_len).map(|(row, _)| row));
+            let Some(top) = request.params.prompt_logprobs.filter(|_| seq.seq.index == 0) else { continue };
+            let Some(tokens) = scheduler.tokens(seq.seq) else { continue };
+            for (row, next) in prompt_rows(batch, seq, request.prompt_len) {
+                match top > MAX_TOP_K {
+                    true => self.whole.push(row),
+                    false => self.score(row, ScoredToken::Known(tokens[next as usize]), top),
+                }
             }
         }
         for sample in &batch.sample_rows {
@@ -361,13 +396,57 @@ impl Wanted {
             if source == TokenSource::Host {
                 self.whole.push(sample.row);
             }
+            if let Some((token, top)) = source.scored(sample, active) {
+                self.score(sample.row, token, top);
+            }
             self.is_left_to_device &= source != TokenSource::Elsewhere;
             self.sources.push(source);
         }
         self.whole.sort_unstable();
         self.whole.dedup();
-        self.top_k = candidate_rows(batch, active, &mut self.top_k_rows);
-        self.is_left_to_device &= self.whole.is_empty() && self.top_k_rows.is_empty();
+        self.top_k_rows.sort_unstable();
+        self.top_k_rows.dedup();
+        self.top_k = self.top_k.min(vocab_size);
+        self.scored.sort_unstable();
+        self.is_left_to_device &= self.whole.is_empty();
+    }
+
+    /// Asks for the log probability of a token, and of as many likeliest ones of its row.
+    fn score(&mut self, row: u32, token: ScoredToken, top: u32) {
+        self.scored.push(ScoredRow { row, token });
+        if top > 0 {
+            self.top_k_rows.push(row);
+            self.top_k = self.top_k.max(top);
+        }
+    }
+
+    /// The log probabilities that were [asked for](Self::score).
+    fn logprobs(
+        &self,
+        row: u32,
+        token: ScoredToken,
+        top: u32,
+        output: &StepOutput,
+    ) -> Result<TokenLogprobs, SampleError> {
+        let at = self.scored.binary_search(&ScoredRow { row, token }).expect("the token was asked for");
+        let TokenRank { logprob, rank } = output.scores[at];
+        if logprob.is_nan() {
+            return Err(SampleError::NonFiniteLogprobs);
+        }
+        let token = match token {
+            ScoredToken::Known(token) => token,
+            ScoredToken::Argmax => output.argmax[row as usize],
+            ScoredToken::Draw(draw) => output.drawn[draw as usize],
+        };
+        let mut likeliest = &[][..];
+        if top > 0 {
+            let at = self.top_k_rows.binary_search(&row).expect("the row was asked for") * self.top_k as usize;
+            likeliest = &output.top_k[at..at + top.min(self.top_k) as usize];
+        }
+        let top = ranked(likeliest)?;
+        // Two kernels sum in two orders: a token that is told twice has one log probability.
+        let logprob = top.iter().find(|likely| likely.token == token).map_or(logprob, |likely| likely.logprob);
+        Ok(TokenLogprobs { chosen: TokenLogprob { token, logprob, rank }, top })
     }
 
     fn source(&mut self, scheduler: &Scheduler, request: &ActiveRequest, sample: &SampleRow) -> TokenSource {

@@ -2,7 +2,7 @@
 
 use super::config::ModelConfig;
 use super::host_blocks::HostBlocks;
-use crate::backend::{Backend, BackendError, FedToken, LogitAdjustment, StepInput, StepOutput, TokenDraw};
+use crate::backend::{Backend, BackendError, FedToken, LogitAdjustment, ScoredRow, StepInput, StepOutput, TokenDraw};
 use crate::engine::Batch;
 
 /// What is to come back of some logits rows, see [`StepInput`].
@@ -18,6 +18,8 @@ pub struct WantedRows<'a> {
     pub draws: &'a [TokenDraw],
     /// What the draws change first.
     pub adjustments: &'a [LogitAdjustment],
+    /// Tokens whose log probabilities come back.
+    pub scored: &'a [ScoredRow],
     /// What the device puts in the places of [`Batch::fed_tokens`].
     pub fed_tokens: &'a [FedToken],
 }
@@ -105,6 +107,7 @@ impl ModelRunner {
             top_k: wanted.top_k,
             draws: wanted.draws,
             adjustments: wanted.adjustments,
+            scored: wanted.scored,
         };
         self.backend.submit(&input)
     }

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use super::SampleError;
+use crate::backend::TokenScore;
 use crate::engine::TokenId;
 
 /// One token's log probability (natural logarithm) and its rank in the row, 1 for the likeliest.
@@ -70,6 +72,21 @@ pub fn token_logprobs(logits: &[f32], token: TokenId, k: u32) -> TokenLogprobs {
         top.push(TokenLogprob { token, logprob: logprob(logit), rank: rank_of_run });
     }
     TokenLogprobs { chosen: TokenLogprob { token, logprob: logprob(chosen), rank }, top }
+}
+
+/// The device's likeliest tokens of a row with their ranks: equally likely ones have the same.
+///
+/// # Errors
+/// [`SampleError::NonFiniteLogprobs`]
+pub fn ranked(scores: &[TokenScore]) -> Result<Vec<TokenLogprob>, SampleError> {
+    let mut rank = 1;
+    let with_rank = |(i, &TokenScore { token, logprob }): (usize, &TokenScore)| {
+        if i > 0 && logprob < scores[i - 1].logprob {
+            rank = i as u32 + 1;
+        }
+        logprob.is_finite().then_some(TokenLogprob { token, logprob, rank }).ok_or(SampleError::NonFiniteLogprobs)
+    };
+    scores.iter().enumerate().map(with_rank).collect()
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@
 //! - [`BeamSearch`]: candidates of every beam to the beams of the next step.
 //! - [`token_logprobs`]: log probabilities of the raw logits, for sampled and for prompt tokens.
 //!
-//! Few requests need logits on the host ([`SamplingParams::needs_logits`]). Those of a greedy one that asks for nothing else
-//! are their argmax; the tokens of the others are drawn on the device ([`DrawList`]) by the numbers that the host gives.
+//! Few requests need logits on the host ([`SamplingParams::needs_logits`]). Tokens of a greedy one that asks for nothing else
+//! are their argmax; those of the others are drawn on the device ([`DrawList`]) by the numbers that the host gives. Log
+//! probabilities come from the device, too.
 
 mod beam;
 mod beam_params;
@@ -23,7 +24,7 @@ mod validate;
 pub use beam::{BeamSearch, Continuation, Hypothesis};
 pub use beam_params::EarlyStopping;
 pub use draw_list::DrawList;
-pub use logprobs::{TokenLogprob, TokenLogprobs, token_logprobs};
+pub use logprobs::{TokenLogprob, TokenLogprobs, ranked, token_logprobs};
 pub use params::SamplingParams;
 pub use rng::{philox4x32, uniform};
 pub use sampler::{Draw, History, SampleError, SampledToken, Sampler};

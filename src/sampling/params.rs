@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::EarlyStopping;
+use crate::backend::MAX_TOP_K;
 use crate::engine::TokenId;
 use crate::structured::GrammarSpec;
 
@@ -126,7 +127,8 @@ impl SamplingParams {
         self.presence_penalty != 0.0 || self.frequency_penalty != 0.0 || self.repetition_penalty != 1.0
     }
 
-    /// Whether the host must see the logits: for log probabilities, for ranking, and for what excludes most tokens.
+    /// Whether the host must see the logits: for what excludes most tokens, and for more log probabilities than the device
+    /// gives.
     ///
     /// `min_tokens` counts only while it is not reached, but a request's answer never changes: the route is picked
     /// once. A beam search takes the device's candidates.
@@ -134,8 +136,13 @@ impl SamplingParams {
         !self.use_beam_search
             && (self.allowed_token_ids.is_some()
                 || self.structured_outputs.is_some()
-                || self.logprobs.is_some()
-                || self.num_sequences() > self.n)
+                || self.logprobs.is_some_and(|top| top > MAX_TOP_K))
+    }
+
+    /// How many likeliest tokens are told of each sampled token's position, beside its own log probability, which `best_of`
+    /// ranks by; `None` if no log probability is.
+    pub fn sampled_logprobs(&self) -> Option<u32> {
+        self.logprobs.or((self.num_sequences() > self.n).then_some(0))
     }
 
     /// Whether the device must draw the tokens, or the host; if not, the argmax of the raw logits is the answer.
@@ -204,10 +211,14 @@ mod tests {
         ];
         assert!(by_draw.iter().all(|params| params.needs_draw() && !params.needs_logits()));
         let on_host = [
-            SamplingParams { logprobs: Some(0), ..greedy.clone() },
-            SamplingParams { best_of: Some(2), ..SamplingParams::default() },
-            SamplingParams { allowed_token_ids: Some(vec![1]), ..greedy },
+            SamplingParams { logprobs: Some(MAX_TOP_K + 1), ..greedy.clone() },
+            SamplingParams { allowed_token_ids: Some(vec![1]), ..greedy.clone() },
         ];
         assert!(on_host.iter().all(|params| params.needs_draw() && params.needs_logits()));
+        let best_of = SamplingParams { best_of: Some(2), ..SamplingParams::default() };
+        assert_eq!((best_of.needs_logits(), best_of.sampled_logprobs()), (false, Some(0)));
+        let with_logprobs = SamplingParams { logprobs: Some(MAX_TOP_K), ..greedy.clone() };
+        assert_eq!((with_logprobs.needs_logits(), with_logprobs.sampled_logprobs()), (false, Some(MAX_TOP_K)));
+        assert_eq!(greedy.sampled_logprobs(), None);
     }
 }

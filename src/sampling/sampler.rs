@@ -114,8 +114,8 @@ impl Sampler {
         if let Some(token) = logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY) {
             return Err(SampleError::NonFinite { token: token as TokenId, value: logits[token] });
         }
-        let wants_logprobs = params.logprobs.is_some() || params.num_sequences() > params.n;
-        if wants_logprobs {
+        let wanted_logprobs = params.sampled_logprobs();
+        if wanted_logprobs.is_some() {
             self.raw.clear();
             self.raw.extend_from_slice(logits);
         }
@@ -125,7 +125,7 @@ impl Sampler {
         mask_and_bias(logits, params, history.output.len(), &self.eos);
         penalise(logits, params, history, &mut self.counts);
         let token = if params.is_greedy() { argmax(logits)? } else { self.draw(logits, params, uniform_of(draw))? };
-        let logprobs = wants_logprobs.then(|| token_logprobs(&self.raw, token, params.logprobs.unwrap_or(0)));
+        let logprobs = wanted_logprobs.map(|top| token_logprobs(&self.raw, token, top));
         Ok(SampledToken { token, logprobs })
     }
 

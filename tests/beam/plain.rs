@@ -74,6 +74,7 @@ impl PlainModel {
             top_k: 0,
             draws: &[],
             adjustments: &[],
+            scored: &[],
         };
         let mut output = StepOutput::default();
         self.0.forward(&input, &mut output).expect("the reference runs everything");

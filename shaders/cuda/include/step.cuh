@@ -25,6 +25,8 @@ constexpr u32 QUERIES_AT = 20u;
 constexpr u32 NUM_FED_TOKENS = 21u;
 constexpr u32 FED_TOKENS_AT = 22u;
 constexpr u32 NUM_DRAWS = 23u;
+constexpr u32 NUM_SCORED = 24u;
+constexpr u32 SCORED_AT = 25u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 constexpr u32 ROWS_TOKENS = 0u;
@@ -42,6 +44,12 @@ __device__ __forceinline__ u32 top_k_row(Step step, u32 i) { return step[step[TO
 constexpr u32 DRAWN = 0x80000000u;
 __device__ __forceinline__ uint2 fed_token(Step step, u32 i) {
     const u32 at = step[FED_TOKENS_AT] + 2u * i;
+    return make_uint2(step[at], step[at + 1u]);
+}
+// A logits row, and the token of it that is scored: its id, ARGMAX, or its draw with DRAWN.
+constexpr u32 ARGMAX = 0x40000000u;
+__device__ __forceinline__ uint2 scored_row(Step step, u32 i) {
+    const u32 at = step[SCORED_AT] + 2u * i;
     return make_uint2(step[at], step[at + 1u]);
 }
 __device__ __forceinline__ uint2 block_copy(Step step, u32 i) {

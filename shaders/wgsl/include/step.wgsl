@@ -23,6 +23,8 @@ const QUERIES_AT = 20u;
 const NUM_FED_TOKENS = 21u;
 const FED_TOKENS_AT = 22u;
 const NUM_DRAWS = 23u;
+const NUM_SCORED = 24u;
+const SCORED_AT = 25u;
 
 // Rows of an activation: ROWS_TOKENS or ROWS_LOGITS.
 const ROWS_TOKENS = 0u;
@@ -37,6 +39,9 @@ fn top_k_row(i: u32) -> u32 { return step[step[TOP_K_ROWS_AT] + i]; }
 // A token of the step before: where it goes among the token ids, and its row there, or its draw with DRAWN.
 const DRAWN = 0x80000000u;
 fn fed_token(i: u32) -> vec2<u32> { let at = step[FED_TOKENS_AT] + 2u * i; return vec2<u32>(step[at], step[at + 1u]); }
+// A logits row, and the token of it that is scored: its id, ARGMAX, or its draw with DRAWN.
+const ARGMAX = 0x40000000u;
+fn scored_row(i: u32) -> vec2<u32> { let at = step[SCORED_AT] + 2u * i; return vec2<u32>(step[at], step[at + 1u]); }
 fn block_copy(i: u32) -> vec2<u32> { let at = step[BLOCK_COPIES_AT] + 2u * i; return vec2<u32>(step[at], step[at + 1u]); }
 
 // One attention work item: some query tokens over a range of keys that they have in common, those of one sequence or of

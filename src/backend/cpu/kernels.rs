@@ -2,7 +2,7 @@
 //!
 //! Shapes are row-major slices; the row counts follow from the slices' lengths.
 
-use crate::backend::{AttentionShape, RopePairing, TokenScore};
+use crate::backend::{AttentionShape, RopePairing, TokenRank, TokenScore};
 use std::cmp::Ordering;
 
 /// `out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`; `x`, `out` `[R][n]`, `weight` `[n]`.
@@ -129,15 +129,27 @@ pub fn argmax(values: &[f32]) -> u32 {
 /// The `k` likeliest tokens of a row of finite logits, likeliest first, ties to the lowest index, with
 /// `logprob[i] = logits[i] - ln(sum_j exp(logits[j]))`.
 pub fn top_k(logits: &[f32], k: u32) -> Vec<TokenScore> {
-    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let log_sum = max + logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum::<f64>().ln();
+    let logprob = logprobs(logits);
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     order.sort_by(|&a, &b| {
         logits[b as usize].partial_cmp(&logits[a as usize]).unwrap_or(Ordering::Equal).then(a.cmp(&b))
     });
     order.truncate(k as usize);
-    let score = |token: u32| TokenScore { token, logprob: (f64::from(logits[token as usize]) - log_sum) as f32 };
-    order.into_iter().map(score).collect()
+    order.into_iter().map(|token| TokenScore { token, logprob: logprob(token) }).collect()
+}
+
+/// The log probability of each token. The largest logit is taken off first: beside it `ln(sum)` may be lost.
+fn logprobs(logits: &[f32]) -> impl Fn(u32) -> f32 {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let log_sum = logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum::<f64>().ln();
+    move |token| (f64::from(logits[token as usize]) - max - log_sum) as f32
+}
+
+/// How likely a token is in a row of logits without NaN and +inf: its `logit - ln(sum_j exp(logits[j]))`, and 1 + how many
+/// logits are larger.
+pub fn token_rank(logits: &[f32], token: u32) -> TokenRank {
+    let above = logits.iter().filter(|&&logit| logit > logits[token as usize]).count();
+    TokenRank { logprob: logprobs(logits)(token), rank: above as u32 + 1 }
 }
 
 #[cfg(test)]

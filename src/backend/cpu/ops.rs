@@ -1,7 +1,7 @@
 //! The ops of a program: each finds its operands, checks their shapes and calls its kernel.
 
 use super::{CpuWeight, Model, draw, kernels};
-use crate::backend::{ActId, HeadNorm, Op, RopePairing, Rows, StepInput, StepOutput, WeightId};
+use crate::backend::{ActId, HeadNorm, Op, RopePairing, Rows, ScoredToken, StepInput, StepOutput, WeightId};
 
 impl Model {
     /// Runs one op.
@@ -37,6 +37,14 @@ impl Model {
         input.read_logits_rows.iter().for_each(|&index| output.logits.extend_from_slice(row(index)));
         output.top_k.extend(input.top_k_rows.iter().flat_map(|&index| kernels::top_k(row(index), input.top_k)));
         output.drawn.extend(input.draws.iter().map(|token| draw::draw(row(token.row), token, input.adjustments)));
+        for scored in input.scored {
+            let token = match scored.token {
+                ScoredToken::Known(token) => token,
+                ScoredToken::Argmax => output.argmax[scored.row as usize],
+                ScoredToken::Draw(draw) => output.drawn[draw as usize].min(vocab as u32 - 1),
+            };
+            output.scores.push(kernels::token_rank(row(scored.row), token));
+        }
     }
 
     fn cols(&self, activation: ActId) -> usize {

@@ -105,8 +105,8 @@ impl Drop for Graphs {
 impl Size {
     /// The size of a step that only generates, a token and a row of logits for each sequence; `None` for any other.
     fn of(counts: &StepCounts, limits: &StepLimits) -> Option<Self> {
-        let generates =
-            counts.tokens > 0 && counts.logits_rows == counts.tokens && counts.block_copies + counts.top_k_rows == 0;
+        let others = counts.block_copies + counts.top_k_rows + counts.scored;
+        let generates = counts.tokens > 0 && counts.logits_rows == counts.tokens && others == 0;
         // Where there are more rounds than one, each is large, and its launches cost little beside it.
         let [round] = counts.rounds[..] else { return None };
         let most_rows = limits.max_tokens.min(limits.max_logits_rows);
@@ -177,6 +177,7 @@ mod tests {
             StepCounts { block_copies: 1, ..one.clone() },
             StepCounts { top_k_rows: 1, ..one.clone() },
             StepCounts { logits_rows: 8, ..one.clone() },
+            StepCounts { scored: 1, ..one.clone() },
             StepCounts { rounds: [&one.rounds[..], &one.rounds].concat(), ..one },
             StepCounts::default(),
         ] {

@@ -20,8 +20,8 @@ pub(super) use attention::{
     AttentionParams, ReduceParams, attention_decode, attention_prefill, attention_reduce, attention_tiling,
 };
 pub(super) use logits::{
-    ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,
-    argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
+    ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, ScoreRowsParams, TopKChunksParams,
+    TopKRowsParams, argmax_chunks, argmax_rows, draw_blocks, draw_rows, score_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{MatMulKernel, MatMulParams, RoundParams, has_tensor_products, round_rows};
 pub use variants::kernel_variants;

@@ -157,8 +157,13 @@ impl Prepared {
     /// Where the bytes that come back of a step stand, in the order of [`WantedBytes`].
     fn wanted_ranges(&self, input: &StepInput<'_>, wanted: &WantedBytes) -> Vec<(u64, u64)> {
         let Some(logits) = self.program.logits else { return Vec::new() };
-        let Buffers { activations, ids, draws, top_k, .. } = &self.buffers;
-        let firsts = [(ids, wanted.argmax), (&draws.drawn, wanted.drawn), (&top_k.scores, wanted.top_k)];
+        let Buffers { activations, ids, draws, top_k, scores, .. } = &self.buffers;
+        let firsts = [
+            (ids, wanted.argmax),
+            (&draws.drawn, wanted.drawn),
+            (&top_k.scores, wanted.top_k),
+            (scores, wanted.scores),
+        ];
         let logits = &activations[logits.0 as usize];
         let row = |&row: &u32| logits.range(u64::from(row) * wanted.logits_row, wanted.logits_row);
         let firsts = firsts.map(|(buffer, bytes)| buffer.range(0, bytes)).into_iter();

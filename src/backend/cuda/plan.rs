@@ -163,6 +163,7 @@ impl<'a> Planner<'a> {
             self.argmax(logits);
             self.top_k(logits);
             self.draws(logits);
+            self.scores(logits);
         }
         let kernels: Vec<&Kernel> = self.nodes.iter().flat_map(Node::kernels).collect();
         let mut ids = self.driver.load(&kernels)?.into_iter();

@@ -29,6 +29,8 @@ pub(in crate::backend) struct Buffers<B> {
     pub(in crate::backend) ids: B,
     pub(in crate::backend) top_k: TopKBuffers<B>,
     pub(in crate::backend) draws: DrawBuffers<B>,
+    /// `[scored tokens]` log probabilities and ranks.
+    pub(in crate::backend) scores: B,
     /// Given where a kernel has an input that an op does not use.
     pub(in crate::backend) unused: B,
 }
@@ -99,6 +101,7 @@ impl<B> Buffers<B> {
                 stats: buffer("draws", 8 * draw_blocks)?,
                 drawn: buffer("draws", 4 * u64::from(limits.max_draws))?,
             },
+            scores: buffer("log probabilities", 8 * u64::from(limits.max_scored()))?,
             unused: buffer("an input that is not there", 16)?,
         })
     }

@@ -24,6 +24,8 @@ pub(in crate::backend) enum Grid {
     DrawColumns { x: u32 },
     /// `(draws, 1)`.
     Draws,
+    /// `(scored tokens, 1)`.
+    Scored,
     /// `(ceil(tokens of the step before / each), 1)`.
     FedTokens { each: u32 },
 }
@@ -67,6 +69,7 @@ impl Grid {
             Self::TopKRows => (counts.top_k_rows, 1),
             Self::DrawColumns { x } => (x, counts.draws),
             Self::Draws => (counts.draws, 1),
+            Self::Scored => (counts.scored, 1),
             Self::FedTokens { each } => (counts.fed_tokens.div_ceil(each), 1),
         }
     }

@@ -1,6 +1,6 @@
 //! One step's metadata as the words of `step.wgsl` and `step.cuh`: a header of counts and offsets, then sections.
 
-use super::super::{AttentionShape, LogitAdjustment, Rows, SampledBy, StepInput, StepLimits, TokenDraw};
+use super::super::{AttentionShape, LogitAdjustment, Rows, SampledBy, ScoredToken, StepInput, StepLimits, TokenDraw};
 #[cfg(test)]
 pub(in crate::backend) use super::work_items::NO_PARTIAL;
 use super::work_items::WorkItems;
@@ -36,7 +36,9 @@ pub(in crate::backend) mod header {
     pub(in crate::backend) const NUM_FED_TOKENS: usize = 21;
     pub(in crate::backend) const FED_TOKENS_AT: usize = 22;
     pub(in crate::backend) const NUM_DRAWS: usize = 23;
-    pub(in crate::backend) const WORDS: usize = 24;
+    pub(in crate::backend) const NUM_SCORED: usize = 24;
+    pub(in crate::backend) const SCORED_AT: usize = 25;
+    pub(in crate::backend) const WORDS: usize = 26;
 
     /// The word that counts an activation's rows.
     pub(in crate::backend) const fn count_of(rows: Rows) -> u32 {
@@ -57,6 +59,17 @@ fn sampled_by(from: SampledBy) -> u32 {
     }
 }
 
+/// Stands for the argmax of a scored row, among token ids.
+pub(in crate::backend) const ARGMAX: u32 = 1 << 30;
+
+fn scored_token(token: ScoredToken) -> u32 {
+    match token {
+        ScoredToken::Known(token) => token,
+        ScoredToken::Argmax => ARGMAX,
+        ScoredToken::Draw(draw) => DRAWN | draw,
+    }
+}
+
 /// Words of a `TokenDraw` and of a `LogitAdjustment`.
 pub(in crate::backend) const DRAW_WORDS: usize = size_of::<TokenDraw>() / 4;
 pub(in crate::backend) const ADJUSTMENT_WORDS: usize = size_of::<LogitAdjustment>() / 4;
@@ -70,6 +83,7 @@ pub(in crate::backend) struct StepCounts {
     pub(in crate::backend) top_k_rows: u32,
     pub(in crate::backend) draws: u32,
     pub(in crate::backend) fed_tokens: u32,
+    pub(in crate::backend) scored: u32,
     /// Of the attention; at least one.
     pub(in crate::backend) rounds: Vec<Round>,
 }
@@ -134,6 +148,7 @@ pub(in crate::backend) fn max_words(limits: &StepLimits, block_size: u32, tiling
         + 2 * limits.max_logits_rows as usize
         + 2 * limits.max_block_copies as usize
         + 2 * limits.max_seqs as usize
+        + 2 * limits.max_scored() as usize
         + ITEM_WORDS * items as usize
         + (QUERY_WORDS + REDUCE_WORDS) * limits.max_tokens as usize
         + DRAW_WORDS * limits.max_draws as usize
@@ -163,6 +178,8 @@ impl StepWords {
         self.words.extend(input.block_copies.iter().flat_map(|&(src, dst)| [src, dst]));
         self.words[header::FED_TOKENS_AT] = self.words.len() as u32;
         self.words.extend(input.fed_tokens.iter().flat_map(|fed| [fed.token, sampled_by(fed.from)]));
+        self.words[header::SCORED_AT] = self.words.len() as u32;
+        self.words.extend(input.scored.iter().flat_map(|scored| [scored.row, scored_token(scored.token)]));
 
         let mut items = std::mem::take(&mut self.items);
         items.cut(input, self.words[header::BLOCK_TABLES_AT], block_size, tiling, round_limits);
@@ -180,6 +197,7 @@ impl StepWords {
             top_k_rows: input.top_k_rows.len() as u32,
             draws: input.draws.len() as u32,
             fed_tokens: input.fed_tokens.len() as u32,
+            scored: input.scored.len() as u32,
             rounds,
         };
         self.words[header::NUM_TOKENS] = self.counts.tokens;
@@ -193,6 +211,7 @@ impl StepWords {
         self.items = items;
         self.words[header::NUM_FED_TOKENS] = self.counts.fed_tokens;
         self.words[header::NUM_DRAWS] = self.counts.draws;
+        self.words[header::NUM_SCORED] = self.counts.scored;
     }
 
     fn section(&mut self, header: usize, values: &[u32]) {

@@ -7,6 +7,7 @@ pub(in crate::backend) struct WantedBytes {
     pub(in crate::backend) argmax: u64,
     pub(in crate::backend) drawn: u64,
     pub(in crate::backend) top_k: u64,
+    pub(in crate::backend) scores: u64,
     /// Of all wanted rows of the logits.
     pub(in crate::backend) logits: u64,
     /// Of one of them.
@@ -23,6 +24,7 @@ impl WantedBytes {
             argmax: 4 * each * input.logits_indices.len() as u64,
             drawn: 4 * each * input.draws.len() as u64,
             top_k: 8 * each * input.top_k_rows.len() as u64 * u64::from(input.top_k),
+            scores: 8 * each * input.scored.len() as u64,
             logits: logits_row * input.read_logits_rows.len() as u64,
             logits_row,
         }
@@ -30,17 +32,19 @@ impl WantedBytes {
 
     /// Bytes of all kinds.
     pub(in crate::backend) fn total(&self) -> u64 {
-        self.argmax + self.drawn + self.top_k + self.logits
+        self.argmax + self.drawn + self.top_k + self.scores + self.logits
     }
 
     /// Appends what the bytes hold to the output.
     pub(in crate::backend) fn split(&self, bytes: &[u8], output: &mut StepOutput) {
         let (argmax, rest) = bytes.split_at(self.argmax as usize);
         let (drawn, rest) = rest.split_at(self.drawn as usize);
-        let (top_k, logits) = rest.split_at(self.top_k as usize);
+        let (top_k, rest) = rest.split_at(self.top_k as usize);
+        let (scores, logits) = rest.split_at(self.scores as usize);
         append(&mut output.argmax, argmax);
         append(&mut output.drawn, drawn);
         append(&mut output.top_k, top_k);
+        append(&mut output.scores, scores);
         append(&mut output.logits, logits);
     }
 }

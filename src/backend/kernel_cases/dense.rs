@@ -1,13 +1,13 @@
-//! Cases of the kernels that know no KV pool: embed, rms_norm, silu_mul, row selection, argmax and the likeliest tokens.
+//! Cases of the kernels that know no KV pool: embed, rms_norm, silu_mul, row selection, argmax, the likeliest tokens and log probabilities.
 
 use super::{
     CaseData, CaseStep, FORMATS, KernelCase, OUT, SplitMix64, StepData, X, dense_program, logits_by, matrix, tokens_by,
     vector,
 };
-use crate::backend::{Op, WeightFormat, WeightId};
+use crate::backend::{Op, ScoredRow, ScoredToken, WeightFormat, WeightId};
 
 pub(super) fn cases() -> Vec<KernelCase> {
-    [embed(), rms_norm(), silu_mul(), select_logits_rows(), argmax(), top_k()].into_iter().flatten().collect()
+    [embed(), rms_norm(), silu_mul(), select_logits_rows(), argmax(), top_k(), scores()].into_iter().flatten().collect()
 }
 
 fn embed() -> Vec<KernelCase> {
@@ -138,6 +138,36 @@ fn top_k() -> Vec<KernelCase> {
         KernelCase::new("top_k", format!("{k} of {vocab}"), 1e-5, build).quick_if(k < 64)
     };
     [(131, 2), (131, 64), (4097, 9), (49_152, 17), (49_152, 64)].map(case).into()
+}
+
+/// Log probabilities of tokens that are known, of the argmax, and of a draw that takes the likeliest.
+fn scores() -> Vec<KernelCase> {
+    let case = |vocab: u32| {
+        let build = move |rng: &mut SplitMix64| {
+            let (mut program, kv) = dense_program(vec![logits_by("logits", vocab)], None);
+            program.logits = Some(X);
+            // Without the row that is masked altogether.
+            let steps = [vec![6], vec![0, 1, 2, 3, 4, 6]].map(|kinds: Vec<u32>| {
+                let logits: Vec<f32> = kinds.iter().flat_map(|&kind| logits_row(rng, vocab, kind)).collect();
+                let rows = kinds.len() as u32;
+                let mut data = StepData::of_tokens(rows);
+                data.logits_indices = (0..rows).collect();
+                data.draws = (0..rows).map(super::feed::likeliest).collect();
+                for row in 0..rows {
+                    let tokens = [0, vocab - 1, rng.below(vocab)].map(ScoredToken::Known);
+                    let sampled = [ScoredToken::Argmax, ScoredToken::Draw(row)];
+                    let all = tokens.into_iter().chain(sampled);
+                    // As many as there is room for.
+                    let wanted = all.enumerate().filter(|(i, _)| *i as u32 % 3 == row % 3);
+                    data.scored.extend(wanted.map(|(_, token)| ScoredRow { row, token }));
+                }
+                CaseStep::new(data).input(X, logits)
+            });
+            CaseData { weights: Vec::new(), program, kv, steps: steps.into() }
+        };
+        KernelCase::new("scores", vocab.to_string(), 1e-5, build).quick_if(true)
+    };
+    [131, 1024, 49_152].map(case).into()
 }
 
 /// Rows of different difficulty.

@@ -46,7 +46,8 @@ fn fed(seq: u32, seqs: u32, step: u32) -> FedToken {
     FedToken { token: seq, from }
 }
 
-fn likeliest(row: u32) -> TokenDraw {
+/// A draw of the likeliest token of a row.
+pub(super) fn likeliest(row: u32) -> TokenDraw {
     TokenDraw {
         row,
         first_adjustment: 0,

@@ -51,6 +51,7 @@ pub fn run_case(
         };
         comparison.argmax(&label, &got.step, &want.step, &logits, tolerance);
         comparison.top_k(&label, &got.step, &want.step, step.data.top_k, tolerance);
+        comparison.scores(&label, &got.step, &want.step, tolerance);
         comparison.draws(&label, &got.step, &want.step, &logits, &step.data, tolerance);
     }
     Ok(comparison.report)
@@ -209,6 +210,14 @@ impl Comparison {
         self.values(&format!("{label}, likeliest tokens"), &tokens(got), &tokens(want), k as usize, 0.0);
         let label = format!("{label}, log probabilities");
         self.values(&label, &logprobs(got), &logprobs(want), k as usize, tolerance);
+    }
+
+    /// Compares the scored tokens' log probabilities, and their ranks exactly.
+    fn scores(&mut self, label: &str, got: &StepOutput, want: &StepOutput, tolerance: f64) {
+        let ranks = |output: &StepOutput| output.scores.iter().map(|score| score.rank as f32).collect::<Vec<f32>>();
+        let logprobs = |output: &StepOutput| output.scores.iter().map(|score| score.logprob).collect::<Vec<f32>>();
+        self.values(&format!("{label}, ranks"), &ranks(got), &ranks(want), 1, 0.0);
+        self.values(&format!("{label}, scores"), &logprobs(got), &logprobs(want), 1, tolerance);
     }
 
     /// Compares what was drawn: another token passes where the uniform number is within the tolerance of those that give

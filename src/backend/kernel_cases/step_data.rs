@@ -1,7 +1,7 @@
 //! A step's metadata for a test case: an owner for [`StepInput`]'s arrays, and sequences scattered over a KV pool.
 
 use super::SplitMix64;
-use crate::backend::{FedToken, KvLayout, LogitAdjustment, StepInput, StepLimits, TokenDraw};
+use crate::backend::{FedToken, KvLayout, LogitAdjustment, ScoredRow, StepInput, StepLimits, TokenDraw};
 
 /// Tokens in a block, in every case.
 pub const BLOCK_SIZE: u32 = 16;
@@ -39,6 +39,8 @@ pub struct StepData {
     pub draws: Vec<TokenDraw>,
     /// What they change first.
     pub adjustments: Vec<LogitAdjustment>,
+    /// Tokens that are scored.
+    pub scored: Vec<ScoredRow>,
 }
 
 /// One sequence of a step.
@@ -109,6 +111,7 @@ impl StepData {
             top_k: self.top_k,
             draws: &self.draws,
             adjustments: &self.adjustments,
+            scored: &self.scored,
         }
     }
 }

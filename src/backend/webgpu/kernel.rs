@@ -20,8 +20,8 @@ pub(super) use attention::{
 };
 pub(super) use kv_cache::{RopeParams, copy_blocks, copy_blocks_of_three, rope_and_cache, rope_groups};
 pub(super) use logits::{
-    ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, TopKChunksParams, TopKRowsParams,
-    argmax_chunks, argmax_rows, draw_blocks, draw_rows, top_k_chunks, top_k_rows,
+    ArgmaxChunksParams, ArgmaxRowsParams, DrawBlocksParams, DrawRowsParams, ScoreRowsParams, TopKChunksParams,
+    TopKRowsParams, argmax_chunks, argmax_rows, draw_blocks, draw_rows, score_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{
     Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, ROPE_AND_CACHE_BUFFERS, VECTOR_ROWS, quantize_rows,

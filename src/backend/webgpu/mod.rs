@@ -119,6 +119,7 @@ impl Prepared {
         read_back.copy(encoder, &self.buffers.ids, 0, wanted.argmax);
         read_back.copy(encoder, &self.buffers.draws.drawn, 0, wanted.drawn);
         read_back.copy(encoder, &self.buffers.top_k.scores, 0, wanted.top_k);
+        read_back.copy(encoder, &self.buffers.scores, 0, wanted.scores);
         for &row in input.read_logits_rows {
             read_back.copy(encoder, logits, u64::from(row) * wanted.logits_row, wanted.logits_row);
         }

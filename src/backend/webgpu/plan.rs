@@ -39,6 +39,7 @@ struct Choice {
 pub(super) struct Node {
     /// What `max_rows` counts; nothing runs when there are none.
     rows: Rows,
+    is_in_rounds: bool,
     choices: Vec<Choice>,
 }
 
@@ -106,8 +107,9 @@ impl Dispatch<'_> {
 }
 
 impl Node {
-    fn is_in_rounds(&self) -> bool {
-        matches!(self.choices[0].calls[0].grid, Grid::Items { .. })
+    fn new(rows: Rows, choices: Vec<Choice>) -> Self {
+        let is_in_rounds = matches!(choices[0].calls[0].grid, Grid::Items { .. });
+        Self { rows, is_in_rounds, choices }
     }
 }
 
@@ -130,7 +132,7 @@ impl Plan {
     /// What a step comes to, in order.
     fn parts<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Part<'a>> {
         self.nodes.iter().zip(&self.work).flat_map(move |(node, work)| {
-            let rounds = if node.is_in_rounds() { counts.rounds.len() } else { 1 };
+            let rounds = if node.is_in_rounds { counts.rounds.len() } else { 1 };
             counts.rounds.iter().take(rounds).map(move |round| {
                 let work = work.of(counts.rows(node.rows), round);
                 Part { node, counts, round, work }
@@ -186,8 +188,8 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Turns every op into dispatches, tokens of the step before and block copies before them, and argmax, likeliest tokens
-    /// and draws after them.
+    /// Turns every op into dispatches, tokens of the step before and block copies before them, and argmax, likeliest tokens,
+    /// draws and log probabilities after them.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
         self.feed_tokens()?;
         for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
@@ -213,6 +215,7 @@ impl<'a> Planner<'a> {
             self.argmax(logits)?;
             self.top_k(logits)?;
             self.draws(logits)?;
+            self.scores(logits)?;
         }
         work.resize(self.nodes.len(), Work::default());
         Ok(Plan { nodes: self.nodes, work })
@@ -300,7 +303,7 @@ impl<'a> Planner<'a> {
 
     /// A node with one choice.
     fn push(&mut self, rows: Rows, calls: Vec<Call>) {
-        self.nodes.push(Node { rows, choices: vec![Choice { max_rows: u32::MAX, calls }] });
+        self.nodes.push(Node::new(rows, vec![Choice { max_rows: u32::MAX, calls }]));
     }
 
     /// `buffers` follow the step's, in the order of the kernel's bindings.

@@ -6,7 +6,7 @@ use super::fusion::{ACCUMULATE, BIAS};
 use super::kernel::{self, Binding, Input, Kernel, MatMulKernel, Matrices, WORKGROUP_BYTES};
 use super::repack::DeviceFormat;
 use super::step_words::{
-    ADJUSTMENT_WORDS, DRAW_WORDS, DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header,
+    ADJUSTMENT_WORDS, ARGMAX, DRAW_WORDS, DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, REDUCE_WORDS, header,
 };
 use super::uniformity::barriers_in_divergent_flow;
 use super::{Tuning, Variant, tuning_candidates};
@@ -75,6 +75,7 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
         (label.clone(), kernel::top_k_rows(variant, subgroup_size), fields!(TopKRowsParams: chunks)),
         (label.clone(), kernel::draw_blocks(), fields!(DrawBlocksParams: vocab, blocks)),
         (label.clone(), kernel::draw_rows(variant, subgroup_size), fields!(DrawRowsParams: blocks)),
+        (label.clone(), kernel::score_rows(variant, subgroup_size), fields!(ScoreRowsParams: vocab)),
     ];
     for format in DeviceFormat::ALL {
         let label = format!("{label} {format:?}");
@@ -335,6 +336,8 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_FED_TOKENS", header::NUM_FED_TOKENS),
         ("FED_TOKENS_AT", header::FED_TOKENS_AT),
         ("NUM_DRAWS", header::NUM_DRAWS),
+        ("NUM_SCORED", header::NUM_SCORED),
+        ("SCORED_AT", header::SCORED_AT),
     ];
     assert_eq!(header.len(), header::WORDS);
     let others = [
@@ -343,6 +346,7 @@ fn step_metadata_is_that_of_the_host() {
         ("ITEM_WORDS", ITEM_WORDS),
         ("NO_PARTIAL", NO_PARTIAL as usize),
         ("DRAWN", DRAWN as usize),
+        ("ARGMAX", ARGMAX as usize),
     ];
     let module = naga::front::wgsl::parse_str(&kernel::attention_reduce(&shapes()[0]).source()).expect("it is valid");
     let draws = naga::front::wgsl::parse_str(&kernel::draw_blocks().source()).expect("it is valid");

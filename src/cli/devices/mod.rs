@@ -5,7 +5,7 @@ mod cuda;
 use super::table::table;
 use super::units::{bytes, utc_date};
 use anyhow::Result;
-use bindery::backend::webgpu::{AdapterSummary, CachedTuning, NO_ADAPTER, Tuning, adapters, cached_tunings};
+use bindery::backend::webgpu::{AdapterSummary, CachedTuning, NO_ADAPTER, Tuning, Variant, adapters, cached_tunings};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -107,11 +107,16 @@ fn choices(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Vec<String> {
         return Vec::new();
     }
     let rule = match adapter.is_software {
-        true => "software adapter, nothing is measured unless --retune asks",
+        true => "nothing is measured unless --retune asks",
         false => "until a model's first start, which measures them",
     };
     let variant = adapter.variants[0];
-    let mut lines = vec![format!("{variant} kernels, {}: {rule}", Tuning::by_rule(variant))];
+    let why = match variant {
+        Variant::Cpu => "this is a software adapter",
+        Variant::Subgroup => "it has subgroups of 8 or more",
+        Variant::Plain => "it has no subgroups of 8 or more",
+    };
+    let mut lines = vec![format!("{variant} kernels because {why}; {}: {rule}", Tuning::by_rule(variant))];
     lines.extend(tunings_of(adapter, tunings).map(|found| {
         let (shapes, date) = (&found.shapes, utc_date(found.measured_at));
         format!("{} kernels, {}: measured {date} for {shapes}", found.variant, found.tuning)

@@ -72,3 +72,13 @@ pub(in super::super) fn draw_rows() -> Kernel {
         .reduce()
         .include(cuda!("include/draw.cuh"))
 }
+
+params! {
+    /// Parameters of `score_rows`.
+    ScoreRowsParams { vocab: u32 }
+}
+
+/// Grid: (scored tokens, 1).
+pub(in super::super) fn score_rows() -> Kernel {
+    Kernel::new::<ScoreRowsParams>("score_rows", cuda!("score_rows.cu"), REDUCE_THREADS, 4).reduce()
+}

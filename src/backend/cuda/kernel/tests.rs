@@ -2,7 +2,7 @@
 
 use super::super::super::{AttentionShape, KvDtype};
 use super::super::fusion::{ACCUMULATE, BIAS};
-use super::super::step_words::{DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, header};
+use super::super::step_words::{ARGMAX, DRAWN, ITEM_WORDS, NO_PARTIAL, QUERY_WORDS, header};
 use super::{Kernel, WORKGROUP_BYTES, attention_prefill, attention_tiling, cuda, kernel_variants};
 
 /// What stands between the first `open` and the next `close`.
@@ -96,6 +96,8 @@ fn step_metadata_is_that_of_the_host() {
         ("NUM_FED_TOKENS", header::NUM_FED_TOKENS),
         ("FED_TOKENS_AT", header::FED_TOKENS_AT),
         ("NUM_DRAWS", header::NUM_DRAWS),
+        ("NUM_SCORED", header::NUM_SCORED),
+        ("SCORED_AT", header::SCORED_AT),
         ("ROWS_TOKENS", header::NUM_TOKENS),
         ("ROWS_LOGITS", header::NUM_LOGITS_ROWS),
         ("ITEM_WORDS", ITEM_WORDS),
@@ -108,6 +110,7 @@ fn step_metadata_is_that_of_the_host() {
     }
     assert!(text.contains(&format!("constexpr u32 NO_PARTIAL = {NO_PARTIAL:#x}u;")));
     assert!(text.contains(&format!("constexpr u32 DRAWN = {DRAWN:#x}u;")));
+    assert!(text.contains(&format!("constexpr u32 ARGMAX = {ARGMAX:#x}u;")));
     // The order in which `StepWords` writes an item's words.
     let names = |text: &str| -> Vec<String> {
         let declared = code(text).replace("u32", "").replace(';', ",");

@@ -7,7 +7,7 @@ use super::super::repack::DeviceFormat;
 use super::{
     DecodeKernel, Kernel, MatMulKernel, argmax_chunks, argmax_rows, attention_decode, attention_prefill,
     attention_reduce, attention_tiling, copy_blocks, draw_blocks, draw_rows, embed, feed_tokens, fma_peak, rms_norm,
-    rope_and_cache, round_rows, select_logits_rows, silu_mul, top_k_chunks, top_k_rows,
+    rope_and_cache, round_rows, score_rows, select_logits_rows, silu_mul, top_k_chunks, top_k_rows,
 };
 
 /// Query heads, key heads, elements of a head.
@@ -66,6 +66,7 @@ pub fn kernel_variants() -> Vec<(String, Kernel)> {
         top_k_rows(),
         draw_blocks(),
         draw_rows(),
+        score_rows(),
     ];
     let mut all: Vec<(String, Kernel)> = plain.map(|kernel| (kernel.name.to_owned(), kernel)).into();
     all.extend([false, true].map(|normed| (format!("round_rows, normed: {normed}"), round_rows(normed))));

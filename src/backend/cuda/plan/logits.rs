@@ -1,4 +1,4 @@
-//! The launches after the program: argmax, the likeliest tokens, and draws.
+//! The launches after the program: argmax, the likeliest tokens, draws, and log probabilities.
 
 use super::super::super::{ActId, Rows};
 use super::super::buffers::{DRAW_BLOCK, LOGITS_CHUNK};
@@ -45,5 +45,14 @@ impl Planner<'_> {
         self.single(&kernel, Rows::Logits, grid, &params, &[self.activation(logits), keys, stats]);
         let params = kernel::DrawRowsParams { blocks };
         self.single(&kernel::draw_rows(), Rows::Logits, Grid::Draws, &params, &[keys, stats, drawn])
+    }
+
+    /// What has been sampled by now can be scored, too.
+    pub(super) fn scores(&mut self, logits: ActId) {
+        let params = kernel::ScoreRowsParams { vocab: self.cols(logits) };
+        let b = &self.buffers;
+        let [ids, drawn, scores] = [&b.ids, &b.draws.drawn, &b.scores].map(Buffer::address);
+        let buffers = [self.activation(logits), ids, drawn, scores];
+        self.single(&kernel::score_rows(), Rows::Logits, Grid::Scored, &params, &buffers)
     }
 }

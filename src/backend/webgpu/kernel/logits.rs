@@ -1,4 +1,4 @@
-//! The kernels that look at finished logits: argmax, the likeliest tokens, and draws.
+//! The kernels that look at finished logits: argmax, the likeliest tokens, draws, and log probabilities.
 
 use super::super::Variant;
 use super::super::buffers::LOGITS_CHUNK;
@@ -92,4 +92,17 @@ pub(in super::super) fn draw_rows(variant: Variant, subgroup_size: u32) -> Kerne
     Kernel::new("draw_rows", wgsl!("draw_rows.wgsl"), &[read(1), read(2), write(3)], bytes)
         .reduce(variant, subgroup_size)
         .include(wgsl!("include/draw.wgsl"))
+}
+
+/// Parameters of `score_rows`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(in super::super) struct ScoreRowsParams {
+    pub(in super::super) vocab: u32,
+}
+
+pub(in super::super) fn score_rows(variant: Variant, subgroup_size: u32) -> Kernel {
+    let bindings = [read(1), read(2), read(3), write(4)];
+    Kernel::new("score_rows", wgsl!("score_rows.wgsl"), &bindings, size_of::<ScoreRowsParams>())
+        .reduce(variant, subgroup_size)
 }

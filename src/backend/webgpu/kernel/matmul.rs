@@ -164,12 +164,12 @@ impl MatMulKernel {
     pub(in super::super) fn folds(self, epilogue: Epilogue) -> bool {
         match epilogue {
             Epilogue::Plain | Epilogue::Gate => true,
-            // For many rows it takes twice as long as `rope_and_cache`, which writes four elements at once. In batch-invariant
-            // mode both meet: they round alike.
+            // On software adapters it takes twice as long for many rows as `rope_and_cache`, which writes four elements at once.
+            // In batch-invariant mode both meet: they round alike.
             Epilogue::RopeAndCache { .. } => match self {
                 Self::Cpu { tile } => tile < 8,
-                Self::Vector { .. } => true,
-                Self::Tiled | Self::Coop(_) | Self::VectorInt8 { .. } => false,
+                Self::Vector { .. } | Self::Coop(_) => true,
+                Self::Tiled | Self::VectorInt8 { .. } => false,
             },
         }
     }

@@ -1,4 +1,4 @@
-//! The dispatches after the program: argmax, the likeliest tokens, and draws.
+//! The dispatches after the program: argmax, the likeliest tokens, draws, and log probabilities.
 
 use super::super::super::{ActId, BackendError, Rows};
 use super::super::buffers::{DRAW_BLOCK, LOGITS_CHUNK};
@@ -48,5 +48,14 @@ impl Planner<'_> {
         let kernel = kernel::draw_rows(self.gpu.variant, self.gpu.subgroup_size());
         let buffers = [&b.keys, &b.stats, &b.drawn];
         self.single(&kernel, Rows::Logits, Grid::Draws, bytemuck::bytes_of(&params), &buffers)
+    }
+
+    /// What has been sampled by now can be scored, too.
+    pub(super) fn scores(&mut self, logits: ActId) -> Result<(), BackendError> {
+        let params = kernel::ScoreRowsParams { vocab: self.cols(logits) };
+        let kernel = kernel::score_rows(self.gpu.variant, self.gpu.subgroup_size());
+        let b = self.buffers;
+        let buffers = [self.activation(logits), &b.ids, &b.draws.drawn, &b.scores];
+        self.single(&kernel, Rows::Logits, Grid::Scored, bytemuck::bytes_of(&params), &buffers)
     }
 }

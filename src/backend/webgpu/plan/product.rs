@@ -55,7 +55,7 @@ impl<'a> Planner<'a> {
             }
             choices.push(Choice { max_rows, calls });
         }
-        self.nodes.push(Node { rows: self.rows(product.out), choices });
+        self.nodes.push(Node::new(self.rows(product.out), choices));
         Ok(())
     }
 
