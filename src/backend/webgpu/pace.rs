@@ -1,9 +1,9 @@
 //! How much work goes into one submit.
 //!
 //! Operating systems reset a GPU whose submit takes too long: Windows after 2 seconds. A step that would take longer than a
-//! fraction of that is submitted in parts, between dispatches, so its results are the same. One dispatch is never cut:
-//! the step's token budget bounds it. Nobody watches a software adapter, where a second submit would only make the host wait
-//! for the first.
+//! fraction of that is submitted in parts, between dispatches, so its results are the same. The attention is dispatched in
+//! rounds of no more work than a submit may hold; a matrix product is never cut: the step's token budget bounds it. Nobody
+//! watches a software adapter, where a second submit would only make the host wait for the first.
 
 use std::time::{Duration, Instant};
 
