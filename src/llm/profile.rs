@@ -15,9 +15,11 @@ pub struct Profile {
     pub kernels: BTreeMap<&'static str, KernelTimes>,
     /// On the host.
     pub host: HostTimes,
-    /// Seconds from one dispatch's end to the next one's begin, within steps.
+    /// Seconds from one dispatch's end to the next one's begin, within steps. Timestamps in one pass leave what two dispatches
+    /// wait for each other to the later one, so that little is seen of it there.
     pub idle_in_steps_s: f64,
-    /// Seconds from a step's last dispatch to the next step's first, as long as there was work.
+    /// Seconds from a step's last dispatch to the next step's first, as long as there was work. No step is submitted ahead while
+    /// profiling, so that without it there is less of this on a GPU.
     pub idle_between_steps_s: f64,
     /// When the last dispatch ended, unless there was nothing to do since.
     last_end_ns: Option<u64>,
