@@ -156,8 +156,7 @@ fn scattered(lens: &[(u32, u32)], common: u32) -> (StepData, u32) {
 }
 
 /// The attention of these sequences, whose first `common` tokens are in the same blocks: bytes (each key and value once, q and
-/// out) and operations (two for each product of
-/// an element of q with a key's, and of a weight with a value's).
+/// out) and operations (two for each product of an element of q with a key's, and of a weight with a value's).
 fn attention(
     shape: &ModelShape,
     selection: &Selection,
