@@ -160,6 +160,25 @@ pub struct TokenDraw {
     pub uniform: f32,
 }
 
+impl TokenDraw {
+    /// A draw from all tokens of a row as the logits have them: no filter, no adjustment, temperature 1. `uniform` is 0.
+    pub const fn unfiltered(row: u32) -> Self {
+        Self {
+            row,
+            first_adjustment: 0,
+            num_adjustments: 0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            temperature: 1.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            uniform: 0.0,
+        }
+    }
+}
+
 /// What is known about one token before a draw. In this order: the bias, the repetition penalty if it has been seen, then
 /// frequency and presence penalty if it is in the output. A finite logit that overflows becomes the largest or lowest finite
 /// one.

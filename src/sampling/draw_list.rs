@@ -60,29 +60,24 @@ impl DrawList {
             self.adjustments.truncate(first_adjustment as usize);
             return false;
         }
-        let plain = TokenDraw {
-            row,
+        let adjusted = TokenDraw {
             first_adjustment,
             num_adjustments,
-            top_k: 1,
-            top_p: 1.0,
-            min_p: 0.0,
-            temperature: 1.0,
             repetition_penalty: params.repetition_penalty,
             frequency_penalty: params.frequency_penalty,
             presence_penalty: params.presence_penalty,
-            uniform: 0.0,
+            ..TokenDraw::unfiltered(row)
         };
         // Greedy: the likeliest one, whatever the number.
         self.draws.push(match params.is_greedy() {
-            true => plain,
+            true => TokenDraw { top_k: 1, ..adjusted },
             false => TokenDraw {
                 top_k: u32::try_from(params.top_k).unwrap_or(0),
                 top_p: params.top_p,
                 min_p: params.min_p,
                 temperature: params.temperature,
                 uniform: uniform_of(draw) as f32,
-                ..plain
+                ..adjusted
             },
         });
         true

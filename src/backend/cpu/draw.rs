@@ -109,19 +109,7 @@ fn adjust(logits: &mut [f32], draw: &TokenDraw, adjustment: &LogitAdjustment) {
 mod tests {
     use super::*;
 
-    const PLAIN: TokenDraw = TokenDraw {
-        row: 0,
-        first_adjustment: 0,
-        num_adjustments: 0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        temperature: 1.0,
-        repetition_penalty: 1.0,
-        frequency_penalty: 0.0,
-        presence_penalty: 0.0,
-        uniform: 0.0,
-    };
+    const PLAIN: TokenDraw = TokenDraw::unfiltered(0);
 
     /// Logits of these probabilities.
     fn logits() -> Vec<f32> {

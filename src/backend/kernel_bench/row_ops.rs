@@ -140,19 +140,7 @@ impl<'a> RowOps<'a> {
 
     /// One draw from each row.
     fn draw(&self, how: &str, top_p: f32) -> BenchProgram {
-        let draw = |row| TokenDraw {
-            row,
-            first_adjustment: 0,
-            num_adjustments: 0,
-            top_k: 0,
-            top_p,
-            min_p: 0.0,
-            temperature: 1.0,
-            repetition_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            uniform: 0.5,
-        };
+        let draw = |row| TokenDraw { top_p, uniform: 0.5, ..TokenDraw::unfiltered(row) };
         let program = self.of_logits("draw", format!("{} {how}", self.shape.vocab), |rows, data| {
             data.draws = (0..rows).map(draw).collect();
         });

@@ -95,9 +95,7 @@ fn draw(rng: &mut SplitMix64, about: About, vocab: u32, i: u32, adjustments: &mu
     let frequency_penalty = [0.4, -0.4, 2.0, 0.0, 0.1][turn(5)];
     let presence_penalty = [0.9, 0.0, -2.0][turn(3)];
     let mut draw = TokenDraw {
-        row: 0,
         first_adjustment: adjustments.len() as u32,
-        num_adjustments: 0,
         top_k: if has(About::TopK) { top_k } else { 0 },
         top_p: if has(About::TopP) { top_p } else { 1.0 },
         min_p: if has(About::MinP) { min_p } else { 0.0 },
@@ -110,6 +108,7 @@ fn draw(rng: &mut SplitMix64, about: About, vocab: u32, i: u32, adjustments: &mu
             6 => 1.0,
             _ => (rng.uniform(0.5) + 0.5).min(1.0),
         },
+        ..TokenDraw::unfiltered(0)
     };
     if has(About::Adjustments) {
         // Without any, few, or a long history.

@@ -48,17 +48,5 @@ fn fed(seq: u32, seqs: u32, step: u32) -> FedToken {
 
 /// A draw of the likeliest token of a row.
 pub(super) fn likeliest(row: u32) -> TokenDraw {
-    TokenDraw {
-        row,
-        first_adjustment: 0,
-        num_adjustments: 0,
-        top_k: 1,
-        top_p: 1.0,
-        min_p: 0.0,
-        temperature: 1.0,
-        repetition_penalty: 1.0,
-        frequency_penalty: 0.0,
-        presence_penalty: 0.0,
-        uniform: 0.5,
-    }
+    TokenDraw { top_k: 1, uniform: 0.5, ..TokenDraw::unfiltered(row) }
 }
