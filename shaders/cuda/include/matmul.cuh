@@ -3,7 +3,7 @@ struct Params {
     u32 blocks;     // columns of x / 32
     u32 cols;       // columns that this buffer of the weight makes
     u32 out_stride; // columns of out
-    u32 out_offset; // the first of them that this buffer makes
+    u32 first_row;  // of the weight in this buffer
     u32 rows;       // ROWS_TOKENS or ROWS_LOGITS
     u32 flags;      // ACCUMULATE, BIAS
     u32 grid_width; // workgroups along x, where wide matrices fold into y
@@ -20,7 +20,7 @@ __device__ __forceinline__ float bias_of(const Params& params, const float* __re
 __device__ __forceinline__ void write_product(
     const Params& params, const float* __restrict__ bias, float* __restrict__ out, u32 row, u32 col, float value
 ) {
-    const u32 column = params.out_offset + col;
+    const u32 column = params.first_row + col;
     const u32 at = row * params.out_stride + column;
     value += bias_of(params, bias, column);
     if ((params.flags & ACCUMULATE) != 0u) value += out[at];

@@ -1,4 +1,4 @@
-// The product that makes q, k and v, and what rope_and_cache would do with them. The parts of a column are two elements that
+// The product that makes q, k and v, or whole heads of them, and what rope_and_cache would do with them. The parts of a column are two elements that
 // RoPE turns together; columns leave by two, because two neighbouring elements of the KV pool may share a word.
 constexpr u32 PARTS = 2u;
 constexpr u32 WIDTH = 2u;
@@ -19,14 +19,14 @@ __device__ __forceinline__ u32 weight_row(const Params& params, u32 col, u32 par
 __device__ __forceinline__ void finish(
     Step step, const Params& params, const float* __restrict__ bias, Outputs to, u32 row, u32 col, const float (&sums)[4]
 ) {
-    const u32 head = col / HALF;
+    const u32 head = params.first_row / HEAD_DIM + col / HALF;
     const u32 i = col % HALF;
     // (first part, last part) of each of the two columns.
     float2 pair[2];
 #pragma unroll
     for (u32 c = 0u; c < 2u; c++) {
-        const float first = sums[c] + bias_of(params, bias, weight_row(params, col + c, 0u));
-        const float last = sums[2u + c] + bias_of(params, bias, weight_row(params, col + c, 1u));
+        const float first = sums[c] + bias_of(params, bias, params.first_row + weight_row(params, col + c, 0u));
+        const float last = sums[2u + c] + bias_of(params, bias, params.first_row + weight_row(params, col + c, 1u));
         pair[c] = make_float2(first, last);
     }
     if (head < HEADS + KV_HEADS) {

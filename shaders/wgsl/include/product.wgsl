@@ -4,7 +4,7 @@ struct Params {
     blocks: u32,     // columns of x / 32
     cols: u32,       // columns that this binding of the weight makes
     out_stride: u32, // columns of out
-    out_offset: u32, // the first of them that this binding makes
+    first_row: u32,  // of the weight in this binding
     rows: u32,       // ROWS_TOKENS or ROWS_LOGITS
     flags: u32,      // ACCUMULATE, BIAS
     grid_width: u32, // workgroups along x, since wide matrices fold into y: read by matvec only
@@ -26,7 +26,7 @@ fn bias_of(weight_row: u32) -> f32 {
 }
 
 fn write_out(row: u32, col: u32, product: f32) {
-    let column = params.out_offset + col;
+    let column = params.first_row + col;
     let at = row * params.out_stride + column;
     var value = product + bias_of(column);
     if ((params.flags & ACCUMULATE) != 0u) { value += out[at]; }

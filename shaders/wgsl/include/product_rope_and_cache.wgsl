@@ -1,4 +1,4 @@
-// The product that makes q, k and v, and what rope_and_cache would do with them. The parts of a column are two elements that
+// The product that makes q, k and v, or whole heads of them, and what rope_and_cache would do with them. The parts of a column are two elements that
 // RoPE turns together; columns leave by two, because two neighbouring elements of the KV pool may share a word.
 const PARTS = 2u;
 const WIDTH = 2u;
@@ -13,11 +13,13 @@ fn weight_row(col: u32, part: u32) -> u32 {
     return (c / HALF * 2u + part) * HALF + c % HALF;
 }
 
+fn biased(sum: f32, col: u32, part: u32) -> f32 { return sum + bias_of(params.first_row + weight_row(col, part)); }
+
 fn finish(row: u32, col: u32, sums: Sums) {
-    let head = col / HALF;
+    let head = params.first_row / HEAD_DIM + col / HALF;
     let i = col % HALF;
-    var first = vec2<f32>(sums[0] + bias_of(weight_row(col, 0u)), sums[1] + bias_of(weight_row(col + 1u, 0u)));
-    var last = vec2<f32>(sums[2] + bias_of(weight_row(col, 1u)), sums[3] + bias_of(weight_row(col + 1u, 1u)));
+    var first = vec2<f32>(biased(sums[0], col, 0u), biased(sums[1], col + 1u, 0u));
+    var last = vec2<f32>(biased(sums[2], col, 1u), biased(sums[3], col + 1u, 1u));
     if (head < HEADS + KV_HEADS) {
         let a = rope[position(row) * ROW_QUADS + i / 2u];
         let turned = first * a.xz - last * a.yw;

@@ -147,11 +147,11 @@ impl<'a> Planner<'a> {
         for layer in 0..self.kv.num_layers as usize {
             self.copy_blocks(layer);
         }
-        // A kernel sees gate and up, or q, k and v, at once where they share their buffers.
         let can_end = |weight: WeightId, op: &Op| {
-            let is_whole = self.weight(weight).parts.len() == 1;
+            let first_rows = self.weight(weight).parts.iter().map(|part| part.first_row);
             // A row of an int8 pool is rounded as a whole.
-            is_whole && (matches!(op, Op::SiluMul { .. }) || self.kv.dtype != KvDtype::Int8)
+            fusion::parts_can_end(op, self.program.attention.head_dim, first_rows)
+                && (matches!(op, Op::SiluMul { .. }) || self.kv.dtype != KvDtype::Int8)
         };
         for fused in fusion::fuse(self.program, can_end) {
             match fused {

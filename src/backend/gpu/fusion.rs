@@ -70,6 +70,15 @@ pub(in crate::backend) fn fuse(program: &Program, can_end: impl Fn(WeightId, &Op
     fused
 }
 
+/// Whether kernels for each part of a weight can do what `op` does with their sums: of gates and ups where all lie in one
+/// part, of q, k and v where each has whole heads. `first_rows` are those of the parts.
+pub(in crate::backend) fn parts_can_end(op: &Op, head_dim: u32, mut first_rows: impl Iterator<Item = usize>) -> bool {
+    match op {
+        Op::RopeAndCache { .. } => first_rows.all(|row| row.is_multiple_of(head_dim as usize)),
+        _ => first_rows.all(|row| row == 0),
+    }
+}
+
 /// The norm at `at`, if it can be folded into the product after it.
 fn norm_into_product(program: &Program, at: usize) -> Option<Norm> {
     let Op::RmsNorm { x, weight, eps, out: normed } = program.ops[at] else { return None };
@@ -214,6 +223,17 @@ mod tests {
         let norm = Some(HeadNorm { weight: NORM, eps: 1e-5 });
         let rope = Op::RopeAndCache { layer: 0, qkv: OUT, q: GATED, pairing: RopePairing::Halves, norm };
         assert_eq!(kernels(&[matmul(X, OUT), rope]), 2);
+    }
+
+    #[test]
+    fn parts_have_whole_heads_or_all_gates_and_ups() {
+        let ends = |op, first_rows: &[usize]| parts_can_end(&op, 16, first_rows.iter().copied());
+        for (first_rows, heads, gates) in
+            [(&[0][..], true, true), (&[0, 48, 64], true, false), (&[0, 40], false, false)]
+        {
+            assert_eq!(ends(rope(OUT, GATED), first_rows), heads, "{first_rows:?}");
+            assert_eq!(ends(silu(OUT, GATED), first_rows), gates, "{first_rows:?}");
+        }
     }
 
     #[test]

@@ -82,11 +82,15 @@ pub(super) fn cases() -> Vec<KernelCase> {
         cases.push(Shape { pairing: Interleaved, dtype: KvDtype::F32, ..of_heads(heads) }.case("q8_0"));
     }
     let plain = of_heads((6, 3, 16));
-    let parts = vec![(WeightFormat::Q4_1, 96), (WeightFormat::Q4_1, 48), (WeightFormat::Q8_0, 48)];
+    let mixed = vec![(WeightFormat::Q4_1, 96), (WeightFormat::Q4_1, 48), (WeightFormat::Q8_0, 48)];
+    // The second begins within a head.
+    let uneven = vec![(WeightFormat::Q4_1, 100), (WeightFormat::Q8_0, 92)];
     cases.extend([
         Shape { bias: true, ..plain.clone() }.case("q8_0+bias").quick_if(true),
         Shape { bias: true, norm: false, pairing: Interleaved, ..plain.clone() }.case("q8_0+bias"),
-        Shape { parts, ..plain.clone() }.case("q4_1+q4_1+q8_0").quick_if(true),
+        Shape { parts: mixed.clone(), bias: true, ..plain.clone() }.case("q4_1+q4_1+q8_0+bias").quick_if(true),
+        Shape { parts: mixed, norm: false, pairing: Interleaved, ..plain.clone() }.case("q4_1+q4_1+q8_0"),
+        Shape { parts: uneven, ..plain.clone() }.case("q4_1+q8_0").quick_if(true),
         Shape { reads_sums: true, ..plain }.case("q8_0, sums read again").quick_if(true),
     ]);
     cases

@@ -195,10 +195,10 @@ impl<'a> Planner<'a> {
         for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
             self.copy_blocks(layers)?;
         }
-        // A kernel sees gate and up, or q, k and v, at once where they share their buffers.
         let can_end = |weight: WeightId, op: &Op| {
-            let is_whole = self.weight(weight).parts.len() == 1;
-            is_whole && (matches!(op, Op::SiluMul { .. }) || self.folds_rope_and_cache())
+            let first_rows = self.weight(weight).parts.iter().map(|part| part.first_row);
+            fusion::parts_can_end(op, self.program.attention.head_dim, first_rows)
+                && (matches!(op, Op::SiluMul { .. }) || self.folds_rope_and_cache())
         };
         let mut work = vec![Work::default(); self.nodes.len()];
         for fused in fusion::fuse(self.program, can_end) {

@@ -91,7 +91,7 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
                     continue;
                 }
                 let fields =
-                    fields!(MatMulParams: blocks, cols, out_stride, out_offset, rows, flags, grid_width, norm_eps);
+                    fields!(MatMulParams: blocks, cols, out_stride, first_row, rows, flags, grid_width, norm_eps);
                 let kernel = choice.kernel(format, variant, subgroup_size, folded);
                 all.push((format!("{label} {choice:?} {folded:?}"), kernel, fields));
             }

@@ -12,7 +12,7 @@ params! {
         blocks: u32,
         cols: u32,
         out_stride: u32,
-        out_offset: u32,
+        first_row: u32,
         rows: u32,
         flags: u32,
         grid_width: u32,

@@ -18,7 +18,7 @@ pub(in super::super) struct MatMulParams {
     pub(in super::super) blocks: u32,
     pub(in super::super) cols: u32,
     pub(in super::super) out_stride: u32,
-    pub(in super::super) out_offset: u32,
+    pub(in super::super) first_row: u32,
     pub(in super::super) rows: u32,
     pub(in super::super) flags: u32,
     pub(in super::super) grid_width: u32,

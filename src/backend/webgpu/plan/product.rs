@@ -103,7 +103,7 @@ impl<'a> Planner<'a> {
             blocks: self.cols(product.x) / 32,
             cols,
             out_stride: self.cols(ending.out),
-            out_offset: part.first_row as u32,
+            first_row: part.first_row as u32,
             rows: header::count_of(rows),
             flags: product.flags(),
             grid_width: width,

@@ -33,10 +33,18 @@ fn matrix(backend: &mut WebGpuBackend, cols: u32, parts: &[(WeightFormat, u32)])
     backend.upload_weight(&weight).expect("it fits")
 }
 
-fn program(backend: &mut WebGpuBackend, layers: u32, gate_up: [WeightFormat; 2]) -> Program {
+/// Formats of the weights that consist of parts.
+#[derive(Clone, Copy)]
+struct Formats {
+    /// Of q and k, and of v.
+    qk_v: [WeightFormat; 2],
+    gate_up: [WeightFormat; 2],
+}
+
+fn program(backend: &mut WebGpuBackend, layers: u32, Formats { qk_v, gate_up }: Formats) -> Program {
     let [norm, qkv, output, mlp, down] = [
         (HIDDEN, &[(WeightFormat::F32, 1)][..]),
-        (HIDDEN, &[(WeightFormat::Q4_1, 128)]),
+        (HIDDEN, &[(qk_v[0], 96), (qk_v[1], 32)]),
         (HIDDEN, &[(WeightFormat::Q4_1, HIDDEN)]),
         (HIDDEN, &[(gate_up[0], INTERMEDIATE), (gate_up[1], INTERMEDIATE)]),
         (INTERMEDIATE, &[(WeightFormat::Q4_1, HIDDEN)]),
@@ -85,7 +93,7 @@ const LIMITS: StepLimits = StepLimits {
 fn kernels(
     variant: Variant,
     layers: u32,
-    gate_up: [WeightFormat; 2],
+    formats: Formats,
     dtype: KvDtype,
     int8: bool,
     step: &StepData,
@@ -94,7 +102,7 @@ fn kernels(
         panic!("{error}; `cargo xtask test` installs the adapter: mesa-vulkan-drivers (llvmpipe)")
     });
     let mut backend = WebGpuBackend::new(gpu);
-    let program = program(&mut backend, layers, gate_up);
+    let program = program(&mut backend, layers, formats);
     let (num_kv_heads, head_dim) = (HEADS.num_kv_heads, HEADS.head_dim);
     let kv = KvLayout { num_layers: layers, num_blocks: 64, block_size: 16, num_kv_heads, head_dim, dtype };
     backend.prepare(program, kv, StepLimits { quantize_activations: int8, ..LIMITS }).expect("the kernels compile");
@@ -105,8 +113,8 @@ fn kernels(
 }
 
 /// Dispatches of one layer in a step, whatever comes before and after the layers.
-fn dispatches_per_layer(variant: Variant, gate_up: [WeightFormat; 2], dtype: KvDtype, step: &StepData) -> usize {
-    let [two, five] = [2, 5].map(|layers| kernels(variant, layers, gate_up, dtype, false, step).len());
+fn dispatches_per_layer(variant: Variant, formats: Formats, dtype: KvDtype, step: &StepData) -> usize {
+    let [two, five] = [2, 5].map(|layers| kernels(variant, layers, formats, dtype, false, step).len());
     (five - two) / 3
 }
 
@@ -118,7 +126,8 @@ fn decode(context_len: u32, tokens: u32) -> StepData {
 
 const EACH_VARIANT: [Variant; 3] = [Variant::Cpu, Variant::Subgroup, Variant::Plain];
 
-const SAME: [WeightFormat; 2] = [WeightFormat::Q4_1; 2];
+const SAME: Formats = Formats { qk_v: [WeightFormat::Q4_1; 2], gate_up: [WeightFormat::Q4_1; 2] };
+const DIFFERENT: [WeightFormat; 2] = [WeightFormat::Q4_1, WeightFormat::F16];
 
 #[test]
 fn a_decode_takes_five_dispatches_a_layer_and_six_where_its_context_is_split() {
@@ -149,22 +158,33 @@ fn products_of_many_rows_leave_rope_and_cache_to_its_kernel() {
 
 #[test]
 fn gate_and_up_of_different_formats_take_two_more() {
-    let different = [WeightFormat::Q4_1, WeightFormat::F16];
+    let formats = Formats { gate_up: DIFFERENT, ..SAME };
     for variant in EACH_VARIANT {
-        assert_eq!(dispatches_per_layer(variant, different, KvDtype::F16, &decode(100, 1)), 7, "{variant}");
+        assert_eq!(dispatches_per_layer(variant, formats, KvDtype::F16, &decode(100, 1)), 7, "{variant}");
+    }
+}
+
+#[test]
+fn v_of_another_format_than_q_and_k_takes_one_more() {
+    let formats = Formats { qk_v: DIFFERENT, ..SAME };
+    for variant in EACH_VARIANT {
+        for (context_len, dispatches) in [(100, 6), (1400, 7)] {
+            let step = decode(context_len, 1);
+            assert_eq!(dispatches_per_layer(variant, formats, KvDtype::F16, &step), dispatches, "{variant}");
+        }
     }
 }
 
 #[test]
 fn activations_are_rounded_to_int8_where_that_is_allowed_and_the_weight_is_quantised() {
-    let gate_up = [WeightFormat::Q4_1, WeightFormat::F16];
+    let formats = Formats { gate_up: DIFFERENT, ..SAME };
     let decode = decode(100, 1);
     for variant in [Variant::Subgroup, Variant::Plain] {
-        let names = kernels(variant, 1, gate_up, KvDtype::F16, true, &decode);
+        let names = kernels(variant, 1, formats, KvDtype::F16, true, &decode);
         let count = |name| names.iter().filter(|&&kernel| kernel == name).count();
         // All but gate and up, which have a part that is not quantised.
         assert_eq!((count("quantize_rows"), count("matvec_int8"), count("matvec")), (3, 3, 2), "{names:?}");
-        assert!(!kernels(variant, 1, gate_up, KvDtype::F16, false, &decode).contains(&"quantize_rows"), "{variant}");
+        assert!(!kernels(variant, 1, formats, KvDtype::F16, false, &decode).contains(&"quantize_rows"), "{variant}");
     }
 }
 
