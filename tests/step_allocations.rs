@@ -1,8 +1,8 @@
 //! A decode step allocates nothing on the host above the backend: not per token, not per step, whether tokens are the
 //! argmax or drawn on the device, and whether the next step begins before they are known.
 //!
-//! The backend here does nothing, so that nothing but the step loop is counted. (What `wgpu` allocates for a submit is its
-//! own affair; the WebGPU backend keeps its metadata, its staging buffer and its output from step to step.)
+//! The backend here does nothing, so that nothing but the step loop is counted. (A unit test counts what a GPU backend does
+//! for a step's metadata; what `wgpu` allocates for a submit is its own affair.)
 
 #![cfg(feature = "runtime")]
 

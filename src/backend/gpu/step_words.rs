@@ -219,3 +219,72 @@ impl StepWords {
         self.words.extend_from_slice(values);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::kernel_cases::{SeqPlan, StepData};
+    use super::super::super::{FedToken, ScoredRow};
+    use super::*;
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+
+    thread_local! {
+        static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// The system's allocator, counting for each thread.
+    struct Counting;
+
+    // SAFETY: every call goes to the system's allocator as it came.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+            // SAFETY: the caller's promises are passed on.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+            // SAFETY: the caller's promises are passed on.
+            unsafe { System.dealloc(ptr, layout) }
+        }
+    }
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    /// Decodes of 64 sequences, each token fed by the step before, drawn and scored; `common` blocks are shared by all.
+    fn decode(context_len: u32, common: u32) -> StepData {
+        let blocks = context_len / 16 + 1;
+        let table = |seq: u32| (0..common).chain(1000 * (seq + 1)..1000 * (seq + 1) + blocks - common).collect();
+        let seqs: Vec<SeqPlan> = (0..64).map(|seq| SeqPlan { context_len, query_len: 1, table: table(seq) }).collect();
+        let mut step = StepData::new(&seqs);
+        step.fed_tokens = (0..64).map(|token| FedToken { token, from: SampledBy::Draw(token) }).collect();
+        step.draws = (0..64).map(TokenDraw::unfiltered).collect();
+        step.scored = (0..64).map(|row| ScoredRow { row, token: ScoredToken::Draw(row) }).collect();
+        step
+    }
+
+    #[test]
+    fn metadata_of_decodes_allocates_nothing() {
+        let tiling = AttentionTiling {
+            heads_per_group: 3,
+            prefill_tokens: 4,
+            prefill_keys: 16,
+            split: 256,
+            decode_tokens: 1,
+            share_prefixes: true,
+        };
+        let one_round = RoundLimits { partials: u32::MAX, items: u32::MAX, keys: u64::MAX };
+        for (common, limits) in [(0, one_round), (40, one_round), (40, RoundLimits { partials: 50, ..one_round })] {
+            let steps: Vec<StepData> = (700..800).map(|context_len| decode(context_len, common)).collect();
+            let mut words = StepWords::default();
+            let mut allocations = || {
+                let before = ALLOCATIONS.get();
+                steps.iter().rev().for_each(|step| words.build(&step.input(), 16, &tiling, &limits));
+                ALLOCATIONS.get() - before
+            };
+            assert!(allocations() > 0, "the first steps make room");
+            assert_eq!(allocations(), 0, "{common} blocks in common, {limits:?}");
+        }
+    }
+}
