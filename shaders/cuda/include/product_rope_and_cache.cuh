@@ -1,5 +1,6 @@
-// The product that makes q, k and v, or whole heads of them, and what rope_and_cache would do with them. The parts of a column are two elements that
-// RoPE turns together; columns leave by two, because two neighbouring elements of the KV pool may share a word.
+// The product that makes q, k and v, or whole heads of them, and what rope_and_cache would do with them. The parts of a column
+// are two elements that RoPE turns together; columns leave by two, because two neighbouring elements of the KV pool may share
+// a word.
 constexpr u32 PARTS = 2u;
 constexpr u32 WIDTH = 2u;
 constexpr u32 HALF = HEAD_DIM / 2u; // columns of a head
