@@ -8,9 +8,10 @@ use super::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// Ends the source of unchecked kernels. `wgpu` 30 translates a Vulkan module when it is created, or where it has an override
-/// for each pipeline; only then does it heed that loops need no bound (a 64-bit counter in each, which also keeps drivers from
-/// unrolling) and that workgroup memory need not be cleared.
+/// Ends the source of every kernel. `wgpu` 30 translates a Vulkan module when it is created, or where it has an override for
+/// each pipeline; only then does it heed that loops need no bound (a 64-bit counter in each, which also keeps drivers from
+/// unrolling) and that workgroup memory need not be cleared (which takes time, and which drivers of some AMD GPUs get wrong:
+/// `wgpu` issue 4591).
 const UNREAD_OVERRIDE: &str = "override UNREAD: bool = true;\n";
 
 /// A compute pipeline and the bind group layout that its bind groups need.
@@ -172,13 +173,10 @@ impl GpuDevice {
     }
 
     fn compile(&self, kernel: &Kernel, mut source: String) -> Pipeline {
-        let is_checked = cfg!(feature = "checked-shaders");
-        if !is_checked {
-            source.push_str(UNREAD_OVERRIDE);
-        }
+        source.push_str(UNREAD_OVERRIDE);
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
-        let module = if is_checked {
+        let module = if cfg!(feature = "checked-shaders") {
             self.device.create_shader_module(descriptor)
         } else {
             // SAFETY: no kernel indexes out of bounds as long as the step's arrays are consistent, and `StepInput::check`
