@@ -9,9 +9,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 /// Ends the source of every kernel. `wgpu` 30 translates a Vulkan module when it is created, or where it has an override for
-/// each pipeline; only then does it heed that loops need no bound (a 64-bit counter in each, which also keeps drivers from
-/// unrolling) and that workgroup memory need not be cleared (which takes time, and which drivers of some AMD GPUs get wrong:
-/// `wgpu` issue 4591).
+/// each pipeline; only then does it heed that loops need no bound (a 64-bit counter in each, which a driver may not see
+/// through) and that workgroup memory need not be cleared (which drivers of some AMD GPUs get wrong: `wgpu` issue 4591).
 const UNREAD_OVERRIDE: &str = "override UNREAD: bool = true;\n";
 
 /// A compute pipeline and the bind group layout that its bind groups need.
