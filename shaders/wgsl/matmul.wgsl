@@ -1,21 +1,21 @@
-// out = x W^T for many rows of x: tiles of 64 rows of x and 64 of the weight staged through workgroup memory, 4 x 4 sums for
-// each invocation, f32 accumulation.
-const TILE = 64u;
-const OUT_COLS = TILE / PARTS; // columns of out; rows of the tile beyond them are the second part's
+// out = x W^T for many rows of x: tiles of TILE rows of x and 64 of the weight staged through workgroup memory, 4 x 4 sums
+// for each invocation, f32 accumulation.
+const TILE_W = 64u;
+const OUT_COLS = TILE_W / PARTS; // columns of out; rows of the tile beyond them are the second part's
+const LOADS = TILE_W / TILE;     // rows of the weight that an invocation stages
 var<workgroup> tile_x: array<vec4<f32>, TILE * 8u>;
-var<workgroup> tile_w: array<vec4<f32>, TILE * 8u>;
+var<workgroup> tile_w: array<vec4<f32>, TILE_W * 8u>;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(4u * TILE)
 fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>) {
     let rows = num_rows(params.rows);
     let first_row = wg.y * TILE;
     let first_col = wg.x * OUT_COLS;
-    // Staging: invocation li loads octet li % 4 of row li / 4, of x and of the weight. Quads are stored k-major, so that
-    // the product reads neighbouring rows from neighbouring addresses.
+    // Staging: invocation li loads octet li % 4 of row li / 4 of x, and of every TILE-th row of the weight from there on.
+    // Quads are stored k-major, so that the product reads neighbouring rows from neighbouring addresses.
     let stage_row = li / 4u;
     let stage_octet = li % 4u;
     let x_row = min(first_row + stage_row, rows - 1u);
-    let w_row = weight_row(first_col + stage_row % OUT_COLS, stage_row / OUT_COLS);
     let tile_row = li / 16u;
     let tile_col = li % 16u;
     var acc: array<vec4<f32>, 4>;
@@ -26,21 +26,27 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
         let x_at = x_row * params.blocks * 8u + quad;
         let v = Vec8(x[x_at], x[x_at + 1u]);
         squares = add_squares(add_squares(squares, v.lo), v.hi);
-        let w_at = block_index(w_row, block, params.blocks);
-        let w = weights8(w_at * 4u + stage_octet, block_scale(w_at));
+        var w: array<Vec8, LOADS>;
+        for (var l = 0u; l < LOADS; l++) {
+            let row = stage_row + l * TILE;
+            let w_at = block_index(weight_row(first_col + row % OUT_COLS, row / OUT_COLS), block, params.blocks);
+            w[l] = weights8(w_at * 4u + stage_octet, block_scale(w_at));
+        }
         workgroupBarrier();
         tile_x[(stage_octet * 2u) * TILE + stage_row] = weighted(v.lo, quad);
         tile_x[(stage_octet * 2u + 1u) * TILE + stage_row] = weighted(v.hi, quad + 1u);
-        tile_w[(stage_octet * 2u) * TILE + stage_row] = w.lo;
-        tile_w[(stage_octet * 2u + 1u) * TILE + stage_row] = w.hi;
+        for (var l = 0u; l < LOADS; l++) {
+            tile_w[(stage_octet * 2u) * TILE_W + stage_row + l * TILE] = w[l].lo;
+            tile_w[(stage_octet * 2u + 1u) * TILE_W + stage_row + l * TILE] = w[l].hi;
+        }
         workgroupBarrier();
         for (var k = 0u; k < 8u; k++) {
-            let w0 = tile_w[k * TILE + tile_col];
-            let w1 = tile_w[k * TILE + tile_col + 16u];
-            let w2 = tile_w[k * TILE + tile_col + 32u];
-            let w3 = tile_w[k * TILE + tile_col + 48u];
+            let w0 = tile_w[k * TILE_W + tile_col];
+            let w1 = tile_w[k * TILE_W + tile_col + 16u];
+            let w2 = tile_w[k * TILE_W + tile_col + 32u];
+            let w3 = tile_w[k * TILE_W + tile_col + 48u];
             for (var j = 0u; j < 4u; j++) {
-                let xk = tile_x[k * TILE + tile_row + 16u * j];
+                let xk = tile_x[k * TILE + tile_row + TILE / 4u * j];
                 acc[j] += vec4<f32>(dot(xk, w0), dot(xk, w1), dot(xk, w2), dot(xk, w3));
             }
         }
@@ -52,13 +58,13 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
         tile_x[li] = vec4<f32>(squares);
         workgroupBarrier();
         for (var j = 0u; j < 4u; j++) {
-            let at = 4u * (tile_row + 16u * j);
+            let at = 4u * (tile_row + TILE / 4u * j);
             factors[j] = inverse_rms((tile_x[at].x + tile_x[at + 1u].x) + (tile_x[at + 2u].x + tile_x[at + 3u].x));
         }
     }
     for (var j = 0u; j < 4u; j++) {
         for (var i = 0u; i < 4u / PARTS; i++) {
-            let row = first_row + tile_row + 16u * j;
+            let row = first_row + tile_row + TILE / 4u * j;
             let col = first_col + tile_col + 16u * i;
             var sums: Sums;
             for (var part = 0u; part < PARTS; part++) { sums[part] = acc[j][part * 4u / PARTS + i] * factors[j]; }

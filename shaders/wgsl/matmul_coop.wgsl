@@ -1,21 +1,22 @@
 // out = x W^T for many rows of x by cooperative matrices: x and the weight are rounded to f16, sums are f32.
 //
-// A workgroup makes a tile of 64 x 64 sums, a block of 32 columns of x at a time, staged in workgroup memory. The tile is
+// A workgroup makes a tile of TILE x 64 sums, a block of 32 columns of x at a time, staged in workgroup memory. The tile is
 // cut into pieces of 2 x 2 matrices; subgroups, of whatever size and number, take turns with the pieces. Sums leave
 // through workgroup memory too, half of each piece at a time, because out's edges need not fall on those of a matrix.
-const WG = 128u;
-const TILE = 64u;
+const WG = 2u * TILE;
+const TILE_W = 64u;
 const BLOCK = 32u;
-const OUT_COLS = TILE / PARTS;
+const OUT_COLS = TILE_W / PARTS;
 const PIECE = 2u * MATRIX;
-const PIECES_ACROSS = TILE / PIECE;
-const PIECES = PIECES_ACROSS * PIECES_ACROSS;
+const PIECES_ACROSS = TILE_W / PIECE;
+const PIECES = TILE / PIECE * PIECES_ACROSS;
 // Pieces of one subgroup, where there are as few subgroups as there may be.
 const MOST_PIECES = (PIECES * MAX_SUBGROUP_SIZE + WG - 1u) / WG;
 const SLICE = TILE * MATRIX;
-var<workgroup> tile_x: array<f16, TILE * BLOCK>;        // [BLOCK / MATRIX][TILE][MATRIX]: a matrix in one stretch
-var<workgroup> tile_w: array<f16, TILE * BLOCK>;        // the same shape
-var<workgroup> half_tile: array<f32, TILE * TILE / 2u>; // [TILE / 2][TILE]
+const SLICE_W = TILE_W * MATRIX;
+var<workgroup> tile_x: array<f16, TILE * BLOCK>;          // [BLOCK / MATRIX][TILE][MATRIX]: a matrix in one stretch
+var<workgroup> tile_w: array<f16, TILE_W * BLOCK>;        // [BLOCK / MATRIX][TILE_W][MATRIX]
+var<workgroup> half_tile: array<f32, TILE * TILE_W / 2u>; // [TILE / 2][TILE_W]
 
 // The first of a piece's rows (or columns) in the tile.
 fn piece_row(piece: u32) -> u32 { return piece / PIECES_ACROSS * PIECE; }
@@ -39,27 +40,32 @@ fn matmul_coop(
     let rows = num_rows(params.rows);
     let first_row = wg.y * TILE;
     let first_col = wg.x * OUT_COLS;
-    for (var i = li; i < TILE * TILE / 2u; i += WG) { half_tile[i] = 0.0; }
+    for (var i = li; i < TILE * TILE_W / 2u; i += WG) { half_tile[i] = 0.0; }
     workgroupBarrier();
     var acc: array<MatrixC, 4u * MOST_PIECES>;
-    for (var i = 0u; i < 4u * MOST_PIECES; i++) { acc[i] = coopLoadT<MatrixC>(&half_tile[0], TILE); }
+    for (var i = 0u; i < 4u * MOST_PIECES; i++) { acc[i] = coopLoadT<MatrixC>(&half_tile[0], TILE_W); }
 
     for (var block = 0u; block < params.blocks; block++) {
         workgroupBarrier();
-        for (var i = li; i < TILE * BLOCK / 8u; i += WG) {
+        for (var i = li; i < TILE_W * BLOCK / 8u; i += WG) {
             let row = i / 4u;
             let octet = i % 4u;
-            let x_at = (min(first_row + row, rows - 1u) * params.blocks + block) * 8u + octet * 2u;
-            let xs = Vec8(x[x_at], x[x_at + 1u]);
             let col = tile_col(row);
             let w_at = block_index(weight_row(first_col + col.x, col.y), block, params.blocks);
             let w = weights8(w_at * 4u + octet, block_scale(w_at));
-            let at = octet * 8u / MATRIX * SLICE + row * MATRIX + octet * 8u % MATRIX;
+            let slice = octet * 8u / MATRIX;
+            let at = row * MATRIX + octet * 8u % MATRIX;
             for (var e = 0u; e < 4u; e++) {
-                tile_x[at + e] = half(xs.lo[e]);
-                tile_x[at + 4u + e] = half(xs.hi[e]);
-                tile_w[at + e] = half(w.lo[e]);
-                tile_w[at + 4u + e] = half(w.hi[e]);
+                tile_w[slice * SLICE_W + at + e] = half(w.lo[e]);
+                tile_w[slice * SLICE_W + at + 4u + e] = half(w.hi[e]);
+            }
+            if (row < TILE) {
+                let x_at = (min(first_row + row, rows - 1u) * params.blocks + block) * 8u + octet * 2u;
+                let xs = Vec8(x[x_at], x[x_at + 1u]);
+                for (var e = 0u; e < 4u; e++) {
+                    tile_x[slice * SLICE + at + e] = half(xs.lo[e]);
+                    tile_x[slice * SLICE + at + 4u + e] = half(xs.hi[e]);
+                }
             }
         }
         workgroupBarrier();
@@ -68,7 +74,7 @@ fn matmul_coop(
             if (piece >= PIECES) { break; }
             for (var slice = 0u; slice < BLOCK / MATRIX; slice++) {
                 let x_at = slice * SLICE + piece_row(piece) * MATRIX;
-                let w_at = slice * SLICE + piece_col(piece) * MATRIX;
+                let w_at = slice * SLICE_W + piece_col(piece) * MATRIX;
                 let a0 = coopLoadT<MatrixA>(&tile_x[x_at], MATRIX);
                 let a1 = coopLoadT<MatrixA>(&tile_x[x_at + MATRIX * MATRIX], MATRIX);
                 // The transpose of the weight's rows.
@@ -87,9 +93,9 @@ fn matmul_coop(
         for (var p = 0u; p < MOST_PIECES; p++) {
             let piece = subgroup + p * num_subgroups;
             if (piece >= PIECES) { break; }
-            let at = piece_row(piece) / 2u * TILE + piece_col(piece);
-            coopStoreT(acc[4u * p + 2u * upper], &half_tile[at], TILE);
-            coopStoreT(acc[4u * p + 2u * upper + 1u], &half_tile[at + MATRIX], TILE);
+            let at = piece_row(piece) / 2u * TILE_W + piece_col(piece);
+            coopStoreT(acc[4u * p + 2u * upper], &half_tile[at], TILE_W);
+            coopStoreT(acc[4u * p + 2u * upper + 1u], &half_tile[at + MATRIX], TILE_W);
         }
         workgroupBarrier();
         for (var i = li; i < TILE / 2u * OUT_COLS / WIDTH; i += WG) {
@@ -98,7 +104,7 @@ fn matmul_coop(
             let row = first_row + half_row / MATRIX * PIECE + upper * MATRIX + half_row % MATRIX;
             let col = first_col + out_col;
             if (row < rows && col < params.cols) {
-                let at = half_row * TILE + out_col / MATRIX * MATRIX * PARTS + out_col % MATRIX;
+                let at = half_row * TILE_W + out_col / MATRIX * MATRIX * PARTS + out_col % MATRIX;
                 var sums: Sums;
                 for (var s = 0u; s < PARTS * WIDTH; s++) { sums[s] = half_tile[at + s / WIDTH * MATRIX + s % WIDTH]; }
                 finish(row, col, sums);

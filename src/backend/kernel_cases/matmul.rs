@@ -6,7 +6,7 @@ use super::{
 use crate::backend::{Op, WeightFormat, WeightId};
 
 /// Step sizes in tokens: a decode, the edges of tiles of 4, 8, 16, 32 and 64.
-const TOKENS: [u32; 13] = [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33, 64, 70];
+const TOKENS: [u32; 14] = [1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 32, 33, 64, 70];
 
 /// What a case multiplies.
 #[derive(Clone)]

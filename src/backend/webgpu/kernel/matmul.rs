@@ -37,17 +37,17 @@ pub(in super::super) struct Matrices {
     pub(in super::super) max_subgroup_size: u32,
 }
 
-/// A matrix product for at most `tile` rows (`matvec`), or any number (the others).
+/// A matrix product for at most `tile` rows (`matvec`), or any number (the others, a tile after the other).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum MatMulKernel {
     /// `matmul_cpu` with this many rows in a tile.
     Cpu { tile: u32 },
     /// `matvec` with this many rows, and rows of the weight of a workgroup.
     Vector { tile: u32, cols: u32 },
-    /// `matmul`.
-    Tiled,
-    /// `matmul_coop`.
-    Coop(Matrices),
+    /// `matmul` with this many rows in a tile: 16, 32 or 64.
+    Tiled { tile: u32 },
+    /// `matmul_coop` with this many rows in a tile: 32 or 64.
+    Coop { matrices: Matrices, tile: u32 },
     /// `matvec_int8`, as `matvec`.
     VectorInt8 { tile: u32, cols: u32 },
 }
@@ -77,6 +77,9 @@ fn cpu_cols(tile: u32, format: DeviceFormat, epilogue: Epilogue) -> u32 {
 
 /// Most rows of `matvec` and `matvec_int8`.
 pub(in super::super) const VECTOR_ROWS: u32 = 8;
+
+/// Most rows of a tile of `matmul` and `matmul_coop`, and rows of the weight of any.
+const TILE_ROWS: u32 = 64;
 
 /// Parameters of `quantize_rows`.
 #[repr(C)]
@@ -137,7 +140,9 @@ impl MatMulKernel {
                 (4, Self::Cpu { tile: 4 }),
                 (u32::MAX, Self::Cpu { tile: 8 }),
             ],
-            Variant::Subgroup | Variant::Plain if batch_invariant => vec![(u32::MAX, Self::Tiled)],
+            Variant::Subgroup | Variant::Plain if batch_invariant => {
+                vec![(u32::MAX, Self::Tiled { tile: TILE_ROWS })]
+            }
             Variant::Subgroup | Variant::Plain => {
                 let cols = tuning.matvec_cols;
                 let most_rows = if int8 { VECTOR_ROWS } else { tuning.matvec_rows };
@@ -146,7 +151,13 @@ impl MatMulKernel {
                     false => (tile, Self::Vector { tile, cols }),
                 };
                 let vectors = [1, 2, 4, VECTOR_ROWS].into_iter().filter(|&tile| tile <= most_rows).map(vector);
-                vectors.chain([(u32::MAX, matrices.map_or(Self::Tiled, Self::Coop))]).collect()
+                // A tile costs the same however few of its rows there are; 16 are too few for 2 x 2 matrices of 16.
+                let (tiled, coop) = (|tile| Self::Tiled { tile }, |matrices, tile| Self::Coop { matrices, tile });
+                let tiles = match matrices {
+                    Some(matrices) => vec![(32, coop(matrices, 32)), (u32::MAX, coop(matrices, TILE_ROWS))],
+                    None => vec![(16, tiled(16)), (32, tiled(32)), (u32::MAX, tiled(TILE_ROWS))],
+                };
+                vectors.chain(tiles).collect()
             }
         }
     }
@@ -154,8 +165,8 @@ impl MatMulKernel {
     /// What it takes for x.
     pub(in super::super) fn input(self) -> Input {
         match self {
-            Self::Cpu { .. } | Self::Vector { .. } | Self::Tiled => Input::Any,
-            Self::Coop(_) => Input::Normed,
+            Self::Cpu { .. } | Self::Vector { .. } | Self::Tiled { .. } => Input::Any,
+            Self::Coop { .. } => Input::Normed,
             Self::VectorInt8 { .. } => Input::Int8,
         }
     }
@@ -168,8 +179,8 @@ impl MatMulKernel {
             // In batch-invariant mode both meet: they round alike.
             Epilogue::RopeAndCache { .. } => match self {
                 Self::Cpu { tile } => tile < 8,
-                Self::Vector { .. } | Self::Coop(_) => true,
-                Self::Tiled | Self::VectorInt8 { .. } => false,
+                Self::Vector { .. } | Self::Coop { .. } => true,
+                Self::Tiled { .. } | Self::VectorInt8 { .. } => false,
             },
         }
     }
@@ -179,7 +190,7 @@ impl MatMulKernel {
         let weight_rows = match self {
             Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format, epilogue),
             Self::Vector { cols, .. } | Self::VectorInt8 { cols, .. } => cols.max(epilogue.least_rows()),
-            Self::Tiled | Self::Coop(_) => 64,
+            Self::Tiled { .. } | Self::Coop { .. } => TILE_ROWS,
         };
         weight_rows / epilogue.parts()
     }
@@ -187,8 +198,11 @@ impl MatMulKernel {
     /// Rows of x of one workgroup.
     pub(in super::super) fn group_rows(self) -> u32 {
         match self {
-            Self::Cpu { tile } | Self::Vector { tile, .. } | Self::VectorInt8 { tile, .. } => tile,
-            Self::Tiled | Self::Coop(_) => 64,
+            Self::Cpu { tile }
+            | Self::Vector { tile, .. }
+            | Self::VectorInt8 { tile, .. }
+            | Self::Tiled { tile }
+            | Self::Coop { tile, .. } => tile,
         }
     }
 
@@ -221,8 +235,10 @@ impl MatMulKernel {
                 .constant("TILE", tile)
                 .constant("COLS", cols.max(folded.epilogue.least_rows()))
                 .reduce(variant, subgroup_size),
-            Self::Tiled => new("matmul", wgsl!("matmul.wgsl")),
-            Self::Coop(matrices) => new("matmul_coop", wgsl!("matmul_coop.wgsl")).matrices(matrices),
+            Self::Tiled { tile } => new("matmul", wgsl!("matmul.wgsl")).constant("TILE", tile),
+            Self::Coop { matrices, tile } => {
+                new("matmul_coop", wgsl!("matmul_coop.wgsl")).matrices(matrices).constant("TILE", tile)
+            }
             Self::VectorInt8 { tile, cols } => new("matvec_int8", wgsl!("matvec_int8.wgsl"))
                 .constant("TILE", tile)
                 .constant("COLS", cols.max(folded.epilogue.least_rows()))
