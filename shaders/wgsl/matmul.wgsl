@@ -6,6 +6,29 @@ const LOADS = TILE_W / TILE;     // rows of the weight that an invocation stages
 var<workgroup> tile_x: array<vec4<f32>, TILE * 8u>;
 var<workgroup> tile_w: array<vec4<f32>, TILE_W * 8u>;
 
+// What an invocation stages of a block of 32 columns, as it is loaded.
+struct Loaded {
+    v: Vec8,
+    words: array<RawOctet, LOADS>,
+    scales: array<u32, LOADS>,
+}
+
+// Where a block of a row of the tile lies in the weight.
+fn w_block(first_col: u32, row: u32, block: u32) -> u32 {
+    return block_index(weight_row(first_col + row % OUT_COLS, row / OUT_COLS), block, params.blocks);
+}
+fn load(x_row: u32, first_col: u32, stage_row: u32, octet: u32, block: u32) -> Loaded {
+    var loaded: Loaded;
+    let x_at = (x_row * params.blocks + block) * 8u + octet * 2u;
+    loaded.v = Vec8(x[x_at], x[x_at + 1u]);
+    for (var l = 0u; l < LOADS; l++) {
+        let at = w_block(first_col, stage_row + l * TILE, block);
+        loaded.words[l] = raw_octet(at * 4u + octet);
+        loaded.scales[l] = raw_scale(at);
+    }
+    return loaded;
+}
+
 @compute @workgroup_size(4u * TILE)
 fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>) {
     let rows = num_rows(params.rows);
@@ -21,25 +44,23 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
     var acc: array<vec4<f32>, 4>;
     for (var j = 0u; j < 4u; j++) { acc[j] = vec4<f32>(0.0); }
     var squares = 0.0;
+    // Each block is loaded while the one before is multiplied.
+    var loaded = load(x_row, first_col, stage_row, stage_octet, 0u);
     for (var block = 0u; block < params.blocks; block++) {
         let quad = block * 8u + stage_octet * 2u;
-        let x_at = x_row * params.blocks * 8u + quad;
-        let v = Vec8(x[x_at], x[x_at + 1u]);
+        let v = loaded.v;
         squares = add_squares(add_squares(squares, v.lo), v.hi);
-        var w: array<Vec8, LOADS>;
-        for (var l = 0u; l < LOADS; l++) {
-            let row = stage_row + l * TILE;
-            let w_at = block_index(weight_row(first_col + row % OUT_COLS, row / OUT_COLS), block, params.blocks);
-            w[l] = weights8(w_at * 4u + stage_octet, block_scale(w_at));
-        }
         workgroupBarrier();
         tile_x[(stage_octet * 2u) * TILE + stage_row] = weighted(v.lo, quad);
         tile_x[(stage_octet * 2u + 1u) * TILE + stage_row] = weighted(v.hi, quad + 1u);
         for (var l = 0u; l < LOADS; l++) {
-            tile_w[(stage_octet * 2u) * TILE_W + stage_row + l * TILE] = w[l].lo;
-            tile_w[(stage_octet * 2u + 1u) * TILE_W + stage_row + l * TILE] = w[l].hi;
+            let row = stage_row + l * TILE;
+            let w = unpack_weights(loaded.words[l], scale_of(loaded.scales[l], w_block(first_col, row, block)));
+            tile_w[(stage_octet * 2u) * TILE_W + row] = w.lo;
+            tile_w[(stage_octet * 2u + 1u) * TILE_W + row] = w.hi;
         }
         workgroupBarrier();
+        loaded = load(x_row, first_col, stage_row, stage_octet, min(block + 1u, params.blocks - 1u));
         for (var k = 0u; k < 8u; k++) {
             let w0 = tile_w[k * TILE_W + tile_col];
             let w1 = tile_w[k * TILE_W + tile_col + 16u];

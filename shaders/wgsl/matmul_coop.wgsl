@@ -12,6 +12,8 @@ const PIECES_ACROSS = TILE_W / PIECE;
 const PIECES = TILE / PIECE * PIECES_ACROSS;
 // Pieces of one subgroup, where there are as few subgroups as there may be.
 const MOST_PIECES = (PIECES * MAX_SUBGROUP_SIZE + WG - 1u) / WG;
+const X_LOADS = TILE * BLOCK / 8u / WG;   // octets that an invocation stages
+const W_LOADS = TILE_W * BLOCK / 8u / WG;
 const SLICE = TILE * MATRIX;
 const SLICE_W = TILE_W * MATRIX;
 var<workgroup> tile_x: array<f16, TILE * BLOCK>;          // [BLOCK / MATRIX][TILE][MATRIX]: a matrix in one stretch
@@ -30,6 +32,39 @@ fn tile_col(col: u32) -> vec2<u32> {
 // A large x becomes the largest f16, not infinity.
 fn half(v: f32) -> f16 { return f16(clamp(v, -65504.0, 65504.0)); }
 
+// What an invocation stages of a block, as it is loaded: octet i % 4 of row i / 4, from i = li on every WG-th.
+struct Loaded {
+    xs: array<Vec8, X_LOADS>,
+    words: array<RawOctet, W_LOADS>,
+    scales: array<u32, W_LOADS>,
+}
+
+// Where a block of a row of the tile lies in the weight.
+fn w_block(first_col: u32, row: u32, block: u32) -> u32 {
+    let col = tile_col(row);
+    return block_index(weight_row(first_col + col.x, col.y), block, params.blocks);
+}
+fn load(li: u32, first_row: u32, rows: u32, first_col: u32, block: u32) -> Loaded {
+    var loaded: Loaded;
+    for (var l = 0u; l < X_LOADS; l++) {
+        let i = li + l * WG;
+        let at = (min(first_row + i / 4u, rows - 1u) * params.blocks + block) * 8u + i % 4u * 2u;
+        loaded.xs[l] = Vec8(x[at], x[at + 1u]);
+    }
+    for (var l = 0u; l < W_LOADS; l++) {
+        let i = li + l * WG;
+        let at = w_block(first_col, i / 4u, block);
+        loaded.words[l] = raw_octet(at * 4u + i % 4u);
+        loaded.scales[l] = raw_scale(at);
+    }
+    return loaded;
+}
+// Where octet i % 4 of row i / 4 begins in a staged tile, whose slices are so large.
+fn staged_at(i: u32, slice: u32) -> u32 {
+    let octet = i % 4u;
+    return octet * 8u / MATRIX * slice + i / 4u * MATRIX + octet * 8u % MATRIX;
+}
+
 @compute @workgroup_size(WG)
 fn matmul_coop(
     @builtin(local_invocation_index) li: u32,
@@ -45,30 +80,28 @@ fn matmul_coop(
     var acc: array<MatrixC, 4u * MOST_PIECES>;
     for (var i = 0u; i < 4u * MOST_PIECES; i++) { acc[i] = coopLoadT<MatrixC>(&half_tile[0], TILE_W); }
 
+    // Each block is loaded while the one before is multiplied.
+    var loaded = load(li, first_row, rows, first_col, 0u);
     for (var block = 0u; block < params.blocks; block++) {
         workgroupBarrier();
-        for (var i = li; i < TILE_W * BLOCK / 8u; i += WG) {
-            let row = i / 4u;
-            let octet = i % 4u;
-            let col = tile_col(row);
-            let w_at = block_index(weight_row(first_col + col.x, col.y), block, params.blocks);
-            let w = weights8(w_at * 4u + octet, block_scale(w_at));
-            let slice = octet * 8u / MATRIX;
-            let at = row * MATRIX + octet * 8u % MATRIX;
+        for (var l = 0u; l < X_LOADS; l++) {
+            let at = staged_at(li + l * WG, SLICE);
             for (var e = 0u; e < 4u; e++) {
-                tile_w[slice * SLICE_W + at + e] = half(w.lo[e]);
-                tile_w[slice * SLICE_W + at + 4u + e] = half(w.hi[e]);
+                tile_x[at + e] = half(loaded.xs[l].lo[e]);
+                tile_x[at + 4u + e] = half(loaded.xs[l].hi[e]);
             }
-            if (row < TILE) {
-                let x_at = (min(first_row + row, rows - 1u) * params.blocks + block) * 8u + octet * 2u;
-                let xs = Vec8(x[x_at], x[x_at + 1u]);
-                for (var e = 0u; e < 4u; e++) {
-                    tile_x[slice * SLICE + at + e] = half(xs.lo[e]);
-                    tile_x[slice * SLICE + at + 4u + e] = half(xs.hi[e]);
-                }
+        }
+        for (var l = 0u; l < W_LOADS; l++) {
+            let i = li + l * WG;
+            let w = unpack_weights(loaded.words[l], scale_of(loaded.scales[l], w_block(first_col, i / 4u, block)));
+            let at = staged_at(i, SLICE_W);
+            for (var e = 0u; e < 4u; e++) {
+                tile_w[at + e] = half(w.lo[e]);
+                tile_w[at + 4u + e] = half(w.hi[e]);
             }
         }
         workgroupBarrier();
+        loaded = load(li, first_row, rows, first_col, min(block + 1u, params.blocks - 1u));
         for (var p = 0u; p < MOST_PIECES; p++) {
             let piece = subgroup + p * num_subgroups;
             if (piece >= PIECES) { break; }

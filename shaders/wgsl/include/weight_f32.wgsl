@@ -1,8 +1,11 @@
 // Weights in f32: [rows][cols / 8] pairs of vec4.
 @group(0) @binding(1) var<storage, read> weights: array<vec4<f32>>;
 
-fn block_scale(block: u32) -> vec2<f32> { return vec2<f32>(0.0); }
-fn weights8(at: u32, scale: vec2<f32>) -> Vec8 { return Vec8(weights[2u * at], weights[2u * at + 1u]); }
+fn raw_scale(block: u32) -> u32 { return 0u; }
+fn scale_of(raw: u32, block: u32) -> vec2<f32> { return vec2<f32>(0.0); }
+alias RawOctet = Vec8;
+fn raw_octet(at: u32) -> RawOctet { return Vec8(weights[2u * at], weights[2u * at + 1u]); }
+fn unpack_weights(raw: RawOctet, scale: vec2<f32>) -> Vec8 { return raw; }
 
 // A whole block of 32, one of the eight weights of its first octet, and the block with the next octet first: for kernels
 // that unroll over the octet and load as much as they can at once.

@@ -2,3 +2,6 @@
 fn block_index(row: u32, block: u32, blocks_per_row: u32) -> u32 {
     return ((row / WEIGHT_GROUP) * blocks_per_row + block) * WEIGHT_GROUP + row % WEIGHT_GROUP;
 }
+fn block_scale(block: u32) -> vec2<f32> { return scale_of(raw_scale(block), block); }
+// Octet `at` of the weights, from block * 4 on; its words can be loaded long before they are unpacked.
+fn weights8(at: u32, scale: vec2<f32>) -> Vec8 { return unpack_weights(raw_octet(at), scale); }

@@ -3,14 +3,16 @@
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
 
-fn block_scale(block: u32) -> vec2<f32> { return unpack2x16float(scales[block]); }
+fn raw_scale(block: u32) -> u32 { return scales[block]; }
+fn scale_of(raw: u32, block: u32) -> vec2<f32> { return unpack2x16float(raw); }
 // Through i32, because i32 to f32 is one instruction where u32 to f32 is several.
 fn nibbles4(w: u32, scale: vec2<f32>) -> vec4<f32> {
     let q = vec4<i32>((vec4<u32>(w) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u));
     return fma(vec4<f32>(q), vec4<f32>(scale.x), vec4<f32>(scale.y));
 }
-fn weights8(at: u32, scale: vec2<f32>) -> Vec8 {
-    let w = weights[at / 4u][at % 4u];
+alias RawOctet = u32;
+fn raw_octet(at: u32) -> RawOctet { return weights[at / 4u][at % 4u]; }
+fn unpack_weights(w: RawOctet, scale: vec2<f32>) -> Vec8 {
     return Vec8(nibbles4(w, scale), nibbles4(w >> 16u, scale));
 }
 
