@@ -8,13 +8,3 @@ fn raw_octet(at: u32) -> RawOctet { return weights[at]; }
 fn unpack_weights(w: RawOctet, scale: vec2<f32>) -> Vec8 {
     return Vec8(vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y)), vec4<f32>(unpack2x16float(w.z), unpack2x16float(w.w)));
 }
-
-// A whole block of 32, one of the eight weights of its first octet, and the block with the next octet first: for kernels
-// that unroll over the octet and load as much as they can at once.
-alias RawBlock = array<vec4<u32>, 4>;
-fn raw_block(block: u32) -> RawBlock {
-    let at = 4u * block;
-    return RawBlock(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
-}
-fn raw_weight(raw: RawBlock, e: u32, scale: vec2<f32>) -> f32 { return unpack2x16float(raw[0][e / 2u])[e % 2u]; }
-fn next_octet(raw: RawBlock) -> RawBlock { return RawBlock(raw[1], raw[2], raw[3], raw[0]); }

@@ -15,12 +15,3 @@ fn raw_octet(at: u32) -> RawOctet { return weights[at / 4u][at % 4u]; }
 fn unpack_weights(w: RawOctet, scale: vec2<f32>) -> Vec8 {
     return Vec8(nibbles4(w, scale), nibbles4(w >> 16u, scale));
 }
-
-// A whole block of 32, one of the eight weights of its first octet, and the block with the next octet first: for kernels
-// that unroll over the octet and load as much as they can at once.
-alias RawBlock = vec4<u32>;
-fn raw_block(block: u32) -> RawBlock { return weights[block]; }
-fn raw_weight(raw: RawBlock, e: u32, scale: vec2<f32>) -> f32 {
-    return fma(f32(i32((raw.x >> (4u * e)) & 15u)), scale.x, scale.y);
-}
-fn next_octet(raw: RawBlock) -> RawBlock { return raw.yzwx; }

@@ -20,14 +20,3 @@ fn raw_octet(at: u32) -> RawOctet {
 fn unpack_weights(w: RawOctet, scale: vec2<f32>) -> Vec8 {
     return Vec8(bytes4(w.x) * scale.x, bytes4(w.y) * scale.x);
 }
-
-// A whole block of 32, one of the eight weights of its first octet, and the block with the next octet first: for kernels
-// that unroll over the octet and load as much as they can at once.
-alias RawBlock = array<vec4<u32>, 2>;
-fn raw_block(block: u32) -> RawBlock { return RawBlock(weights[2u * block], weights[2u * block + 1u]); }
-fn raw_weight(raw: RawBlock, e: u32, scale: vec2<f32>) -> f32 {
-    return f32((bitcast<i32>(raw[0][e / 4u]) << (24u - 8u * (e % 4u))) >> 24u) * scale.x;
-}
-fn next_octet(raw: RawBlock) -> RawBlock {
-    return RawBlock(vec4<u32>(raw[0].zw, raw[1].xy), vec4<u32>(raw[1].zw, raw[0].xy));
-}
