@@ -24,12 +24,12 @@ fn matmul_cpu(
     for (var j = 0u; j < TILE; j++) { squares[j] = 0.0; }
     for (var block = 0u; block < params.blocks; block++) {
         var scale: array<vec2<f32>, COLS>;
-        var octet_at: array<u32, COLS>;
+        var held: array<HeldBlock, COLS>;
         for (var i = 0u; i < COLS; i++) {
             let row = weight_row(first_col + col_of(i % OUT_COLS), i / OUT_COLS);
             let at = block_index(row, block, params.blocks);
             scale[i] = block_scale(at);
-            octet_at[i] = 4u * at;
+            held[i] = hold_block(at);
         }
         // Quad q of row j is in lane q % SUBGROUP_SIZE of xs[q / SUBGROUP_SIZE * TILE + j].
         var xs: array<vec4<f32>, TILE * X_REGISTERS>;
@@ -45,11 +45,12 @@ fn matmul_cpu(
         for (var octet = 0u; octet < 4u; octet++) {
             var w: array<Cols, 8>;
             for (var i = 0u; i < COLS; i++) {
-                let weights_of = weights8(octet_at[i] + octet, scale[i]);
+                let eight = held_octet(held[i], scale[i]);
                 for (var e = 0u; e < 4u; e++) {
-                    w[e][i] = weights_of.lo[e];
-                    w[4u + e][i] = weights_of.hi[e];
+                    w[e][i] = eight.lo[e];
+                    w[4u + e][i] = eight.hi[e];
                 }
+                held[i] = after_octet(held[i]);
             }
             for (var j = 0u; j < TILE; j++) {
                 for (var e = 0u; e < 8u; e++) {

@@ -230,6 +230,10 @@ impl MatMulKernel {
                 .include(match cpu_cols(tile, format, folded.epilogue) {
                     2 => wgsl!("include/cols_2.wgsl"),
                     _ => wgsl!("include/cols_4.wgsl"),
+                })
+                .include(match (format, tile) {
+                    (DeviceFormat::Q4, 1) => wgsl!("include/block_q4.wgsl"),
+                    _ => wgsl!("include/block_octets.wgsl"),
                 }),
             Self::Vector { tile, cols } => new("matvec", wgsl!("matvec.wgsl"))
                 .constant("TILE", tile)
