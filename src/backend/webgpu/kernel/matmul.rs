@@ -232,7 +232,7 @@ impl MatMulKernel {
                     _ => wgsl!("include/cols_4.wgsl"),
                 })
                 .include(match (format, tile) {
-                    (DeviceFormat::Q4, 1) => wgsl!("include/block_q4.wgsl"),
+                    (DeviceFormat::Q4, 1 | 2) => wgsl!("include/block_q4.wgsl"),
                     _ => wgsl!("include/block_octets.wgsl"),
                 }),
             Self::Vector { tile, cols } => new("matvec", wgsl!("matvec.wgsl"))
