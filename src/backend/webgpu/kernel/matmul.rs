@@ -70,7 +70,7 @@ const CPU_WG: u32 = 16;
 fn cpu_cols(tile: u32, format: DeviceFormat, epilogue: Epilogue) -> u32 {
     match format {
         DeviceFormat::Q8 | DeviceFormat::Q4 => 4,
-        _ if tile < 8 => epilogue.least_rows().max(2),
+        _ if tile < 4 => epilogue.least_rows().max(2),
         _ => 4,
     }
 }
