@@ -1,13 +1,11 @@
 // out = x W^T for few rows of x that `quantize_rows` has rounded to int8, and quantised weights: as `matvec`, but that four
 // products are one of integers, exact within an octet, and their sums are f32.
-const OUT_COLS = COLS / PARTS;
-
 @compute @workgroup_size(REDUCE_WG)
 fn matvec_int8(inv: Invocation) {
     let rows = num_rows(params.rows);
-    let first_col = (inv.workgroup.y * params.grid_width + inv.workgroup.x) * OUT_COLS;
-    var acc: array<f32, TILE * COLS>;
-    for (var i = 0u; i < TILE * COLS; i++) { acc[i] = 0.0; }
+    let first_col = first_col_of(inv);
+    var acc: array<f32, SUMS>;
+    for (var s = 0u; s < SUMS; s++) { acc[s] = 0.0; }
     for (var at = inv.index; at < params.blocks * 4u; at += REDUCE_WG) {
         let block = at / 4u;
         let octet = at % 4u;
@@ -25,18 +23,9 @@ fn matvec_int8(inv: Invocation) {
             let q = select(four.xy, four.zw, (octet & 1u) == 1u);
             for (var i = 0u; i < COLS; i++) {
                 let product = dot4I8Packed(w[i].x, q.x) + dot4I8Packed(w[i].y, q.y);
-                acc[j * COLS + i] = add_product(acc[j * COLS + i], product, scale[i], step, octet);
+                acc[j * ROW_SUMS + i] = add_product(acc[j * ROW_SUMS + i], product, scale[i], step, octet);
             }
         }
     }
-    for (var j = 0u; j < TILE; j++) {
-        for (var i = 0u; i < OUT_COLS; i += WIDTH) {
-            var sums: Sums;
-            for (var s = 0u; s < PARTS * WIDTH; s++) {
-                sums[s] = workgroup_sum(acc[j * COLS + s / WIDTH * OUT_COLS + i + s % WIDTH], inv);
-            }
-            let col = first_col + i;
-            if (inv.index == 0u && j < rows && col < params.cols) { finish(j, col, sums); }
-        }
-    }
+    finish_all(&acc, rows, inv);
 }

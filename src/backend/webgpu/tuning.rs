@@ -10,7 +10,7 @@ use std::thread::available_parallelism;
 pub struct Tuning {
     /// Most rows that `matvec` is used for, 1 to 8; `matmul` takes more of them.
     pub matvec_rows: u32,
-    /// Rows of the weight of one workgroup of `matvec`, a power of two: kernels halve it.
+    /// Rows of the weight of one workgroup of `matvec`, a power of two up to 8: kernels halve it.
     pub matvec_cols: u32,
     /// Most query heads of one workgroup of the attention; they share one KV head, and read its keys once.
     pub attention_heads: u32,
@@ -60,7 +60,7 @@ impl Tuning {
         let most_keys = if variant == Variant::Cpu { *CPU_SPLITS.end() } else { 512 };
         (1..=8).contains(&self.matvec_rows)
             && self.matvec_cols.is_power_of_two()
-            && self.matvec_cols <= 16
+            && self.matvec_cols <= 8
             && self.attention_heads >= 1
             && (16..=most_keys).contains(&self.attention_split)
             && self.attention_split.is_multiple_of(16)

@@ -119,6 +119,17 @@ impl Kernel {
                 _ => wgsl!("include/matrix_16.wgsl"),
             })
     }
+
+    /// Sums of a workgroup of `matvec` or `matvec_int8`.
+    fn vector_sums(self, variant: Variant, subgroup_size: u32) -> Self {
+        self.reduce(variant, subgroup_size)
+            .include(match variant {
+                Variant::Cpu => unreachable!("software adapters multiply by matmul_cpu"),
+                Variant::Subgroup => wgsl!("include/sums_subgroup.wgsl"),
+                Variant::Plain => wgsl!("include/sums_plain.wgsl"),
+            })
+            .include(wgsl!("include/vector_sums.wgsl"))
+    }
 }
 
 impl MatMulKernel {
@@ -238,7 +249,7 @@ impl MatMulKernel {
             Self::Vector { tile, cols } => new("matvec", wgsl!("matvec.wgsl"))
                 .constant("TILE", tile)
                 .constant("COLS", cols.max(folded.epilogue.least_rows()))
-                .reduce(variant, subgroup_size),
+                .vector_sums(variant, subgroup_size),
             Self::Tiled { tile } => new("matmul", wgsl!("matmul.wgsl")).constant("TILE", tile),
             Self::Coop { matrices, tile } => {
                 new("matmul_coop", wgsl!("matmul_coop.wgsl")).matrices(matrices).constant("TILE", tile)
@@ -250,7 +261,7 @@ impl MatMulKernel {
                     DeviceFormat::Q4 => wgsl!("include/int8_q4.wgsl"),
                     _ => wgsl!("include/int8_q8.wgsl"),
                 })
-                .reduce(variant, subgroup_size),
+                .vector_sums(variant, subgroup_size),
         };
         let input = match (self.input(), folded.norm) {
             (Input::Int8, _) => wgsl!("include/input_int8.wgsl"),
