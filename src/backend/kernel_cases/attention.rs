@@ -28,7 +28,7 @@ pub(super) fn cases() -> Vec<KernelCase> {
     let mut cases = Vec::new();
     let all = decode(&RAGGED);
     let few = decode(&[33, 257, 15, 16, 1]);
-    let decodes: [(Heads, &Plan, bool); 17] = [
+    let decodes: [(Heads, &Plan, bool); 20] = [
         ((9, 3, 64, F16), &all, false),
         ((9, 3, 64, F32), &few, true),
         ((9, 3, 256, F32), &few, false),
@@ -42,6 +42,10 @@ pub(super) fn cases() -> Vec<KernelCase> {
         ((40, 40, 96, F16), &few, false),
         ((40, 40, 128, F32), &few, false),
         ((6, 6, 48, F16), &few, true),
+        // A team of attention_decode has as many lanes as such a head has octets, so that several share a subgroup of eight.
+        ((8, 2, 32, F16), &all, true),
+        ((6, 3, 16, F32), &few, true),
+        ((8, 2, 32, Int8), &few, true),
         ((9, 3, 64, Int8), &all, true),
         ((32, 8, 128, Int8), &few, false),
         ((4, 1, 80, Int8), &few, true),

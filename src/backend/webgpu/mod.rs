@@ -161,8 +161,9 @@ impl WebGpuBackend {
     }
 
     fn tiling(&self, program: &Program, kv: &KvLayout, limits: &StepLimits) -> AttentionTiling {
-        let (variant, matrices) = (self.gpu.variant(), self.gpu.matrices());
-        attention_tiling(variant, matrices, &program.attention, kv.dtype, limits, &self.tuning(limits))
+        let (shape, tuning) = (&program.attention, self.tuning(limits));
+        let (variant, subgroup_size, matrices) = (self.gpu.variant(), self.gpu.subgroup_size(), self.gpu.matrices());
+        attention_tiling(variant, subgroup_size, matrices, shape, kv.dtype, limits, &tuning)
     }
 
     fn prepared(&self) -> &Prepared {

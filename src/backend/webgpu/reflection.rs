@@ -114,7 +114,7 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
             let label = format!("{label} {}/{}x{} {dtype:?}", shape.num_heads, shape.num_kv_heads, shape.head_dim);
             let fields = || fields!(AttentionParams: scale, items_at, first_item);
             for matrices in matrices(variant, subgroup_size) {
-                let tiling = kernel::attention_tiling(variant, matrices, &shape, dtype, &limits, tuning);
+                let tiling = kernel::attention_tiling(variant, subgroup_size, matrices, &shape, dtype, &limits, tuning);
                 let decode = kernel::attention_decode(variant, subgroup_size, &shape, dtype, &tiling);
                 let prefill = kernel::attention_prefill(variant, subgroup_size, matrices, &shape, dtype, &tiling);
                 all.push((format!("{label} decode"), decode, fields()));

@@ -33,9 +33,11 @@ pub(in super::super) struct ReduceParams {
 /// kernels to it.
 pub(in super::super) const WORKGROUP_BYTES: u32 = 16384;
 
-/// Most elements of the heads of a workgroup of `attention_decode`: a lane has an eighth of them, of q and of the result, in
-/// registers.
-const TEAM_ELEMENTS: u32 = 640;
+/// Most invocations of a workgroup of `attention_decode`.
+const DECODE_WG: u32 = 128;
+
+/// Most elements of a lane of `attention_decode`, of q and as many of the result: they are in registers.
+const LANE_ELEMENTS: u32 = 80;
 
 /// Most heads of a workgroup of `attention_decode_plain`, whose scores are in workgroup memory.
 const PLAIN_HEADS: u32 = 4;
@@ -63,6 +65,7 @@ fn coop_matrices(matrices: Option<Matrices>, shape: &AttentionShape, kv: KvDtype
 /// keys in one where decode and prefill are one kernel, and else those of a decode.
 pub(in super::super) fn attention_tiling(
     variant: Variant,
+    subgroup_size: u32,
     matrices: Option<Matrices>,
     shape: &AttentionShape,
     kv: KvDtype,
@@ -98,10 +101,6 @@ pub(in super::super) fn attention_tiling(
         }
         // As many rows and keys as fit.
         Variant::Subgroup | Variant::Plain => {
-            let heads_per_group = heads_up_to(match variant {
-                Variant::Plain => PLAIN_HEADS,
-                _ => (TEAM_ELEMENTS / shape.head_dim).max(4),
-            });
             let fitting = [(32, 16), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4), (4, 2)]
                 .into_iter()
                 .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES);
@@ -109,12 +108,22 @@ pub(in super::super) fn attention_tiling(
                 Some(_) => (COOP_ROWS, 16),
                 None => fitting.unwrap_or((4, 1)),
             };
+            let most_heads = match variant {
+                Variant::Plain => PLAIN_HEADS,
+                _ => (LANE_ELEMENTS * team_lanes(shape, subgroup_size) / shape.head_dim).max(4),
+            };
+            let heads_per_group = heads_up_to(most_heads.min(rows));
             let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
             let prefill_tokens = rows / heads_per_group;
             let split = tuning.attention_split;
             AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split, decode_tokens, share_prefixes }
         }
     }
+}
+
+/// Lanes of a team of `attention_decode`: one for each octet of a head, as far as the smallest subgroup has so many.
+fn team_lanes(shape: &AttentionShape, subgroup_size: u32) -> u32 {
+    (shape.head_dim / 8).next_power_of_two().min(subgroup_size)
 }
 
 fn attention(
@@ -149,14 +158,18 @@ pub(in super::super) fn attention_decode(
         Variant::Cpu => build("attention_cpu", wgsl!("attention_cpu.wgsl"))
             .constant("SUBGROUP_SIZE", subgroup_size)
             .constant("TOKENS", 1),
-        // As many teams of eight lanes as their accumulators leave room for.
+        // As many subgroups as their accumulators leave room for.
         Variant::Subgroup => {
-            let bytes_of_team = tiling.heads_per_group * (shape.head_dim * 4 + 8);
-            let teams = (1..=16)
-                .rev()
-                .find(|&t: &u32| t.is_power_of_two() && t * bytes_of_team <= WORKGROUP_BYTES)
-                .unwrap_or(1);
-            build("attention_decode", wgsl!("attention_decode.wgsl")).constant("WG", 8 * teams)
+            let subgroups = |wg: u32| wg.div_ceil(subgroup_size);
+            let bytes_of_subgroup = tiling.heads_per_group * (shape.head_dim * 4 + 8);
+            let wg = [DECODE_WG, DECODE_WG / 2, DECODE_WG / 4, DECODE_WG / 8]
+                .into_iter()
+                .find(|&wg| subgroups(wg) * bytes_of_subgroup <= WORKGROUP_BYTES)
+                .unwrap_or(subgroup_size);
+            build("attention_decode", wgsl!("attention_decode.wgsl"))
+                .constant("WG", wg)
+                .constant("MOST_SUBGROUPS", subgroups(wg))
+                .constant("LANES", team_lanes(shape, subgroup_size))
         }
         Variant::Plain => {
             build("attention_decode_plain", wgsl!("attention_decode_plain.wgsl")).constant("SPLIT", tiling.split)
