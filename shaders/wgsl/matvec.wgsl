@@ -1,5 +1,23 @@
 // out = x W^T for few rows of x: a workgroup sums over COLS rows of the weight for up to TILE rows of x, its invocations
 // striding over the columns of x, so that each weight is read once.
+// What an invocation has of an octet of columns, as it is loaded.
+struct Loaded {
+    words: array<RawOctet, COLS>,
+    scales: array<u32, COLS>,
+}
+fn w_block(first_col: u32, i: u32, octet: u32) -> u32 {
+    return block_index(weight_row(first_col + i % OUT_COLS, i / OUT_COLS), octet / 4u, params.blocks);
+}
+fn load(first_col: u32, octet: u32) -> Loaded {
+    var loaded: Loaded;
+    for (var i = 0u; i < COLS; i++) {
+        let block = w_block(first_col, i, octet);
+        loaded.words[i] = raw_octet(block * 4u + octet % 4u);
+        loaded.scales[i] = raw_scale(block);
+    }
+    return loaded;
+}
+
 @compute @workgroup_size(REDUCE_WG)
 fn matvec(inv: Invocation) {
     let rows = num_rows(params.rows);
@@ -7,12 +25,15 @@ fn matvec(inv: Invocation) {
     let first_col = first_col_of(inv);
     var acc: array<f32, SUMS>;
     for (var s = 0u; s < SUMS; s++) { acc[s] = 0.0; }
+    // Each octet is loaded while the one before is multiplied.
+    var next: Loaded;
+    if (inv.index < octets) { next = load(first_col, inv.index); }
     for (var octet = inv.index; octet < octets; octet += REDUCE_WG) {
+        let loaded = next;
+        if (octet + REDUCE_WG < octets) { next = load(first_col, octet + REDUCE_WG); }
         var w: array<Vec8, COLS>;
         for (var i = 0u; i < COLS; i++) {
-            let row = weight_row(first_col + i % OUT_COLS, i / OUT_COLS);
-            let block = block_index(row, octet / 4u, params.blocks);
-            w[i] = weights8(block * 4u + octet % 4u, block_scale(block));
+            w[i] = unpack_weights(loaded.words[i], scale_of(loaded.scales[i], w_block(first_col, i, octet)));
         }
         for (var j = 0u; j < TILE; j++) {
             let at = 2u * (min(j, rows - 1u) * octets + octet);
