@@ -1,5 +1,8 @@
 // out = x W^T for many rows of x: tiles of TILE rows of x and 64 of the weight staged through workgroup memory, 4 x 4 sums
 // for each invocation, f32 accumulation.
+//
+// The columns of x may be cut into SPLITS parts, each with workgroups of its own: then part s of row r leaves as row
+// s * rows + r of out.
 const TILE_W = 64u;
 const OUT_COLS = TILE_W / PARTS; // columns of out; rows of the tile beyond them are the second part's
 const LOADS = TILE_W / TILE;     // rows of the weight that an invocation stages
@@ -33,7 +36,10 @@ fn load(x_row: u32, first_col: u32, stage_row: u32, octet: u32, block: u32) -> L
 fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec3<u32>) {
     let rows = num_rows(params.rows);
     let first_row = wg.y * TILE;
-    let first_col = wg.x * OUT_COLS;
+    let first_col = wg.x / SPLITS * OUT_COLS;
+    let split = wg.x % SPLITS;
+    let first_block = split * params.blocks / SPLITS;
+    let end_block = (split + 1u) * params.blocks / SPLITS;
     // Staging: invocation li loads octet li % 4 of row li / 4 of x, and of every TILE-th row of the weight from there on.
     // Quads are stored k-major, so that the product reads neighbouring rows from neighbouring addresses.
     let stage_row = li / 4u;
@@ -45,8 +51,8 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
     for (var j = 0u; j < 4u; j++) { acc[j] = vec4<f32>(0.0); }
     var squares = 0.0;
     // Each block is loaded while the one before is multiplied.
-    var loaded = load(x_row, first_col, stage_row, stage_octet, 0u);
-    for (var block = 0u; block < params.blocks; block++) {
+    var loaded = load(x_row, first_col, stage_row, stage_octet, first_block);
+    for (var block = first_block; block < end_block; block++) {
         let quad = block * 8u + stage_octet * 2u;
         let v = loaded.v;
         squares = add_squares(add_squares(squares, v.lo), v.hi);
@@ -60,7 +66,7 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
             tile_w[(stage_octet * 2u + 1u) * TILE_W + row] = w.hi;
         }
         workgroupBarrier();
-        loaded = load(x_row, first_col, stage_row, stage_octet, min(block + 1u, params.blocks - 1u));
+        loaded = load(x_row, first_col, stage_row, stage_octet, min(block + 1u, end_block - 1u));
         for (var k = 0u; k < 8u; k++) {
             let w0 = tile_w[k * TILE_W + tile_col];
             let w1 = tile_w[k * TILE_W + tile_col + 16u];
@@ -89,7 +95,7 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
             let col = first_col + tile_col + 16u * i;
             var sums: Sums;
             for (var part = 0u; part < PARTS; part++) { sums[part] = acc[j][part * 4u / PARTS + i] * factors[j]; }
-            if (row < rows && col < params.cols) { finish(row, col, sums); }
+            if (row < rows && col < params.cols) { finish(split * rows + row, col, sums); }
         }
     }
 }

@@ -3,6 +3,8 @@
 // A workgroup makes a tile of TILE x 64 sums, a block of 32 columns of x at a time, staged in workgroup memory. The tile is
 // cut into pieces of 2 x 2 matrices; subgroups, of whatever size and number, take turns with the pieces. Sums leave
 // through workgroup memory too, half of each piece at a time, because out's edges need not fall on those of a matrix.
+//
+// The columns of x may be cut into SPLITS parts, as in `matmul`.
 const WG = 2u * TILE;
 const TILE_W = 64u;
 const BLOCK = 32u;
@@ -74,15 +76,18 @@ fn matmul_coop(
 ) {
     let rows = num_rows(params.rows);
     let first_row = wg.y * TILE;
-    let first_col = wg.x * OUT_COLS;
+    let first_col = wg.x / SPLITS * OUT_COLS;
+    let split = wg.x % SPLITS;
+    let first_block = split * params.blocks / SPLITS;
+    let end_block = (split + 1u) * params.blocks / SPLITS;
     for (var i = li; i < TILE * TILE_W / 2u; i += WG) { half_tile[i] = 0.0; }
     workgroupBarrier();
     var acc: array<MatrixC, 4u * MOST_PIECES>;
     for (var i = 0u; i < 4u * MOST_PIECES; i++) { acc[i] = coopLoadT<MatrixC>(&half_tile[0], TILE_W); }
 
     // Each block is loaded while the one before is multiplied.
-    var loaded = load(li, first_row, rows, first_col, 0u);
-    for (var block = 0u; block < params.blocks; block++) {
+    var loaded = load(li, first_row, rows, first_col, first_block);
+    for (var block = first_block; block < end_block; block++) {
         workgroupBarrier();
         for (var l = 0u; l < X_LOADS; l++) {
             let at = staged_at(li + l * WG, SLICE);
@@ -101,7 +106,7 @@ fn matmul_coop(
             }
         }
         workgroupBarrier();
-        loaded = load(li, first_row, rows, first_col, min(block + 1u, params.blocks - 1u));
+        loaded = load(li, first_row, rows, first_col, min(block + 1u, end_block - 1u));
         for (var p = 0u; p < MOST_PIECES; p++) {
             let piece = subgroup + p * num_subgroups;
             if (piece >= PIECES) { break; }
@@ -140,7 +145,7 @@ fn matmul_coop(
                 let at = half_row * TILE_W + out_col / MATRIX * MATRIX * PARTS + out_col % MATRIX;
                 var sums: Sums;
                 for (var s = 0u; s < PARTS * WIDTH; s++) { sums[s] = half_tile[at + s / WIDTH * MATRIX + s % WIDTH]; }
-                finish(row, col, sums);
+                finish(split * rows + row, col, sums);
             }
         }
     }

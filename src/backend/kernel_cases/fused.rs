@@ -70,6 +70,7 @@ pub(super) fn cases() -> Vec<KernelCase> {
         cases.push(case(ops, "four formats".to_owned(), 96, &parts.map(|(format, _)| format), build).quick_if(true));
     }
     cases.extend(unusual());
+    cases.extend(after_long_rows());
     cases
 }
 
@@ -82,6 +83,50 @@ fn case(
 ) -> KernelCase {
     let case = KernelCase::new(ops.kernel(), name, ops.factor() * tolerance(cols), build);
     case.with_products(ops.factor() * F16_TOLERANCE, formats)
+}
+
+/// A product of long rows onto what the next one normalises, which backends may cut along the rows: around the numbers of
+/// tokens from which, and up to which, they do.
+fn after_long_rows() -> Vec<KernelCase> {
+    let formats = [(WeightFormat::Q4_1, true), (WeightFormat::F16, false)];
+    let build = |(ops, (format, quick)): (Ops, (WeightFormat, bool))| {
+        let name = format!("after long rows/{}", format.name());
+        let case =
+            KernelCase::new(ops.kernel(), name, ops.factor() * tolerance(LONG), move |rng| long_rows(rng, ops, format));
+        case.with_products(2.0 * ops.factor() * F16_TOLERANCE, &[format]).quick_if(quick)
+    };
+    let [norm, _, both] = EACH;
+    [norm, both].into_iter().flat_map(|ops| formats.map(|format| (ops, format))).map(build).collect()
+}
+
+/// Columns of long rows: blocks that do not go evenly into parts.
+const LONG: u32 = 32 * 70;
+
+fn long_rows(rng: &mut SplitMix64, ops: Ops, format: WeightFormat) -> CaseData {
+    const LONG_X: ActId = ActId(4);
+    const HIDDEN: u32 = 96;
+    let rows = 144;
+    let weights = vec![
+        matrix(rng, "weight", HIDDEN as usize, &[(format, rows as usize)]),
+        norm_weight(rng, HIDDEN),
+        matrix(rng, "long", LONG as usize, &[(format, HIDDEN as usize)]),
+    ];
+    let long = Op::MatMul { x: LONG_X, weight: WeightId(2), bias: None, out: X, accumulate: true };
+    let gate = ops.gate.then_some(Op::SiluMul { gate_up: OUT, out: GATED });
+    let activations = vec![
+        tokens_by("x", HIDDEN),
+        tokens_by("normed", HIDDEN),
+        tokens_by("out", rows),
+        tokens_by("gated", rows / 2),
+        tokens_by("long x", LONG),
+    ];
+    let (program, kv) = dense_program(activations, [long, RMS_NORM, product(NORMED, OUT)].into_iter().chain(gate));
+    let steps = [1, 8, 9, 16, 33, 64, 65].map(|tokens| {
+        let step = CaseStep::new(StepData::of_tokens(tokens)).input(X, x(rng, tokens, HIDDEN));
+        let step = step.input(LONG_X, rng.values((tokens * LONG) as usize, 1.0));
+        step.output(X).output(if ops.gate { GATED } else { OUT })
+    });
+    CaseData { weights, program, kv, steps: steps.into() }
 }
 
 /// A bias, a residual, logits rows, and outputs that others read too.

@@ -24,7 +24,8 @@ pub(super) use logits::{
     TopKRowsParams, argmax_chunks, argmax_rows, draw_blocks, draw_rows, score_rows, top_k_chunks, top_k_rows,
 };
 pub(super) use matmul::{
-    Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, ROPE_AND_CACHE_BUFFERS, VECTOR_ROWS, quantize_rows,
+    Input, MatMulKernel, MatMulParams, Matrices, QuantizeParams, ROPE_AND_CACHE_BUFFERS, TILE_ROWS, VECTOR_ROWS,
+    quantize_rows,
 };
 
 macro_rules! wgsl {
@@ -198,6 +199,22 @@ pub(super) struct RmsNormParams {
 pub(super) fn rms_norm(variant: Variant, subgroup_size: u32) -> Kernel {
     Kernel::new("rms_norm", wgsl!("rms_norm.wgsl"), &[read(1), read(2), write(3)], size_of::<RmsNormParams>())
         .reduce(variant, subgroup_size)
+}
+
+/// Parameters of `rms_norm_of_parts`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(super) struct RmsNormOfPartsParams {
+    pub(super) quads: u32,
+    pub(super) eps: f32,
+    pub(super) rows: u32,
+    pub(super) splits: u32,
+}
+
+pub(super) fn rms_norm_of_parts(variant: Variant, subgroup_size: u32) -> Kernel {
+    let bindings = [read(1), read(2), write(3), write(4)];
+    let file = wgsl!("rms_norm_of_parts.wgsl");
+    Kernel::new("rms_norm_of_parts", file, &bindings, size_of::<RmsNormOfPartsParams>()).reduce(variant, subgroup_size)
 }
 
 /// Parameters of `select_logits_rows` and `silu_mul`.

@@ -11,12 +11,15 @@ use super::step_words::{AttentionTiling, Round, StepCounts};
 use super::tuning::Tuning;
 use super::weights::GpuWeight;
 pub(super) use int8::Int8Rows;
+pub(super) use split::PARTS_BYTES;
+use split::Splits;
 use std::sync::Arc;
 
 mod attention;
 mod int8;
 mod logits;
 mod product;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -184,6 +187,8 @@ pub(super) struct Planner<'a> {
     pub(super) buffers: &'a Buffers<wgpu::Buffer>,
     /// Where products may round their input to int8.
     pub(super) int8: Option<Int8Rows>,
+    /// [`PARTS_BYTES`] where products may be cut along the columns of x.
+    pub(super) parts: Option<wgpu::Buffer>,
     pub(super) nodes: Vec<Node>,
 }
 
@@ -201,13 +206,20 @@ impl<'a> Planner<'a> {
                 && (matches!(op, Op::SiluMul { .. }) || self.folds_rope_and_cache())
         };
         let mut work = vec![Work::default(); self.nodes.len()];
-        for fused in fusion::fuse(self.program, can_end) {
+        let all = fusion::fuse(self.program, can_end);
+        let mut before = 1;
+        for (index, fused) in all.iter().enumerate() {
+            let own = match fused {
+                Fused::Op(_) => 1,
+                Fused::Product(product) => self.splits(product, all.get(index + 1)),
+            };
             match fused {
-                Fused::Op(op) => self.op(&op)?,
-                Fused::Product(product) => self.product(&product)?,
+                Fused::Op(op) => self.op(op)?,
+                Fused::Product(product) => self.product(product, Splits { before, own })?,
             }
+            before = own;
             // Shared evenly by the nodes, such as the parts of a large matrix.
-            let (whole, nodes) = (self.work(&fused), (self.nodes.len() - work.len()).max(1) as u64);
+            let (whole, nodes) = (self.work(fused), (self.nodes.len() - work.len()).max(1) as u64);
             let each = Work { per_row: whole.per_row / nodes, per_key: whole.per_key / nodes };
             work.resize(self.nodes.len(), each);
         }

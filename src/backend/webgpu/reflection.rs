@@ -63,6 +63,11 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
     let quads = || fields!(QuadsParams: quads);
     let mut all = vec![
         (label.clone(), kernel::rms_norm(variant, subgroup_size), fields!(RmsNormParams: quads, eps)),
+        (
+            label.clone(),
+            kernel::rms_norm_of_parts(variant, subgroup_size),
+            fields!(RmsNormOfPartsParams: quads, eps, rows, splits),
+        ),
         (label.clone(), kernel::feed_tokens(), Vec::new()),
         (label.clone(), kernel::fma_peak(), fields!(FmaPeakParams: rounds, factor)),
         (label.clone(), kernel::select_logits_rows(), quads()),
@@ -159,7 +164,10 @@ fn products(variant: Variant, subgroup_size: u32, quantised: bool, tuning: &Tuni
     if quantised {
         all.extend(of(None, true));
     }
-    all.into_iter().map(|(_, choice)| choice).collect()
+    let all: Vec<_> = all.into_iter().map(|(_, choice)| choice).collect();
+    let tiles = all.iter().filter(|choice| matches!(choice, MatMulKernel::Tiled { .. } | MatMulKernel::Coop { .. }));
+    let split: Vec<_> = tiles.map(|choice| choice.split(4)).collect();
+    all.into_iter().chain(split).collect()
 }
 
 /// What kernels may use; `SHADER_FLOAT16_IN_FLOAT32` is unpack2x16float and pack2x16float.

@@ -44,10 +44,10 @@ pub(in super::super) enum MatMulKernel {
     Cpu { tile: u32 },
     /// `matvec` with this many rows, and rows of the weight of a workgroup.
     Vector { tile: u32, cols: u32 },
-    /// `matmul` with this many rows in a tile: 16, 32 or 64.
-    Tiled { tile: u32 },
-    /// `matmul_coop` with this many rows in a tile: 32 or 64.
-    Coop { matrices: Matrices, tile: u32 },
+    /// `matmul` with this many rows in a tile, 16, 32 or 64, and parts of x's columns.
+    Tiled { tile: u32, splits: u32 },
+    /// `matmul_coop` with this many rows in a tile, 32 or 64, and parts of x's columns.
+    Coop { matrices: Matrices, tile: u32, splits: u32 },
     /// `matvec_int8`, as `matvec`.
     VectorInt8 { tile: u32, cols: u32 },
 }
@@ -79,7 +79,7 @@ fn cpu_cols(tile: u32, format: DeviceFormat, epilogue: Epilogue) -> u32 {
 pub(in super::super) const VECTOR_ROWS: u32 = 8;
 
 /// Most rows of a tile of `matmul` and `matmul_coop`, and rows of the weight of any.
-const TILE_ROWS: u32 = 64;
+pub(in super::super) const TILE_ROWS: u32 = 64;
 
 /// Parameters of `quantize_rows`.
 #[repr(C)]
@@ -152,7 +152,7 @@ impl MatMulKernel {
                 (u32::MAX, Self::Cpu { tile: 8 }),
             ],
             Variant::Subgroup | Variant::Plain if batch_invariant => {
-                vec![(u32::MAX, Self::Tiled { tile: TILE_ROWS })]
+                vec![(u32::MAX, Self::Tiled { tile: TILE_ROWS, splits: 1 })]
             }
             Variant::Subgroup | Variant::Plain => {
                 let cols = tuning.matvec_cols;
@@ -163,13 +163,33 @@ impl MatMulKernel {
                 };
                 let vectors = [1, 2, 4, VECTOR_ROWS].into_iter().filter(|&tile| tile <= most_rows).map(vector);
                 // A tile costs the same however few of its rows there are; 16 are too few for 2 x 2 matrices of 16.
-                let (tiled, coop) = (|tile| Self::Tiled { tile }, |matrices, tile| Self::Coop { matrices, tile });
+                let tiled = |tile| Self::Tiled { tile, splits: 1 };
+                let coop = |matrices, tile| Self::Coop { matrices, tile, splits: 1 };
                 let tiles = match matrices {
                     Some(matrices) => vec![(32, coop(matrices, 32)), (u32::MAX, coop(matrices, TILE_ROWS))],
                     None => vec![(16, tiled(16)), (32, tiled(32)), (u32::MAX, tiled(TILE_ROWS))],
                 };
                 vectors.chain(tiles).collect()
             }
+        }
+    }
+
+    /// The same kernel over parts of x's columns: workgroups for each, which leave their sums as rows of their own.
+    pub(in super::super) fn split(self, splits: u32) -> Self {
+        match self {
+            Self::Tiled { tile, .. } => Self::Tiled { tile, splits },
+            Self::Coop { matrices, tile, .. } => Self::Coop { matrices, tile, splits },
+            Self::Cpu { .. } | Self::Vector { .. } | Self::VectorInt8 { .. } => {
+                unreachable!("only tiles are cut along the columns of x")
+            }
+        }
+    }
+
+    /// Parts of x's columns.
+    pub(in super::super) fn splits(self) -> u32 {
+        match self {
+            Self::Tiled { splits, .. } | Self::Coop { splits, .. } => splits,
+            Self::Cpu { .. } | Self::Vector { .. } | Self::VectorInt8 { .. } => 1,
         }
     }
 
@@ -212,7 +232,7 @@ impl MatMulKernel {
             Self::Cpu { tile }
             | Self::Vector { tile, .. }
             | Self::VectorInt8 { tile, .. }
-            | Self::Tiled { tile }
+            | Self::Tiled { tile, .. }
             | Self::Coop { tile, .. } => tile,
         }
     }
@@ -250,10 +270,13 @@ impl MatMulKernel {
                 .constant("TILE", tile)
                 .constant("COLS", cols.max(folded.epilogue.least_rows()))
                 .vector_sums(variant, subgroup_size),
-            Self::Tiled { tile } => new("matmul", wgsl!("matmul.wgsl")).constant("TILE", tile),
-            Self::Coop { matrices, tile } => {
-                new("matmul_coop", wgsl!("matmul_coop.wgsl")).matrices(matrices).constant("TILE", tile)
+            Self::Tiled { tile, splits } => {
+                new("matmul", wgsl!("matmul.wgsl")).constant("TILE", tile).constant("SPLITS", splits)
             }
+            Self::Coop { matrices, tile, splits } => new("matmul_coop", wgsl!("matmul_coop.wgsl"))
+                .matrices(matrices)
+                .constant("TILE", tile)
+                .constant("SPLITS", splits),
             Self::VectorInt8 { tile, cols } => new("matvec_int8", wgsl!("matvec_int8.wgsl"))
                 .constant("TILE", tile)
                 .constant("COLS", cols.max(folded.epilogue.least_rows()))

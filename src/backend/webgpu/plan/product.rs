@@ -7,6 +7,7 @@ use super::super::grid::Grid;
 use super::super::kernel::{self, Input, MatMulKernel};
 use super::super::step_words::header;
 use super::super::weights::GpuPart;
+use super::split::Splits;
 use super::{Call, Choice, Node, Planner};
 
 /// What becomes of a product's sums.
@@ -20,18 +21,22 @@ struct Ending<'a> {
 impl<'a> Planner<'a> {
     /// A choice for each kernel: what its input takes before it, one call for each part of the weight, and the op after it
     /// where the kernel does not fold it.
-    pub(super) fn product(&mut self, product: &Product) -> Result<(), BackendError> {
+    pub(super) fn product(&mut self, product: &Product, splits: Splits) -> Result<(), BackendError> {
         let (variant, matrices) = (self.gpu.variant, self.gpu.matrices());
         let int8 = self.int8_input(product.weight);
         let kernels = MatMulKernel::choices(variant, matrices, self.batch_invariant, int8.is_some(), self.tuning);
         let (plain, folded_ending) = (Ending::plain(product), self.ending(product));
         let mut choices = Vec::new();
-        for (max_rows, kernel) in kernels {
+        for (max_rows, kernel, splits) in splits.of(kernels) {
             let mut calls = Vec::new();
             let folds = kernel.folds(folded_ending.epilogue);
             let ending = if folds { &folded_ending } else { &plain };
             let mut folded = Folded { norm: false, epilogue: ending.epilogue };
             let input = match (kernel.input(), product.norm, int8) {
+                (Input::Any | Input::Normed, Some(norm), _) if splits.before > 1 => {
+                    calls.push(self.rms_norm_of_parts(norm, splits.before, product.x)?);
+                    vec![self.activation(product.x)]
+                }
                 (Input::Any, Some(norm), _) => {
                     folded.norm = true;
                     vec![self.activation(norm.x), self.vector(norm.weight)]
@@ -86,7 +91,8 @@ impl<'a> Planner<'a> {
         let mut buffers = part.buffers();
         buffers.extend(input);
         buffers.push(product.bias.map_or(&self.buffers.unused, |bias| self.vector(bias)));
-        buffers.push(self.activation(ending.out));
+        let is_cut = choice.splits() > 1;
+        buffers.push(if is_cut { self.parts_buffer() } else { self.activation(ending.out) });
         buffers.extend(&ending.buffers);
 
         let rows = self.rows(ending.out);
@@ -97,7 +103,7 @@ impl<'a> Planner<'a> {
             MatMulKernel::Vector { .. } | MatMulKernel::VectorInt8 { .. } => {
                 Grid::Fixed { x: width, y: groups.div_ceil(width) }
             }
-            _ => Grid::Columns { x: groups, rows, each: choice.group_rows() },
+            _ => Grid::Columns { x: groups * choice.splits(), rows, each: choice.group_rows() },
         };
         let params = kernel::MatMulParams {
             blocks: self.cols(product.x) / 32,
@@ -105,7 +111,7 @@ impl<'a> Planner<'a> {
             out_stride: self.cols(ending.out),
             first_row: part.first_row as u32,
             rows: header::count_of(rows),
-            flags: product.flags(),
+            flags: if is_cut { 0 } else { product.flags() },
             grid_width: width,
             norm_eps: norm.map_or(0.0, |norm| norm.eps),
         };

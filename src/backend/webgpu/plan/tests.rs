@@ -11,7 +11,8 @@ use super::Int8Rows;
 use std::borrow::Cow;
 
 const HIDDEN: u32 = 64;
-const INTERMEDIATE: u32 = 96;
+/// So many that the product of them is cut in two where steps have some rows.
+const INTERMEDIATE: u32 = 1056;
 const HEADS: AttentionShape = AttentionShape { num_heads: 4, num_kv_heads: 2, head_dim: 16, scale: 0.25 };
 
 const HIDDEN_STATE: ActId = ActId(0);
@@ -153,6 +154,20 @@ fn products_of_many_rows_leave_rope_and_cache_to_its_kernel() {
     };
     for variant in EACH_VARIANT {
         assert_eq!([4, 20].map(|tokens| rope_and_cache(variant, &StepData::of_tokens(tokens))), [0, 1], "{variant}");
+    }
+}
+
+#[test]
+fn products_that_are_cut_take_no_dispatch_more_than_norms_of_their_own() {
+    for variant in [Variant::Subgroup, Variant::Plain] {
+        let of_tokens = |tokens| kernels(variant, 3, SAME, KvDtype::F16, false, &StepData::of_tokens(tokens));
+        let count = |tokens, name| of_tokens(tokens).iter().filter(|&&kernel| kernel == name).count();
+        // The last layer's has no norm after it.
+        assert_eq!([8, 9, 64, 65].map(|tokens| count(tokens, "rms_norm_of_parts")), [0, 2, 2, 0], "{variant}");
+        assert_eq!([9, 65].map(|tokens| count(tokens, "rms_norm")), [0, 0], "{variant}");
+        // Of a layer: rope_and_cache stays a dispatch of its own.
+        let per_layer = |tokens| dispatches_per_layer(variant, SAME, KvDtype::F16, &StepData::of_tokens(tokens));
+        assert_eq!([9, 65].map(per_layer), [7, 6], "{variant}");
     }
 }
 
