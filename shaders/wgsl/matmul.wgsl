@@ -50,8 +50,9 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
     var acc: array<vec4<f32>, 4>;
     for (var j = 0u; j < 4u; j++) { acc[j] = vec4<f32>(0.0); }
     var squares = 0.0;
-    // Each block is loaded while the one before is multiplied.
+    // Each block is loaded while the two before it are multiplied.
     var loaded = load(x_row, first_col, stage_row, stage_octet, first_block);
+    var next = load(x_row, first_col, stage_row, stage_octet, min(first_block + 1u, end_block - 1u));
     for (var block = first_block; block < end_block; block++) {
         let quad = block * 8u + stage_octet * 2u;
         let v = loaded.v;
@@ -66,7 +67,8 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
             tile_w[(stage_octet * 2u + 1u) * TILE_W + row] = w.hi;
         }
         workgroupBarrier();
-        loaded = load(x_row, first_col, stage_row, stage_octet, min(block + 1u, end_block - 1u));
+        loaded = next;
+        next = load(x_row, first_col, stage_row, stage_octet, min(block + 2u, end_block - 1u));
         for (var k = 0u; k < 8u; k++) {
             let w0 = tile_w[k * TILE_W + tile_col];
             let w1 = tile_w[k * TILE_W + tile_col + 16u];

@@ -85,8 +85,9 @@ fn matmul_coop(
     var acc: array<MatrixC, 4u * MOST_PIECES>;
     for (var i = 0u; i < 4u * MOST_PIECES; i++) { acc[i] = coopLoadT<MatrixC>(&half_tile[0], TILE_W); }
 
-    // Each block is loaded while the one before is multiplied.
+    // Each block is loaded while the two before it are multiplied.
     var loaded = load(li, first_row, rows, first_col, first_block);
+    var next = load(li, first_row, rows, first_col, min(first_block + 1u, end_block - 1u));
     for (var block = first_block; block < end_block; block++) {
         workgroupBarrier();
         for (var l = 0u; l < X_LOADS; l++) {
@@ -106,7 +107,8 @@ fn matmul_coop(
             }
         }
         workgroupBarrier();
-        loaded = load(li, first_row, rows, first_col, min(block + 1u, end_block - 1u));
+        loaded = next;
+        next = load(li, first_row, rows, first_col, min(block + 2u, end_block - 1u));
         for (var p = 0u; p < MOST_PIECES; p++) {
             let piece = subgroup + p * num_subgroups;
             if (piece >= PIECES) { break; }
