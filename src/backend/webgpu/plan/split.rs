@@ -1,5 +1,5 @@
 //! Products that are cut along the columns of x: a step of some rows has few tiles, and a GPU that it does not fill waits for
-//! memory in every block of columns. Their parts are added where their output is normalised next, at no dispatch more.
+//! memory in every block of columns. Their parts are added by the norm that comes next, in its dispatch.
 
 use super::super::super::{ActId, BackendError};
 use super::super::fusion::{Fused, Norm, Product};
