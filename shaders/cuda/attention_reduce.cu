@@ -11,11 +11,14 @@ extern "C" __global__ void __launch_bounds__(WG) attention_reduce(
     if (params.first_item + blockIdx.x >= step[NUM_REDUCE_ITEMS]) return;
     const ReduceItem item = reduce_item(step, params.first_item + blockIdx.x);
     const u32 head = blockIdx.y;
+    // Unrolled so that several loads are under way at once.
     float top = partial_stats[item.first * HEADS + head].x;
+#pragma unroll 8
     for (u32 i = 1u; i < item.count; i++) top = fmaxf(top, partial_stats[(item.first + i) * HEADS + head].x);
     for (u32 d = threadIdx.x; d < HEAD_DIM / 2u; d += WG) {
         float sum = 0.0f;
         float2 value = make_float2(0.0f, 0.0f);
+#pragma unroll 8
         for (u32 i = 0u; i < item.count; i++) {
             const u32 row = (item.first + i) * HEADS + head;
             const float2 stats = partial_stats[row];

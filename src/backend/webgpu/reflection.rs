@@ -125,7 +125,8 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
                 all.push((format!("{label} decode"), decode, fields()));
                 all.push((format!("{label} prefill {matrices:?}"), prefill, fields()));
             }
-            all.push((label.clone(), kernel::attention_reduce(&shape), fields!(ReduceParams: first_item)));
+            let reduce = kernel::attention_reduce(variant, &shape);
+            all.push((label.clone(), reduce, fields!(ReduceParams: first_item)));
             for pairing in [RopePairing::Halves, RopePairing::Interleaved] {
                 for has_norm in [false, true] {
                     let rope = kernel::rope_and_cache(&shape, dtype, pairing, has_norm);
@@ -356,7 +357,8 @@ fn step_metadata_is_that_of_the_host() {
         ("DRAWN", DRAWN as usize),
         ("ARGMAX", ARGMAX as usize),
     ];
-    let module = naga::front::wgsl::parse_str(&kernel::attention_reduce(&shapes()[0]).source()).expect("it is valid");
+    let module = naga::front::wgsl::parse_str(&kernel::attention_reduce(Variant::Cpu, &shapes()[0]).source())
+        .expect("it is valid");
     let draws = naga::front::wgsl::parse_str(&kernel::draw_blocks().source()).expect("it is valid");
     let constants = constants(&module);
     for (name, value) in header.into_iter().chain(others) {

@@ -204,7 +204,13 @@ pub(in super::super) fn attention_prefill(
     }
 }
 
-pub(in super::super) fn attention_reduce(shape: &AttentionShape) -> Kernel {
+/// Teams of `attention_reduce`: software adapters take partial results one after the other, without a barrier; a GPU would
+/// wait for memory for each.
+const REDUCE_TEAMS: u32 = 8;
+
+pub(in super::super) fn attention_reduce(variant: Variant, shape: &AttentionShape) -> Kernel {
     let bindings = [read(1), read(2), write(3)];
-    Kernel::new("attention_reduce", wgsl!("attention_reduce.wgsl"), &bindings, size_of::<ReduceParams>()).heads(shape)
+    Kernel::new("attention_reduce", wgsl!("attention_reduce.wgsl"), &bindings, size_of::<ReduceParams>())
+        .heads(shape)
+        .constant("TEAMS", if variant == Variant::Cpu { 1 } else { REDUCE_TEAMS })
 }

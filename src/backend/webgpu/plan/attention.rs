@@ -67,7 +67,8 @@ impl Planner<'_> {
         let params = kernel::ReduceParams { first_item: 0 };
         let buffers = [&b.partial_out, &b.partial_stats, self.activation(out)];
         let grid = Grid::Items { of: ItemKind::Reduce, y: shape.num_heads };
-        let reduce = self.call(&kernel::attention_reduce(&shape), grid, bytemuck::bytes_of(&params), &buffers)?;
+        let kernel = kernel::attention_reduce(variant, &shape);
+        let reduce = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)?;
         self.push(Rows::Tokens, vec![decode, prefill, reduce]);
         Ok(())
     }
