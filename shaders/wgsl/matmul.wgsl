@@ -1,8 +1,8 @@
 // out = x W^T for many rows of x: tiles of TILE rows of x and 64 of the weight staged through workgroup memory, 4 x 4 sums
 // for each invocation, f32 accumulation.
 //
-// The columns of x may be cut into SPLITS parts, each with workgroups of its own: then part s of row r leaves as row
-// s * rows + r of out.
+// The columns of x may be split in SPLITS (split-K), each with workgroups of its own: then what split s sums of row r leaves
+// as row s * rows + r of out.
 const TILE_W = 64u;
 const OUT_COLS = TILE_W / PARTS; // columns of out; rows of the tile beyond them are the second part's
 const LOADS = TILE_W / TILE;     // rows of the weight that an invocation stages

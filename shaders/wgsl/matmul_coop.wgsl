@@ -4,7 +4,7 @@
 // cut into pieces of 2 x 2 matrices; subgroups, of whatever size and number, take turns with the pieces. Sums leave
 // through workgroup memory too, half of each piece at a time, because out's edges need not fall on those of a matrix.
 //
-// The columns of x may be cut into SPLITS parts, as in `matmul`.
+// The columns of x may be split in SPLITS, as in `matmul`.
 const WG = 2u * TILE;
 const TILE_W = 64u;
 const BLOCK = 32u;

@@ -1,5 +1,6 @@
 // out = x W^T for few rows of x: a workgroup sums over COLS rows of the weight for up to TILE rows of x, its invocations
 // striding over the columns of x, so that each weight is read once.
+
 // What an invocation has of an octet of columns, as it is loaded.
 struct Loaded {
     words: array<RawOctet, COLS>,

@@ -85,7 +85,7 @@ fn case(
     case.with_products(ops.factor() * F16_TOLERANCE, formats)
 }
 
-/// A product of long rows onto what the next one normalises, which backends may cut along the rows: around the numbers of
+/// A product of long rows onto what the next one normalises, which backends may split along the rows: around the numbers of
 /// tokens from which, and up to which, they do.
 fn after_long_rows() -> Vec<KernelCase> {
     let formats = [(WeightFormat::Q4_1, true), (WeightFormat::F16, false)];
@@ -99,7 +99,7 @@ fn after_long_rows() -> Vec<KernelCase> {
     [norm, both].into_iter().flat_map(|ops| formats.map(|format| (ops, format))).map(build).collect()
 }
 
-/// Columns of long rows: blocks that do not go evenly into parts.
+/// Columns of long rows: blocks that do not go evenly into splits.
 const LONG: u32 = 32 * 70;
 
 fn long_rows(rng: &mut SplitMix64, ops: Ops, format: WeightFormat) -> CaseData {

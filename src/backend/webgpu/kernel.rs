@@ -201,20 +201,21 @@ pub(super) fn rms_norm(variant: Variant, subgroup_size: u32) -> Kernel {
         .reduce(variant, subgroup_size)
 }
 
-/// Parameters of `rms_norm_of_parts`.
+/// Parameters of `rms_norm_of_partial_sums`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub(super) struct RmsNormOfPartsParams {
+pub(super) struct RmsNormOfPartialSumsParams {
     pub(super) quads: u32,
     pub(super) eps: f32,
     pub(super) rows: u32,
     pub(super) splits: u32,
 }
 
-pub(super) fn rms_norm_of_parts(variant: Variant, subgroup_size: u32) -> Kernel {
+pub(super) fn rms_norm_of_partial_sums(variant: Variant, subgroup_size: u32) -> Kernel {
     let bindings = [read(1), read(2), write(3), write(4)];
-    let file = wgsl!("rms_norm_of_parts.wgsl");
-    Kernel::new("rms_norm_of_parts", file, &bindings, size_of::<RmsNormOfPartsParams>()).reduce(variant, subgroup_size)
+    let file = wgsl!("rms_norm_of_partial_sums.wgsl");
+    Kernel::new("rms_norm_of_partial_sums", file, &bindings, size_of::<RmsNormOfPartialSumsParams>())
+        .reduce(variant, subgroup_size)
 }
 
 /// Parameters of `select_logits_rows` and `silu_mul`.

@@ -166,10 +166,10 @@ impl WebGpuBackend {
         attention_tiling(variant, subgroup_size, matrices, shape, kv.dtype, limits, &tuning)
     }
 
-    /// Bytes for the parts of products that are cut: on software adapters none are, and none whose rows must not depend on
+    /// Bytes for the partial sums of split products: on software adapters none are split, nor where rows must not depend on
     /// how many there are.
-    fn parts_bytes(&self, limits: &StepLimits) -> Option<u64> {
-        (self.gpu.variant() != Variant::Cpu && !limits.batch_invariant).then_some(plan::PARTS_BYTES)
+    fn partial_sums_bytes(&self, limits: &StepLimits) -> Option<u64> {
+        (self.gpu.variant() != Variant::Cpu && !limits.batch_invariant).then_some(plan::PARTIAL_SUMS_BYTES)
     }
 
     fn prepared(&self) -> &Prepared {
@@ -231,14 +231,14 @@ impl Backend for WebGpuBackend {
         }
         let tuning = self.tuning(&limits);
         let tiling = self.tiling(&program, &kv, &limits);
-        let parts_bytes = self.parts_bytes(&limits);
+        let partial_sums_bytes = self.partial_sums_bytes(&limits);
         let mut buffer = |what: &str, bytes: u64| {
             self.allocated_bytes += bytes;
             self.gpu.buffer(what, bytes)
         };
         let buffers = Buffers::new(&program, &kv, &limits, &tiling, &mut buffer)?;
         let int8 = limits.quantize_activations.then(|| Int8Rows::new(&program, &mut buffer)).transpose()?;
-        let parts = parts_bytes.map(|bytes| buffer("parts of products", bytes)).transpose()?;
+        let partial_sums = partial_sums_bytes.map(|bytes| buffer("partial sums of products", bytes)).transpose()?;
         let rope: Vec<[f32; 2]> = program.rope.cos.iter().zip(&program.rope.sin).map(|(&c, &s)| [c, s]).collect();
         self.gpu.queue.write_buffer(&buffers.rope, 0, bytemuck::cast_slice(&rope));
         let planner = Planner {
@@ -251,7 +251,7 @@ impl Backend for WebGpuBackend {
             weights: &self.weights,
             buffers: &buffers,
             int8,
-            parts,
+            partial_sums,
             nodes: Vec::new(),
         };
         let plan = planner.plan()?;
@@ -348,7 +348,7 @@ impl Backend for WebGpuBackend {
     fn scratch_bytes(&self, program: &Program, kv: &KvLayout, limits: &StepLimits) -> u64 {
         let int8_bytes = if limits.quantize_activations { Int8Rows::bytes(program).iter().sum() } else { 0 };
         let all = buffers::scratch_bytes(program, kv, limits, &self.tiling(program, kv, limits));
-        all + int8_bytes + self.parts_bytes(limits).unwrap_or(0)
+        all + int8_bytes + self.partial_sums_bytes(limits).unwrap_or(0)
     }
 
     fn product_inputs(&self) -> ProductInputs {

@@ -11,7 +11,7 @@ use super::step_words::{AttentionTiling, Round, StepCounts};
 use super::tuning::Tuning;
 use super::weights::GpuWeight;
 pub(super) use int8::Int8Rows;
-pub(super) use split::PARTS_BYTES;
+pub(super) use split::PARTIAL_SUMS_BYTES;
 use split::Splits;
 use std::sync::Arc;
 
@@ -187,8 +187,8 @@ pub(super) struct Planner<'a> {
     pub(super) buffers: &'a Buffers<wgpu::Buffer>,
     /// Where products may round their input to int8.
     pub(super) int8: Option<Int8Rows>,
-    /// [`PARTS_BYTES`] where products may be cut along the columns of x.
-    pub(super) parts: Option<wgpu::Buffer>,
+    /// [`PARTIAL_SUMS_BYTES`] where products may be split along the columns of x.
+    pub(super) partial_sums: Option<wgpu::Buffer>,
     pub(super) nodes: Vec<Node>,
 }
 

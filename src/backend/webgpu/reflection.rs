@@ -65,8 +65,8 @@ fn kernels(variant: Variant, subgroup_size: u32, tuning: &Tuning) -> Vec<(String
         (label.clone(), kernel::rms_norm(variant, subgroup_size), fields!(RmsNormParams: quads, eps)),
         (
             label.clone(),
-            kernel::rms_norm_of_parts(variant, subgroup_size),
-            fields!(RmsNormOfPartsParams: quads, eps, rows, splits),
+            kernel::rms_norm_of_partial_sums(variant, subgroup_size),
+            fields!(RmsNormOfPartialSumsParams: quads, eps, rows, splits),
         ),
         (label.clone(), kernel::feed_tokens(), Vec::new()),
         (label.clone(), kernel::fma_peak(), fields!(FmaPeakParams: rounds, factor)),

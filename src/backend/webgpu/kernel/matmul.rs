@@ -44,9 +44,9 @@ pub(in super::super) enum MatMulKernel {
     Cpu { tile: u32 },
     /// `matvec` with this many rows, and rows of the weight of a workgroup.
     Vector { tile: u32, cols: u32 },
-    /// `matmul` with this many rows in a tile, 16, 32 or 64, and parts of x's columns.
+    /// `matmul` with this many rows in a tile, 16, 32 or 64, and splits of x's columns.
     Tiled { tile: u32, splits: u32 },
-    /// `matmul_coop` with this many rows in a tile, 32 or 64, and parts of x's columns.
+    /// `matmul_coop` with this many rows in a tile, 32 or 64, and splits of x's columns.
     Coop { matrices: Matrices, tile: u32, splits: u32 },
     /// `matvec_int8`, as `matvec`.
     VectorInt8 { tile: u32, cols: u32 },
@@ -174,18 +174,18 @@ impl MatMulKernel {
         }
     }
 
-    /// The same kernel over parts of x's columns: workgroups for each, which leave their sums as rows of their own.
+    /// The same kernel over splits of x's columns: workgroups for each, which leave their sums as rows of their own.
     pub(in super::super) fn split(self, splits: u32) -> Self {
         match self {
             Self::Tiled { tile, .. } => Self::Tiled { tile, splits },
             Self::Coop { matrices, tile, .. } => Self::Coop { matrices, tile, splits },
             Self::Cpu { .. } | Self::Vector { .. } | Self::VectorInt8 { .. } => {
-                unreachable!("only tiles are cut along the columns of x")
+                unreachable!("only tiled products are split along the columns of x")
             }
         }
     }
 
-    /// Parts of x's columns.
+    /// Splits of x's columns; 1 is none.
     pub(in super::super) fn splits(self) -> u32 {
         match self {
             Self::Tiled { splits, .. } | Self::Coop { splits, .. } => splits,

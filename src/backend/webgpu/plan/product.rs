@@ -34,7 +34,7 @@ impl<'a> Planner<'a> {
             let mut folded = Folded { norm: false, epilogue: ending.epilogue };
             let input = match (kernel.input(), product.norm, int8) {
                 (Input::Any | Input::Normed, Some(norm), _) if splits.before > 1 => {
-                    calls.push(self.rms_norm_of_parts(norm, splits.before, product.x)?);
+                    calls.push(self.rms_norm_of_partial_sums(norm, splits.before, product.x)?);
                     vec![self.activation(product.x)]
                 }
                 (Input::Any, Some(norm), _) => {
@@ -91,8 +91,8 @@ impl<'a> Planner<'a> {
         let mut buffers = part.buffers();
         buffers.extend(input);
         buffers.push(product.bias.map_or(&self.buffers.unused, |bias| self.vector(bias)));
-        let is_cut = choice.splits() > 1;
-        buffers.push(if is_cut { self.parts_buffer() } else { self.activation(ending.out) });
+        let is_split = choice.splits() > 1;
+        buffers.push(if is_split { self.partial_sums() } else { self.activation(ending.out) });
         buffers.extend(&ending.buffers);
 
         let rows = self.rows(ending.out);
@@ -111,7 +111,7 @@ impl<'a> Planner<'a> {
             out_stride: self.cols(ending.out),
             first_row: part.first_row as u32,
             rows: header::count_of(rows),
-            flags: if is_cut { 0 } else { product.flags() },
+            flags: if is_split { 0 } else { product.flags() },
             grid_width: width,
             norm_eps: norm.map_or(0.0, |norm| norm.eps),
         };

@@ -1,5 +1,5 @@
-//! Products that are cut along the columns of x: a step of some rows has few tiles, and a GPU that it does not fill waits for
-//! memory in every block of columns. Their parts are added by the norm that comes next, in its dispatch.
+//! Products that are split along the columns of x (split-K): a step of some rows has few tiles, and a GPU that it does not fill
+//! waits for memory in every block of columns. The norm that comes next adds their partial sums, in its dispatch.
 
 use super::super::super::{ActId, BackendError};
 use super::super::fusion::{Fused, Norm, Product};
@@ -9,19 +9,19 @@ use super::super::step_words::header;
 use super::{Call, Planner};
 use std::ops::RangeInclusive;
 
-/// Rows of the steps whose products are cut: fewer are `matvec`'s, and more have tiles enough.
+/// Rows of the steps whose products are split: fewer are `matvec`'s, and more have tiles enough.
 const ROWS: RangeInclusive<u32> = VECTOR_ROWS + 1..=TILE_ROWS;
 
-/// Workgroups that a product is cut into, at most: two for each multiprocessor of a large GPU.
+/// Workgroups of a split product, at most: two for each multiprocessor of a large GPU.
 const WORKGROUPS: u32 = 256;
 
-/// Blocks of 32 columns of a part, at least.
-const PART_BLOCKS: u32 = 16;
+/// Blocks of 32 columns of a split, at least.
+const SPLIT_BLOCKS: u32 = 16;
 
-/// Bytes of the parts of any product, f32 `[splits][rows][cols]`: a tile for each workgroup.
-pub(in super::super) const PARTS_BYTES: u64 = 4 * (WORKGROUPS * TILE_ROWS * TILE_ROWS) as u64;
+/// Bytes of the partial sums of any product, f32 `[splits][rows][cols]`: a tile for each workgroup.
+pub(in super::super) const PARTIAL_SUMS_BYTES: u64 = 4 * (WORKGROUPS * TILE_ROWS * TILE_ROWS) as u64;
 
-/// Into how many parts a product is cut, and the one whose output it normalises; 1 is not at all.
+/// Splits of a product, and of the one before it whose output it normalises; 1 is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Splits {
     pub(super) before: u32,
@@ -52,35 +52,35 @@ impl Splits {
 }
 
 impl Planner<'_> {
-    /// Into how many parts a product is cut before `next`.
+    /// Splits of a product before `next`.
     pub(super) fn splits(&self, product: &Product, next: Option<&Fused>) -> u32 {
         let Some(Fused::Product(Product { norm: Some(norm), .. })) = next else { return 1 };
         let is_residual = product.accumulate && product.bias.is_none() && product.norm.is_none();
         let is_whole = self.weight(product.weight).parts.len() == 1;
-        if self.parts.is_none() || norm.x != product.out || !is_residual || !is_whole {
+        if self.partial_sums.is_none() || norm.x != product.out || !is_residual || !is_whole {
             return 1;
         }
         let tiles = self.cols(product.out).div_ceil(TILE_ROWS);
-        (self.cols(product.x) / 32 / PART_BLOCKS).min(WORKGROUPS / tiles).max(1)
+        (self.cols(product.x) / 32 / SPLIT_BLOCKS).min(WORKGROUPS / tiles).max(1)
     }
 
-    /// Adds the parts of the product before to `norm.x`, and normalises it.
-    pub(super) fn rms_norm_of_parts(&self, norm: Norm, splits: u32, out: ActId) -> Result<Call, BackendError> {
+    /// Adds the partial sums of the product before to `norm.x`, and normalises it.
+    pub(super) fn rms_norm_of_partial_sums(&self, norm: Norm, splits: u32, out: ActId) -> Result<Call, BackendError> {
         let rows = self.rows(out);
-        let params = kernel::RmsNormOfPartsParams {
+        let params = kernel::RmsNormOfPartialSumsParams {
             quads: self.cols(out) / 4,
             eps: norm.eps,
             rows: header::count_of(rows),
             splits,
         };
-        let kernel = kernel::rms_norm_of_parts(self.gpu.variant, self.gpu.subgroup_size());
-        let buffers = [self.parts_buffer(), self.vector(norm.weight), self.activation(norm.x), self.activation(out)];
+        let kernel = kernel::rms_norm_of_partial_sums(self.gpu.variant, self.gpu.subgroup_size());
+        let buffers = [self.partial_sums(), self.vector(norm.weight), self.activation(norm.x), self.activation(out)];
         let grid = Grid::RowGroups { rows, each: 1, y: 1 };
         self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 
-    /// Where the parts of a product stand.
-    pub(super) fn parts_buffer(&self) -> &wgpu::Buffer {
-        self.parts.as_ref().expect("products are cut where there is room for their parts")
+    /// Where the partial sums of a split product stand.
+    pub(super) fn partial_sums(&self) -> &wgpu::Buffer {
+        self.partial_sums.as_ref().expect("products are split where there is room for their partial sums")
     }
 }

@@ -11,7 +11,7 @@ use super::Int8Rows;
 use std::borrow::Cow;
 
 const HIDDEN: u32 = 64;
-/// So many that the product of them is cut in two where steps have some rows.
+/// So many that the product of them is split in two where steps have some rows.
 const INTERMEDIATE: u32 = 1056;
 const HEADS: AttentionShape = AttentionShape { num_heads: 4, num_kv_heads: 2, head_dim: 16, scale: 0.25 };
 
@@ -158,12 +158,12 @@ fn products_of_many_rows_leave_rope_and_cache_to_its_kernel() {
 }
 
 #[test]
-fn products_that_are_cut_take_no_dispatch_more_than_norms_of_their_own() {
+fn split_products_take_no_dispatch_more_than_norms_of_their_own() {
     for variant in [Variant::Subgroup, Variant::Plain] {
         let of_tokens = |tokens| kernels(variant, 3, SAME, KvDtype::F16, false, &StepData::of_tokens(tokens));
         let count = |tokens, name| of_tokens(tokens).iter().filter(|&&kernel| kernel == name).count();
         // The last layer's has no norm after it.
-        assert_eq!([8, 9, 64, 65].map(|tokens| count(tokens, "rms_norm_of_parts")), [0, 2, 2, 0], "{variant}");
+        assert_eq!([8, 9, 64, 65].map(|tokens| count(tokens, "rms_norm_of_partial_sums")), [0, 2, 2, 0], "{variant}");
         assert_eq!([9, 65].map(|tokens| count(tokens, "rms_norm")), [0, 0], "{variant}");
         // Of a layer: rope_and_cache stays a dispatch of its own.
         let per_layer = |tokens| dispatches_per_layer(variant, SAME, KvDtype::F16, &StepData::of_tokens(tokens));
