@@ -18,8 +18,6 @@ const UNREAD_OVERRIDE: &str = "override UNREAD: bool = true;\n";
 pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
-    /// Name of the kernel.
-    pub(super) kernel: &'static str,
 }
 
 /// An open device; several backends may share one, and with it the compiled pipelines.
@@ -215,7 +213,7 @@ impl GpuDevice {
             },
             cache: None,
         });
-        Pipeline { pipeline, layout, kernel: kernel.name }
+        Pipeline { pipeline, layout }
     }
 
     /// Waits until a submission, and all before it, are done.

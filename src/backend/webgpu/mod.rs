@@ -252,7 +252,7 @@ impl Backend for WebGpuBackend {
             buffers: &buffers,
             int8,
             partial_sums,
-            nodes: Vec::new(),
+            plan: Plan::default(),
         };
         let plan = planner.plan()?;
         let round_limits = RoundLimits {

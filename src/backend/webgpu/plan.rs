@@ -13,7 +13,7 @@ use super::weights::GpuWeight;
 pub(super) use int8::Int8Rows;
 pub(super) use split::PARTIAL_SUMS_BYTES;
 use split::Splits;
-use std::sync::Arc;
+use std::ops::Range;
 
 mod attention;
 mod int8;
@@ -25,25 +25,31 @@ mod tests;
 
 /// A kernel with everything that it is given.
 struct Call {
-    pipeline: Arc<Pipeline>,
+    kernel: &'static str,
+    pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
-    params: Vec<u8>,
+    /// The first `params_len` bytes.
+    params: [u8; MAX_PARAMS],
+    params_len: usize,
     grid: Grid,
 }
 
-/// One way to run a node.
+/// Bytes of a kernel's parameters, at most.
+const MAX_PARAMS: usize = size_of::<kernel::MatMulParams>();
+
+/// One way to run a node: for so many rows of the step at most, these calls.
 struct Choice {
-    /// Most rows of the step that it is for.
     max_rows: u32,
-    calls: Vec<Call>,
+    calls: Range<usize>,
 }
 
 /// A part of a step: the first choice whose `max_rows` suffices. Attention comes again for each round of its work items.
-pub(super) struct Node {
+struct Node {
     /// What `max_rows` counts; nothing runs when there are none.
     rows: Rows,
     is_in_rounds: bool,
-    choices: Vec<Choice>,
+    choices: Range<usize>,
+    work: Work,
 }
 
 /// Multiply-adds of a dispatch, as far as they count.
@@ -65,15 +71,18 @@ pub(super) fn work_per_key(shape: &AttentionShape) -> u64 {
     2 * u64::from(shape.num_heads) * u64::from(shape.head_dim)
 }
 
-/// Everything a step dispatches, in order.
+/// Everything a step dispatches, in order. Each array is walked from front to back: by the time of a step, little of it is
+/// left in the processor's caches.
+#[derive(Default)]
 pub(super) struct Plan {
     nodes: Vec<Node>,
-    /// Of each node.
-    work: Vec<Work>,
+    choices: Vec<Choice>,
+    calls: Vec<Call>,
 }
 
 /// What a submit has all of or nothing: a node, or a round of one.
 struct Part<'a> {
+    plan: &'a Plan,
     node: &'a Node,
     counts: &'a StepCounts,
     round: &'a Round,
@@ -93,37 +102,31 @@ pub(super) struct Dispatch<'a> {
 impl Dispatch<'_> {
     /// Name of its kernel.
     pub(super) fn kernel(&self) -> &'static str {
-        self.call.pipeline.kernel
+        self.call.kernel
     }
 
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.call.pipeline.pipeline);
+        let params = &self.call.params[..self.call.params_len];
+        pass.set_pipeline(&self.call.pipeline);
         pass.set_bind_group(0, &self.call.bind_group, &[]);
-        if !self.call.params.is_empty() {
-            pass.set_immediates(0, &self.call.params);
+        if !params.is_empty() {
+            pass.set_immediates(0, params);
         }
         if let Some(first_item) = self.first_item.filter(|&first| first > 0) {
-            pass.set_immediates(self.call.params.len() as u32 - 4, bytemuck::bytes_of(&first_item));
+            pass.set_immediates(params.len() as u32 - 4, bytemuck::bytes_of(&first_item));
         }
         pass.dispatch_workgroups(self.grid.0, self.grid.1, 1);
-    }
-}
-
-impl Node {
-    fn new(rows: Rows, choices: Vec<Choice>) -> Self {
-        let is_in_rounds = matches!(choices[0].calls[0].grid, Grid::Items { .. });
-        Self { rows, is_in_rounds, choices }
     }
 }
 
 impl<'a> Part<'a> {
     /// What it comes to; a dispatch of no workgroup is left out.
     fn dispatches(self) -> impl Iterator<Item = Dispatch<'a>> {
-        let Self { node, counts, round, .. } = self;
+        let Self { plan, node, counts, round, .. } = self;
         let rows = counts.rows(node.rows);
-        let choice = node.choices.iter().find(|choice| rows <= choice.max_rows);
-        let calls = &choice.expect("the last choice is for any number of rows").calls;
-        let dispatches = calls.iter().map(|call| {
+        let choice = plan.choices[node.choices.clone()].iter().find(|choice| rows <= choice.max_rows);
+        let calls = choice.expect("the last choice is for any number of rows").calls.clone();
+        let dispatches = plan.calls[calls].iter().map(|call| {
             let (grid, first_item) = (call.grid.size(counts, round), call.grid.first_item(round));
             Dispatch { call, grid, first_item }
         });
@@ -134,13 +137,26 @@ impl<'a> Part<'a> {
 impl Plan {
     /// What a step comes to, in order.
     fn parts<'a>(&'a self, counts: &'a StepCounts) -> impl Iterator<Item = Part<'a>> {
-        self.nodes.iter().zip(&self.work).flat_map(move |(node, work)| {
+        self.nodes.iter().flat_map(move |node| {
             let rounds = if node.is_in_rounds { counts.rounds.len() } else { 1 };
             counts.rounds.iter().take(rounds).map(move |round| {
-                let work = work.of(counts.rows(node.rows), round);
-                Part { node, counts, round, work }
+                let work = node.work.of(counts.rows(node.rows), round);
+                Part { plan: self, node, counts, round, work }
             })
         })
+    }
+
+    /// Adds a node: calls for each largest number of rows, the last for any.
+    fn push(&mut self, rows: Rows, choices: Vec<(u32, Vec<Call>)>) {
+        let is_in_rounds = matches!(choices[0].1[0].grid, Grid::Items { .. });
+        let first = self.choices.len();
+        for (max_rows, calls) in choices {
+            let first = self.calls.len();
+            self.calls.extend(calls);
+            self.choices.push(Choice { max_rows, calls: first..self.calls.len() });
+        }
+        let choices = first..self.choices.len();
+        self.nodes.push(Node { rows, is_in_rounds, choices, work: Work::default() });
     }
 
     /// Work of a step, in multiply-adds.
@@ -189,7 +205,7 @@ pub(super) struct Planner<'a> {
     pub(super) int8: Option<Int8Rows>,
     /// [`PARTIAL_SUMS_BYTES`] where products may be split along the columns of x.
     pub(super) partial_sums: Option<wgpu::Buffer>,
-    pub(super) nodes: Vec<Node>,
+    pub(super) plan: Plan,
 }
 
 impl<'a> Planner<'a> {
@@ -205,7 +221,6 @@ impl<'a> Planner<'a> {
             fusion::parts_can_end(op, self.program.attention.head_dim, first_rows)
                 && (matches!(op, Op::SiluMul { .. }) || self.folds_rope_and_cache())
         };
-        let mut work = vec![Work::default(); self.nodes.len()];
         let all = fusion::fuse(self.program, can_end);
         let mut before = 1;
         for (index, fused) in all.iter().enumerate() {
@@ -213,15 +228,19 @@ impl<'a> Planner<'a> {
                 Fused::Op(_) => 1,
                 Fused::Product(product) => self.splits(product, all.get(index + 1)),
             };
+            let first = self.plan.nodes.len();
             match fused {
                 Fused::Op(op) => self.op(op)?,
                 Fused::Product(product) => self.product(product, Splits { before, own })?,
             }
             before = own;
+            let whole = self.work(fused);
+            let nodes = &mut self.plan.nodes[first..];
             // Shared evenly by the nodes, such as the parts of a large matrix.
-            let (whole, nodes) = (self.work(fused), (self.nodes.len() - work.len()).max(1) as u64);
-            let each = Work { per_row: whole.per_row / nodes, per_key: whole.per_key / nodes };
-            work.resize(self.nodes.len(), each);
+            let count = nodes.len() as u64;
+            nodes.iter_mut().for_each(|node| {
+                node.work = Work { per_row: whole.per_row / count, per_key: whole.per_key / count };
+            });
         }
         if let Some(logits) = self.program.logits {
             self.argmax(logits)?;
@@ -229,8 +248,7 @@ impl<'a> Planner<'a> {
             self.draws(logits)?;
             self.scores(logits)?;
         }
-        work.resize(self.nodes.len(), Work::default());
-        Ok(Plan { nodes: self.nodes, work })
+        Ok(self.plan)
     }
 
     /// What an op does for each row and key; most do little beside these two.
@@ -315,7 +333,7 @@ impl<'a> Planner<'a> {
 
     /// A node with one choice.
     fn push(&mut self, rows: Rows, calls: Vec<Call>) {
-        self.nodes.push(Node::new(rows, vec![Choice { max_rows: u32::MAX, calls }]));
+        self.plan.push(rows, vec![(u32::MAX, calls)]);
     }
 
     /// `buffers` follow the step's, in the order of the kernel's bindings.
@@ -328,7 +346,10 @@ impl<'a> Planner<'a> {
     ) -> Result<Call, BackendError> {
         let pipeline = self.gpu.pipeline(kernel)?;
         let bind_group = self.bind_group(kernel, &pipeline, buffers);
-        Ok(Call { pipeline, bind_group, params: params.to_vec(), grid })
+        let mut padded = [0; MAX_PARAMS];
+        padded[..params.len()].copy_from_slice(params);
+        let (pipeline, params_len) = (pipeline.pipeline.clone(), params.len());
+        Ok(Call { kernel: kernel.name, pipeline, bind_group, params: padded, params_len, grid })
     }
 
     fn bind_group(&self, kernel: &Kernel, pipeline: &Pipeline, buffers: &[&wgpu::Buffer]) -> wgpu::BindGroup {

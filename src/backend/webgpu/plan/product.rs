@@ -8,7 +8,7 @@ use super::super::kernel::{self, Input, MatMulKernel};
 use super::super::step_words::header;
 use super::super::weights::GpuPart;
 use super::split::Splits;
-use super::{Call, Choice, Node, Planner};
+use super::{Call, Planner};
 
 /// What becomes of a product's sums.
 struct Ending<'a> {
@@ -58,9 +58,9 @@ impl<'a> Planner<'a> {
             if let Some(Op::RopeAndCache { layer, qkv, q, pairing, norm }) = product.epilogue.filter(|_| !folds) {
                 calls.push(self.rope_and_cache(layer, qkv, q, pairing, norm)?);
             }
-            choices.push(Choice { max_rows, calls });
+            choices.push((max_rows, calls));
         }
-        self.nodes.push(Node::new(self.rows(product.out), choices));
+        self.plan.push(self.rows(product.out), choices);
         Ok(())
     }
 
