@@ -12,7 +12,7 @@ use bindery::sampling::SamplingParams;
 use bindery::text::{ChatInputs, Message};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -62,20 +62,14 @@ pub(super) struct ChatArgs {
 /// Runs the command.
 pub(super) fn run(args: ChatArgs) -> Result<ExitCode> {
     let options = args.engine.options()?;
-    let params = args.sampling.params()?;
-    if params.num_sequences() > 1 {
-        bail!("-n: a conversation has one answer at a time");
-    }
+    let params = args.sampling.params(1)?;
+    let mut editor = editor(args.history_file.as_deref())?;
     let llm = load(&options, Notices::Lines)?;
     llm.chat_template()?;
     eprintln!("{}\n{}\n/help lists the commands", llm.device_description(), llm.kv_memory());
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
     ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst)).context("Ctrl-C cannot be handled")?;
-    let mut editor = DefaultEditor::new().context("the terminal cannot be read")?;
-    if let Some(file) = args.history_file.as_ref().filter(|file| file.exists()) {
-        editor.load_history(file).with_context(|| format!("--history-file {}: cannot be read", file.display()))?;
-    }
     let mut chat = Chat { llm, params, system: args.system, messages: Vec::new(), interrupted, last: None };
     while let Some(line) = read(&mut editor)? {
         let text = line.trim();
@@ -98,6 +92,17 @@ pub(super) fn run(args: ChatArgs) -> Result<ExitCode> {
         editor.save_history(file).with_context(|| format!("--history-file {}: cannot be written", file.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The editor, with what was typed before. That its file can be written shows now, not when there is something to lose.
+fn editor(history_file: Option<&Path>) -> Result<DefaultEditor> {
+    let mut editor = DefaultEditor::new().context("the terminal cannot be read")?;
+    if let Some(file) = history_file {
+        let opened = OpenOptions::new().create(true).append(true).open(file);
+        opened.with_context(|| format!("--history-file {}: cannot be written", file.display()))?;
+        editor.load_history(file).with_context(|| format!("--history-file {}: cannot be read", file.display()))?;
+    }
+    Ok(editor)
 }
 
 /// What a person types until Enter; `None` at the end.

@@ -52,8 +52,9 @@ pub(super) struct EngineArgs {
     default_chat_template_kwargs: Option<Map<String, Value>>,
 
     /// Which backend: webgpu, cuda (in builds with the feature cuda), or auto (CUDA where there is a device for it)
-    #[arg(long, value_name = "BACKEND", default_value_t = BackendKind::default())]
-    backend: BackendKind,
+    /// [default: webgpu]
+    #[arg(long, value_name = "BACKEND")]
+    backend: Option<BackendKind>,
 
     /// Which of its devices: index or part of the name, as `bindery devices` lists them [default: the fastest kind]
     #[arg(long, value_name = "INDEX|NAME")]
@@ -167,7 +168,7 @@ pub(super) struct EngineArgs {
 #[derive(Debug, Args)]
 pub(super) struct EngineArgsAfterModel {
     /// The model, as --model names it
-    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    #[arg(value_name = "MODEL", conflicts_with = "model", help_heading = None)]
     positional_model: Option<PathBuf>,
 
     #[command(flatten)]
@@ -230,6 +231,11 @@ impl EngineArgs {
         self.options_for(self.model.as_ref())
     }
 
+    /// Whether a flag names backend, device or variant.
+    pub(super) fn names_device(&self) -> bool {
+        self.backend.is_some() || self.device.is_some() || self.variant.is_some()
+    }
+
     fn options_for(&self, named_model: Option<&PathBuf>) -> Result<LlmOptions> {
         if self.block_size != DEFAULT_BLOCK_SIZE {
             bail!(
@@ -248,7 +254,7 @@ impl EngineArgs {
             tokenizer: self.tokenizer.clone(),
             chat_template: self.chat_template.clone(),
             chat_template_variables: self.default_chat_template_kwargs.clone().unwrap_or_default(),
-            backend: self.backend,
+            backend: self.backend.unwrap_or_default(),
             device: self.device.clone(),
             variant: self.variant,
             autotune: match (self.no_autotune, self.retune) {
@@ -278,7 +284,7 @@ impl EngineArgs {
             max_logprobs: self.max_logprobs,
             seed: self.seed,
             profile: self.profile,
-            ..LlmOptions::new(model(named_model)?)
+            ..LlmOptions::new(model(named_model, self.load_format)?)
         })
     }
 }
@@ -287,10 +293,17 @@ fn json_object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
 
-/// The model that a flag names, else the environment, else the default one.
-fn model(named: Option<&PathBuf>) -> Result<PathBuf> {
+/// The model that a flag names, else the environment, else the default one. Weights are made up from a configuration
+/// only, which a GGUF file, such as the default one, is not.
+fn model(named: Option<&PathBuf>, load_format: LoadFormat) -> Result<PathBuf> {
     let variable = || std::env::var_os(MODEL_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-    match named.cloned().or_else(variable) {
+    let is_dummy = matches!(load_format, LoadFormat::Dummy(_));
+    let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    let named = named.cloned().or_else(variable);
+    if is_dummy && named.as_deref().is_none_or(is_gguf) {
+        bail!("--load-format dummy needs a config.json: give its folder with --model");
+    }
+    match named {
         Some(path) => Ok(path),
         None if Path::new(DEFAULT_MODEL).exists() => Ok(DEFAULT_MODEL.into()),
         None => bail!(

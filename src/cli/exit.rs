@@ -4,6 +4,8 @@ use bindery::backend::BackendError;
 use bindery::llm::LlmError;
 use bindery::model::LoadError;
 use clap::error::ErrorKind;
+use std::error::Error;
+use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 use std::process::ExitCode;
 
 /// The device or the file system failed while a sound command ran.
@@ -23,16 +25,22 @@ pub(super) fn interrupted() -> ExitCode {
     ExitCode::from(INTERRUPTED)
 }
 
-/// For a command line that could not be read: help and version as asked for, everything else as one line.
-pub(super) fn usage(error: &clap::Error) -> ExitCode {
+/// For a command line that could not be read: help and version as asked for, everything else as one line. `command` is
+/// what was called, as far as it is known: `bindery bench latency`.
+pub(super) fn usage(error: &clap::Error, command: &str) -> ExitCode {
     let asks = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion];
     if asks.contains(&error.kind()) || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // A closed pipe is no reason to complain.
         let _ = error.print();
         return ExitCode::from(if asks.contains(&error.kind()) { 0 } else { MISTAKE });
     }
-    let line = usage_line(&error.to_string());
-    eprintln!("error: {line}; `bindery help` lists commands, `bindery COMMAND --help` their flags");
+    let line = with_reason_in_words(usage_line(&error.to_string()), error.source());
+    match error.kind() {
+        ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument => {
+            eprintln!("error: {line}; `bindery help` lists commands, `bindery COMMAND --help` their flags");
+        }
+        _ => eprintln!("error: {line}; see `{command} --help`"),
+    }
     ExitCode::from(MISTAKE)
 }
 
@@ -73,6 +81,36 @@ fn usage_line(text: &str) -> String {
     line
 }
 
+/// The line, with the reason that it ends with in plain words.
+fn with_reason_in_words(line: String, reason: Option<&(dyn Error + 'static)>) -> String {
+    let Some(reason) = reason else { return line };
+    match line.strip_suffix(&one_line(&reason.to_string())) {
+        Some(start) => start.to_owned() + &in_words(reason),
+        None => line,
+    }
+}
+
+/// Why a value is refused. The standard library says how it failed to read a number, and clap writes ranges as Rust
+/// does: neither says what is allowed.
+fn in_words(reason: &(dyn Error + 'static)) -> String {
+    if reason.is::<ParseFloatError>() {
+        return "not a number".into();
+    }
+    if let Some(error) = reason.downcast_ref::<ParseIntError>() {
+        let text = match error.kind() {
+            IntErrorKind::PosOverflow => "too large",
+            IntErrorKind::NegOverflow => "too small",
+            _ => "not a whole number",
+        };
+        return text.into();
+    }
+    let text = reason.to_string();
+    match text.split_once(" is not in ").and_then(|(_, range)| range.split_once("..=")) {
+        Some((least, most)) => format!("must be {least} to {most}"),
+        None => one_line(&text),
+    }
+}
+
 /// The error and its causes; many of ours tell their cause themselves, and it is not told twice.
 fn causes(error: &anyhow::Error) -> String {
     let mut told = String::new();
@@ -103,6 +141,27 @@ mod tests {
         assert_eq!(usage_line(text), "unexpected argument '-1' found");
         let text = "error: the following required arguments were not provided:\n  --a <A>\n  --b <B>\n\nUsage: x\n";
         assert_eq!(usage_line(text), "the following required arguments were not provided: --a <A> --b <B>");
+    }
+
+    #[test]
+    fn reasons_are_in_words() {
+        let number = clap::value_parser!(u16);
+        let reasons = [
+            ("80000", "must be 0 to 65535"),
+            ("-1", "must be 0 to 65535"),
+            ("x", "not a whole number"),
+            ("", "not a whole number"),
+            ("99999999999999999999", "too large"),
+            ("-99999999999999999999", "too small"),
+        ];
+        for (text, words) in reasons {
+            let port = clap::Arg::new("port").allow_negative_numbers(true).value_parser(number);
+            let error = clap::Command::new("x").arg(port).try_get_matches_from(["x", text]).unwrap_err();
+            assert_eq!(in_words(error.source().expect("why")), words, "{text:?}");
+        }
+        let error = "warm".parse::<f32>().unwrap_err();
+        assert_eq!(with_reason_in_words(format!("'warm': {error}"), Some(&error)), "'warm': not a number");
+        assert_eq!(with_reason_in_words("no reason".into(), None), "no reason");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use bindery::llm::Llm;
 use bindery::model::GenerationConfig;
-use bindery::sampling::SamplingParams;
+use bindery::sampling::{ParamCaps, SamplingParams};
 use clap::{Args, ValueEnum};
 
 /// Where they come from.
@@ -35,13 +35,25 @@ impl GenerationArgs {
             GenerationSource::Auto => llm.model_config().generation,
             GenerationSource::Vllm => GenerationConfig::default(),
         };
-        let chosen = self.override_generation_config.unwrap_or_default().or(recommended);
-        llm.default_params(&chosen).context(
-            "--override-generation-config, or what the model's files recommend, which --generation-config vllm leaves out",
-        )
+        let overrides = self.override_generation_config.unwrap_or_default();
+        llm.default_params(&overrides).context("--override-generation-config")?;
+        llm.default_params(&overrides.or(recommended))
+            .context("what the model's files recommend, which --generation-config vllm leaves out")
     }
 }
 
+/// Checked as far as it can be without a model.
 fn generation_config(json: &str) -> Result<GenerationConfig, String> {
-    serde_json::from_str(json).map_err(|error| error.to_string())
+    let config: GenerationConfig = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    let default = SamplingParams::default();
+    let params = SamplingParams {
+        temperature: config.temperature.unwrap_or(default.temperature),
+        top_p: config.top_p.unwrap_or(default.top_p),
+        top_k: config.top_k.unwrap_or(default.top_k),
+        min_p: config.min_p.unwrap_or(default.min_p),
+        repetition_penalty: config.repetition_penalty.unwrap_or(default.repetition_penalty),
+        ..default
+    };
+    params.validate(usize::MAX, &ParamCaps::default()).map_err(|error| error.to_string())?;
+    Ok(config)
 }

@@ -25,6 +25,7 @@ mod table;
 mod units;
 
 use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
@@ -87,12 +88,24 @@ fn joined_lines(text: &str) -> String {
     joined.trim_start_matches('\n').to_owned()
 }
 
+/// As much of a command line as names a command: `bindery bench latency`.
+fn called(command: &ClapCommand, args: impl Iterator<Item = OsString>) -> String {
+    let (mut command, mut name) = (command, command.get_name().to_owned());
+    for arg in args.skip(1) {
+        let Some(subcommand) = command.find_subcommand(arg) else { break };
+        command = subcommand;
+        name = format!("{name} {}", command.get_name());
+    }
+    name
+}
+
 /// Reads the command line, runs the command, and says how it went.
 pub fn main() -> ExitCode {
-    let matches = prepared(Cli::command()).try_get_matches();
+    let mut command = prepared(Cli::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return exit::usage(&error, &called(&command, std::env::args_os())),
     };
     let result = match cli.command {
         Command::Run(args) => run::run(args),
@@ -105,4 +118,18 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::run(&args),
     };
     result.unwrap_or_else(|error| exit::failure(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_called_ends_where_the_flags_begin() {
+        let of = |line: &str| called(&Cli::command(), line.split(' ').map(OsString::from));
+        assert_eq!(of("/usr/bin/bindery"), "bindery");
+        assert_eq!(of("bindery nosuch run"), "bindery");
+        assert_eq!(of("bindery run serve"), "bindery run");
+        assert_eq!(of("bindery bench latency --input-len x"), "bindery bench latency");
+    }
 }

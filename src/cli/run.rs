@@ -41,7 +41,7 @@ pub(super) struct RunArgs {
     further: Option<String>,
 
     /// Continue the prompt as it is, without the model's chat template
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["chat_template", "default_chat_template_kwargs"])]
     raw: bool,
 
     /// A system message before the prompt
@@ -55,6 +55,10 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
 
+    /// Answers to make, each with other random numbers; needs a --temperature above 0
+    #[arg(short, value_name = "N", default_value_t = 1, help_heading = "Sampling")]
+    n: u32,
+
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -62,7 +66,7 @@ pub(super) struct RunArgs {
 /// Runs the command.
 pub(super) fn run(args: RunArgs) -> Result<ExitCode> {
     let options = args.engine.options()?;
-    let params = args.sampling.params()?;
+    let params = args.sampling.params(args.n)?;
     let prompt = prompt(args.prompt, args.further)?;
     let verbose = args.verbose || std::io::stderr().is_terminal();
     let mut llm = load(&options, Notices::Lines)?;

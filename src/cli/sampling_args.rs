@@ -1,5 +1,6 @@
 //! Flags about how tokens are chosen.
 
+use super::refusal;
 use anyhow::{Result, bail};
 use bindery::sampling::{ParamCaps, SamplingParams};
 use clap::Args;
@@ -39,20 +40,16 @@ pub(super) struct SamplingArgs {
     /// Go on after the end-of-sequence token, up to --max-tokens
     #[arg(long)]
     ignore_eos: bool,
-
-    /// Answers to make, each with other random numbers; needs a --temperature above 0
-    #[arg(short, value_name = "N", default_value_t = 1)]
-    n: u32,
 }
 
 impl SamplingArgs {
-    /// The parameters, as far as they can be checked without a model.
+    /// The parameters of `n` answers, as far as they can be checked without a model.
     ///
     /// # Errors
     /// A value out of its range.
-    pub(super) fn params(&self) -> Result<SamplingParams> {
+    pub(super) fn params(&self, n: u32) -> Result<SamplingParams> {
         let params = SamplingParams {
-            n: self.n,
+            n,
             temperature: self.temperature,
             top_p: self.top_p,
             top_k: self.top_k,
@@ -63,14 +60,13 @@ impl SamplingArgs {
             ignore_eos: self.ignore_eos,
             ..SamplingParams::default()
         };
-        if self.n > 1 && self.temperature == 0.0 {
+        if n > 1 && self.temperature == 0.0 {
             bail!(
-                "-n {}: at temperature 0 all answers would be the same; give a --temperature above 0 (how long an \
-                 answer may be is --max-tokens)",
-                self.n
+                "-n {n}: at temperature 0 all answers would be the same; give a --temperature above 0 (how long an \
+                 answer may be is --max-tokens)"
             );
         }
-        params.validate(usize::MAX, &ParamCaps::default())?;
+        params.validate(usize::MAX, &ParamCaps::default()).map_err(refusal::of_flag)?;
         Ok(params)
     }
 }

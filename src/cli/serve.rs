@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
+use zeromq::Endpoint;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -61,11 +62,11 @@ pub(super) struct ServeArgs {
     max_header_bytes: u64,
 
     /// Prompts in one request, at most
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least(0_usize))]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least(1_usize))]
     max_prompts: usize,
 
     /// Largest `n` and `best_of` of a request
-    #[arg(long, value_name = "N", default_value_t = 16384)]
+    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = at_least(1_u32))]
     max_n: u32,
 
     /// Seconds that a request may take in all [default: no limit]
@@ -140,19 +141,10 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
     }
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let address = format!("{}:{}", args.host, args.port);
-    // The port first: that it is taken shows before the model is loaded.
+    // The ports first: that one is taken shows before the model is loaded.
     let listener = runtime
         .block_on(TcpListener::bind((args.host.trim_matches(['[', ']']), args.port)))
         .with_context(|| format!("{address} cannot be listened on: choose another --host or --port"))?;
-    let llm = load(&options, notices)?;
-    notices.info(llm.device_description());
-    notices.info(llm.kv_memory());
-    config.default_params = args.generation.params(&llm)?;
-    let defaults = &config.default_params;
-    notices.info(format_args!(
-        "requests sample at temperature {}, top_p {}, top_k {} unless they say otherwise",
-        defaults.temperature, defaults.top_p, defaults.top_k
-    ));
     let mut observers: Vec<Box<dyn StepObserver>> = Vec::new();
     if let Some(events) = &args.kv_events_config {
         let published = runtime.block_on(publish_kv_events(events, DEFAULT_BLOCK_SIZE));
@@ -162,6 +154,15 @@ pub(super) fn run(args: ServeArgs) -> Result<ExitCode> {
             config.kv_event_sources.push(source);
         }
     }
+    let llm = load(&options, notices)?;
+    notices.info(llm.device_description());
+    notices.info(llm.kv_memory());
+    config.default_params = args.generation.params(&llm)?;
+    let defaults = &config.default_params;
+    notices.info(format_args!(
+        "requests sample at temperature {}, top_p {}, top_k {} unless they say otherwise",
+        defaults.temperature, defaults.top_p, defaults.top_k
+    ));
     let app = App::start(llm, config, args.max_num_queued_reqs, observers);
     let router = router(app.clone(), cors);
     let names = app.config.served_model_names.join(", ");
@@ -231,7 +232,14 @@ impl LogFormat {
 }
 
 fn kv_events_config(json: &str) -> Result<KvEventsConfig, String> {
-    serde_json::from_str(json).map_err(|error| error.to_string())
+    let config: KvEventsConfig = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    let endpoints = [("endpoint", Some(&config.endpoint)), ("replay_endpoint", config.replay_endpoint.as_ref())];
+    for (name, endpoint) in endpoints {
+        if let Some(text) = endpoint.filter(|text| !matches!(text.parse(), Ok(Endpoint::Tcp(..)))) {
+            return Err(format!("{name} {text:?}: must be like tcp://127.0.0.1:5557"));
+        }
+    }
+    Ok(config)
 }
 
 /// Comes back at SIGTERM or Ctrl-C.

@@ -31,6 +31,16 @@ fn help_fills_the_terminal() {
 }
 
 #[test]
+fn chat_takes_the_model_as_an_argument_and_answers_once() {
+    let help = stdout_of(&run(&["chat", "--help"]));
+    assert!(help.contains("Arguments:\n  [MODEL]") && help.contains("\nSampling:\n"), "{help}");
+    assert!(!help.contains("-n <N>"), "{help}");
+    let help = stdout_of(&run(&["run", "--help"]));
+    let sampling = help.split("\n\n").find(|part| part.starts_with("Sampling:")).expect("a heading");
+    assert!(sampling.contains("-n <N>"), "{sampling}");
+}
+
+#[test]
 fn run_answers_on_stdout_and_says_nothing_else() {
     let output = run(&[&["run"], &DEVICE[..], &[QUESTION]].concat());
     assert_eq!(stdout_of(&output), "The capital of France is Paris.\n");
@@ -70,8 +80,9 @@ fn a_conversation_is_remembered_and_its_commands_obeyed() {
         "My name is\\\nAda.\n/stats\n/undo\n/nosuch\n/set temperature hot\n{QUESTION}\n/save {}\n/quit\nnever read\n",
         saved.display()
     );
-    let output =
-        run_with_input(&[&["chat", "--max-tokens", "12", "--max-model-len", "256"], &DEVICE[..]].concat(), &input);
+    let history = temporary("history", b"typed before\n");
+    let args = ["chat", "--max-tokens", "12", "--max-model-len", "256", "--history-file"];
+    let output = run_with_input(&[&args[..], &[history.to_str().expect("UTF-8")], &DEVICE[..]].concat(), &input);
     let answers = stdout_of(&output);
     assert!(answers.contains("The capital of France is Paris."), "{answers}");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -81,4 +92,6 @@ fn a_conversation_is_remembered_and_its_commands_obeyed() {
     let messages: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&saved).expect("saved")).expect("JSON");
     assert_eq!(messages.iter().map(|m| m["role"].as_str().expect("a role")).collect::<Vec<_>>(), ["user", "assistant"]);
     assert_eq!(messages[0]["content"], QUESTION);
+    let typed = std::fs::read_to_string(&history).expect("kept");
+    assert!(typed.contains("typed before\n") && typed.contains(QUESTION), "{typed}");
 }

@@ -8,7 +8,7 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
     let table: &[(&[&str], &str)] = &[
         (&["nosuch"], "nosuch"),
         (&["run", "--nosuch", "hi"], "--nosuch"),
-        (&["run", "--seeed", "1", "hi"], "a similar argument exists: '--seed'"),
+        (&["run", "--seeed", "1", "hi"], "a similar argument exists: '--seed'; `bindery help` lists commands"),
         (&["run"], "empty"),
         (&["run", ""], "empty"),
         (&["run", "--raw", ""], "empty"),
@@ -18,21 +18,28 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["serve", "/nonexistent/m.gguf", "--port", "0"], "/nonexistent/m.gguf"),
         (&["chat", "/nonexistent/m.gguf"], "/nonexistent/m.gguf"),
         (&["run", "--system", "x", "--raw", "hi"], "--raw"),
-        (&["run", "--temperature", "NaN", "hi"], "temperature"),
-        (&["run", "--temperature", "inf", "hi"], "temperature"),
-        (&["run", "--temperature", "-1", "hi"], "temperature"),
-        (&["run", "--temperature", "warm", "hi"], "warm"),
-        (&["run", "--top-p", "0", "hi"], "top_p"),
-        (&["run", "--top-p", "NaN", "hi"], "top_p"),
-        (&["run", "--top-k", "-2", "hi"], "top_k"),
-        (&["run", "--min-p", "2", "hi"], "min_p"),
-        (&["run", "--repetition-penalty", "0", "hi"], "repetition_penalty"),
-        (&["run", "--max-tokens", "0", "hi"], "max_tokens"),
-        (&["run", "--stop", "", "hi"], "stop"),
+        (&["run", "--chat-template", "Cargo.toml", "--raw", "hi"], "'--chat-template <FILE>'"),
+        (&["run", "--chat-template-kwargs", "{}", "--raw", "hi"], "--default-chat-template-kwargs"),
+        (&["run", "--temperature", "NaN", "hi"], "--temperature NaN: must be"),
+        (&["run", "--temperature", "inf", "hi"], "--temperature inf: must be"),
+        (&["run", "--temperature", "-1", "hi"], "--temperature -1: must be"),
+        (&["run", "--temperature", "warm", "hi"], "'--temperature <T>': not a number; see `bindery run --help`"),
+        (&["run", "--top-p", "0", "hi"], "--top-p 0: must be"),
+        (&["run", "--top-p", "NaN", "hi"], "--top-p NaN: must be"),
+        (&["run", "--top-k", "-2", "hi"], "--top-k -2: must be"),
+        (&["run", "--min-p", "2", "hi"], "--min-p 2: must be"),
+        (&["run", "--repetition-penalty", "0", "hi"], "--repetition-penalty 0: must be"),
+        (&["run", "--max-tokens", "0", "hi"], "--max-tokens 0: must be"),
+        (&["run", "--stop", "", "hi"], "--stop 0 bytes: must be"),
+        (
+            &["run", "--stop", "a", "--stop", "b", "--stop", "c", "--stop", "d", "--stop", "e", "hi"],
+            "--stop: given 5 times; at most 4 are allowed",
+        ),
         (&["run", "-n", "32", "hi"], "give a --temperature above 0 (how long an answer may be is --max-tokens)"),
-        (&["run", "-n", "0", "hi"], "n"),
+        (&["run", "-n", "0", "hi"], "-n 0: must be 1 to"),
         (&["run", "--seed", "1.5", "hi"], "1.5"),
-        (&["run", "--max-tokens", "-1", "hi"], "-1 is not in 0..=4294967295"),
+        (&["run", "--max-tokens", "-1", "hi"], "must be 0 to 4294967295"),
+        (&["run", "--max-tokens", "few", "hi"], "not a whole number"),
         (&["run", "--seed", "-1", "hi"], "a whole number of at least 0"),
         (&["run", "--max-model-len", "-1", "hi"], "\"-1\" is not a number such as 4096"),
         (&["serve", "--request-timeout", "-1"], "a whole number of at least 0"),
@@ -42,7 +49,19 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["serve", "--allowed-origins", "not a url"], "such as https://example.com"),
         (&["serve", "--allow-credentials"], "name the allowed origins"),
         (&["serve", "--override-generation-config", "{\"temp\": 1}"], "expected one of `temperature`"),
-        (&["serve", "--port", "-1"], "-1 is not in 0..=65535"),
+        (
+            &["serve", "--override-generation-config", "{\"temperature\": -1}"],
+            "'--override-generation-config <JSON>': `temperature` is -1",
+        ),
+        (&["serve", "--kv-events-config", "{\"endpoint\": \"foo\"}"], "endpoint \"foo\": must be like tcp://"),
+        (&["serve", "--kv-events-config", "{\"endpoint\": \"ipc://foo\"}"], "must be like tcp://127.0.0.1:5557"),
+        (&["serve", "--kv-events-config", "{\"replay_endpoint\": \"tcp://*\"}"], "replay_endpoint \"tcp://*\": must"),
+        (&["serve", "--port", "-1"], "must be 0 to 65535; see `bindery serve --help`"),
+        (&["serve", "--max-n", "0"], "a whole number of at least 1"),
+        (&["serve", "--max-prompts", "0"], "a whole number of at least 1"),
+        (&["serve", "--tensor-parallel-size", "2"], "one server uses one device: start one per GPU behind a router"),
+        (&["serve", "--pipeline-parallel-size", "2"], "one server uses one device"),
+        (&["serve", "--data-parallel-size", "0"], "one server uses one device"),
         (&["run", "--variant", "fast", "hi"], "fast"),
         (&["run", "--block-size", "32", "hi"], "16"),
         (&["run", "--kv-cache-dtype", "fp8", "hi"], "fp8"),
@@ -58,7 +77,7 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["selftest", "--device", "llvmpipe", "--kernel", "nosuch"], "nosuch"),
         (&["bench", "latency", "--batch-size", "0"], "--batch-size"),
         (&["bench", "latency", "--batch-size", "65"], "--max-num-seqs"),
-        (&["bench", "latency", "--num-iters", "0"], "--num-iters"),
+        (&["bench", "latency", "--num-iters", "0"], "must be 1 to 1000; see `bindery bench latency --help`"),
         (&["bench", "latency", "--input-len", "0"], "--input-len"),
         (&["bench", "latency", "--output-json", "/nonexistent/out"], "/nonexistent/out"),
         (&["bench", "throughput", "--num-prompts", "0"], "--num-prompts"),
@@ -67,15 +86,19 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
         (&["bench", "serve", "--base-url", "https://example.com"], "http://"),
         (&["bench", "serve", "--request-rate", "0"], "--request-rate"),
         (&["bench", "serve", "--num-prompts", "0"], "--num-prompts"),
-        (&["bench", "kernels", "--device", "llvmpipe", "--shapes", "GPT-5"], "SmolLM2-135M"),
+        (&["bench", "kernels", "--device", "llvmpipe", "--shapes", "GPT-5"], "must be one of SmolLM2-135M"),
         (&["bench", "kernels", "--device", "llvmpipe", "--kernel", "nosuch"], "nosuch"),
         (&["bench", "kernels", "--formats", "q3_0"], "q4_0"),
         (&["bench", "compare", "--a", "webgpu", "--b", "opengl"], "opengl"),
+        (&["bench", "compare", "--a", "webgpu/cpu", "--b", "webgpu"], "webgpu, cuda or auto; write webgpu:/cpu"),
         (&["bench", "compare", "--a", "webgpu", "--b", "webgpu", "--device", "0"], "--device"),
+        (&["bench", "compare", "--a", "webgpu", "--b", "webgpu", "--backend", "webgpu"], "name them in --a and --b"),
         (&["bench", "compare", "--a", "webgpu", "--b", "webgpu", "--batch-sizes", "0"], "--batch-sizes"),
         (&["run", "--retune", "--no-autotune", "hi"], "--no-autotune"),
         (&["run", "--quantize-activations", "--batch-invariant", "hi"], "--batch-invariant"),
-        (&["chat", "-n", "2", "--temperature", "1"], "-n"),
+        (&["chat", "-n", "2"], "-n"),
+        (&["chat", "--history-file", "/nonexistent/history"], "--history-file /nonexistent/history: cannot be written"),
+        (&["simulate", "--num-requests", "0"], "--num-requests 0: must be 1 to"),
         (&["run", "--swap-space", "lots", "hi"], "lots"),
         (&["run", "--preemption-mode", "hope", "hi"], "hope"),
         (&["run", "--load-format", "dummy:q9", "hi"], "dummy:q9"),
@@ -116,7 +139,10 @@ fn models_that_cannot_be_used_are_one_line_and_exit_code_2() {
     let prompt = temporary("prompt.gguf", b"");
     assert_refused(&["run", prompt.to_str().expect("UTF-8")], "name it with --model");
     assert_refused(&["run", "--model", "src", "hi"], "src");
-    assert_refused(&["run", "--load-format", "dummy", "hi"], "SmolLM2");
+    for args in [&["--model", "models/SmolLM2-135M-Instruct.Q4_1.gguf"][..], &[]] {
+        let dummy = ["bench", "latency", "--load-format", "dummy"];
+        assert_refused(&[&dummy, args].concat(), "--load-format dummy needs a config.json: give its folder");
+    }
     assert_refused(&["run", "--tokenizer", "/nonexistent", "--device", "llvmpipe", "hi"], "/nonexistent");
     assert_refused(&["serve", "--chat-template", "/nonexistent", "--device", "llvmpipe"], "/nonexistent");
     let taken = ["--default-chat-template-kwargs", r#"{"messages": []}"#];
@@ -150,6 +176,7 @@ fn what_device_or_model_cannot_do_is_one_line_and_exit_code_2() {
         (&["--device", "llvmpipe", "--max-num-seqs", "65535", "hi"], "--max-num-seqs"),
         (&["--device", "llvmpipe", "--max-num-batched-tokens", "65535", "hi"], "--max-num-batched-tokens"),
         (&["--device", "llvmpipe", "--chat-template", "/nonexistent", "hi"], "/nonexistent"),
+        (&["--device", "llvmpipe", "--top-k", "999999", "hi"], "--top-k 999999: must be"),
     ];
     for (args, word) in table {
         assert_refused(&[&["run"], *args].concat(), word);

@@ -36,8 +36,10 @@ fn log_of_one_request(args: &[&str]) -> Vec<String> {
 
 #[test]
 fn logs_have_no_colours_where_there_is_no_terminal_and_flags_of_vllm_do_no_harm() {
-    let lines = log_of_one_request(&["--device", "llvmpipe", "--enforce-eager", "--tool-call-parser", "hermes"]);
-    assert_eq!(lines[0], "warning: --tool-call-parser, --enforce-eager: nothing to do here, ignored");
+    let ignored = ["--enforce-eager", "--tool-call-parser", "hermes", "--tensor-parallel-size", "1"];
+    let lines = log_of_one_request(&[&["--device", "llvmpipe"], &ignored[..]].concat());
+    let warning = "warning: --tool-call-parser, --enforce-eager, --tensor-parallel-size: nothing to do here, ignored";
+    assert_eq!(lines[0], warning);
     assert!(lines.iter().any(|line| line.contains("INFO") && line.contains("max_tokens")), "{lines:?}");
     assert!(lines.iter().all(|line| !line.contains('\u{1b}')), "{lines:?}");
 }

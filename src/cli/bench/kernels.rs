@@ -166,7 +166,9 @@ impl KernelsArgs {
         } else {
             let find = |name: &String| known.iter().find(|shape| shape.name.eq_ignore_ascii_case(name)).cloned();
             let names: Vec<&str> = known.iter().map(|shape| shape.name.as_str()).collect();
-            let one = |name| find(name).ok_or_else(|| anyhow::anyhow!("--shapes {name}: one of {}", names.join(", ")));
+            let one = |name| {
+                find(name).ok_or_else(|| anyhow::anyhow!("--shapes {name}: must be one of {}", names.join(", ")))
+            };
             self.shapes.iter().map(one).collect::<Result<_>>()?
         };
         let variants = match (&self.variant[..], is_small) {

@@ -6,7 +6,7 @@ use bindery::backend::webgpu::Variant;
 use bindery::backend::{Backend, BackendError, BackendKind, DeviceChoice, KernelVariant, OpenDevice};
 use std::str::FromStr;
 
-/// A device as the command line names it: `BACKEND[:DEVICE[/VARIANT]]`.
+/// A device as the command line names it: `BACKEND[:[DEVICE][/VARIANT]]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) backend: BackendKind,
@@ -19,7 +19,12 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (backend, device) = text.split_once(':').map_or((text, None), |(backend, device)| (backend, Some(device)));
-        let backend = backend.parse().map_err(|error| format!("backend {backend:?}: {error}"))?;
+        let backend = backend.parse().map_err(|error| match backend.split_once('/') {
+            Some((kind, variant)) if kind.parse::<BackendKind>().is_ok() => {
+                format!("backend {backend:?}: {error}; write {kind}:/{variant}")
+            }
+            _ => format!("backend {backend:?}: {error}"),
+        })?;
         let (device, variant) = match device.and_then(|device| device.rsplit_once('/')) {
             Some((device, variant)) => (Some(device), Some(variant)),
             None => (device, None),
@@ -92,6 +97,8 @@ mod tests {
         assert_eq!("cuda:0".parse(), Ok(target(BackendKind::Cuda, Some("0"), None)));
         assert!("llvmpipe".parse::<Target>().unwrap_err().contains("webgpu"));
         assert!("webgpu:x/fast".parse::<Target>().unwrap_err().contains("fast"));
+        assert!("webgpu/plain".parse::<Target>().unwrap_err().ends_with("write webgpu:/plain"));
+        assert!("opengl/plain".parse::<Target>().unwrap_err().ends_with("webgpu, cuda or auto"));
     }
 
     #[cfg(feature = "cuda")]

@@ -4,7 +4,7 @@ mod args;
 mod page;
 mod report;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use bindery::simulate::{
     CostModel, Layout, Length, MODELS, Plan, Reserve, Setup, Suite, Synthetic, Workload, preset, read_trace,
 };
@@ -129,5 +129,6 @@ fn synthetic(args: &SimulateArgs) -> Result<Workload> {
         max_model_len: args.max_model_len,
         seed: args.seed,
     };
-    Ok(synthetic.generate()?)
+    // Its values bear the names of the flags.
+    synthetic.generate().map_err(|error| anyhow!("--{} {}: must be {}", error.name, error.value, error.range))
 }

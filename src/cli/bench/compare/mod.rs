@@ -18,10 +18,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 const AFTER_HELP: &str = "\
-A target is BACKEND[:DEVICE[/VARIANT]]: webgpu, webgpu:nvidia, webgpu:llvmpipe/cpu, cuda:0/blocks. Both run the same
+A target is BACKEND[:[DEVICE][/VARIANT]]: webgpu, webgpu:nvidia, webgpu:llvmpipe/cpu, cuda:/blocks. Both run the same
 weights and the same prompts in one process, in turns; each figure is the median of the runs. Kernels are timed by the
-device where it has timestamps. \"B is\" says how many times as fast B is as A. Variants of CUDA are its two kernels
-for the attention of decodes: teams (the default) and blocks.
+device where it has timestamps. \"B is\" says how many times as fast B is as A. Variants of CUDA are its three kernels
+for the attention of decodes: teams (the default), async and blocks.
 
 Examples:
   bindery bench compare --a webgpu:0 --b webgpu:1
@@ -143,8 +143,8 @@ impl Comparison {
 /// Runs the command.
 pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
     let options = args.engine.options()?;
-    if options.device.is_some() || options.variant.is_some() {
-        bail!("--device and --variant: name them in --a and --b, as in --a webgpu:0/plain");
+    if args.engine.names_device() {
+        bail!("--backend, --device and --variant: name them in --a and --b, as in --a webgpu:0/plain");
     }
     if args.input_len == 0 || args.output_len < 2 {
         bail!("--input-len must be at least 1, --output-len at least 2");
