@@ -22,6 +22,9 @@ fn matmul_cpu(
     for (var j = 0u; j < TILE; j++) { acc[j] = Cols(0.0); }
     var squares: array<f32, TILE>;
     for (var j = 0u; j < TILE; j++) { squares[j] = 0.0; }
+    // Quad q of row j is in lane q % SUBGROUP_SIZE of xs[q / SUBGROUP_SIZE * TILE + j]. Not of the loop, as w is: naga 30 would
+    // write the zeros of both, types of one name in HLSL, as one function twice.
+    var xs: array<vec4<f32>, TILE * X_REGISTERS>;
     for (var block = 0u; block < params.blocks; block++) {
         var scale: array<vec2<f32>, COLS>;
         var held: array<HeldBlock, COLS>;
@@ -31,8 +34,6 @@ fn matmul_cpu(
             scale[i] = block_scale(at);
             held[i] = hold_block(at);
         }
-        // Quad q of row j is in lane q % SUBGROUP_SIZE of xs[q / SUBGROUP_SIZE * TILE + j].
-        var xs: array<vec4<f32>, TILE * X_REGISTERS>;
         for (var j = 0u; j < TILE; j++) {
             let row_at = min(first_row + j, rows - 1u) * params.blocks * 8u;
             for (var h = 0u; h < X_REGISTERS; h++) {

@@ -4,6 +4,7 @@ mod adapters;
 mod coopmat;
 mod cuda;
 mod demo;
+mod dxc;
 mod e2e;
 mod gpu_check;
 mod model;
@@ -28,6 +29,7 @@ Tasks:
   gpu-check --dry-run         run them here, with tiny models; what there is no GPU for is reported as absent
   gpu-check --model           pack the default model too, in parts
   coopmat [TREE]              cooperative-matrix products on a newer lavapipe, in a Debian tree of 500 MB; Linux, not in CI
+  dxc                         every kernel's HLSL through DirectX's compiler; Linux, not in CI
   adapters                    list the Vulkan devices that the loader finds here
   sim --seed S --steps N      drive the engine core with random requests from seed S, every invariant checked
   help                        this text
@@ -60,6 +62,7 @@ fn run_task(args: &[String]) -> anyhow::Result<()> {
         "model" => model::run(rest),
         "adapters" => adapters::run(rest),
         "coopmat" => coopmat::run(rest),
+        "dxc" => dxc::run(rest),
         "sim" => sim::run(rest),
         "help" | "--help" | "-h" => {
             println!("{HELP}");

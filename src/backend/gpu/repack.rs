@@ -26,7 +26,10 @@ impl DeviceFormat {
 
     /// Whether there is a second plane, of scales.
     pub(in crate::backend) fn has_scales(self) -> bool {
-        matches!(self, Self::Q8 | Self::Q4)
+        match self {
+            Self::F32 | Self::F16 | Self::Bf16 => false,
+            Self::Q8 | Self::Q4 => true,
+        }
     }
 }
 

@@ -188,10 +188,12 @@ pub(super) const MATRIX_FEATURES: wgpu::Features =
     wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
 
 /// The largest square matrices that the adapter lists with f16 factors and f32 sums. What it does not list it may still
-/// accept, and get wrong.
+/// accept, and get wrong. On Metal `wgpu` 30 lists matrices for AMD's and Intel's GPUs, too, but only Apple's have them.
 fn matrix_size(adapter: &wgpu::Adapter) -> Option<u32> {
     use wgpu::CooperativeScalarType::{F16, F32};
-    if !adapter.features().contains(MATRIX_FEATURES | wgpu::Features::SUBGROUP) {
+    let info = adapter.get_info();
+    let has_none = info.backend == wgpu::Backend::Metal && !info.name.starts_with("Apple");
+    if has_none || !adapter.features().contains(MATRIX_FEATURES | wgpu::Features::SUBGROUP) {
         return None;
     }
     let listed = adapter.cooperative_matrix_properties();

@@ -152,17 +152,21 @@ impl GpuDevice {
         }
     }
 
-    /// The pipeline of a kernel, compiled at first use.
+    /// The pipeline of a kernel, compiled at first use. What naga refuses is an error of validation, what the driver's
+    /// compiler refuses an internal one.
     pub(super) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>, BackendError> {
         let source = kernel.source();
         let mut pipelines = self.pipelines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(pipeline) = pipelines.get(&source) {
             return Ok(pipeline.clone());
         }
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
         let pipeline = self.compile(kernel, source.clone());
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(BackendError::Device(format!("kernel {} does not compile: {error}", kernel.name)));
+        let internal = pollster::block_on(internal.pop());
+        if let Some(error) = internal.or(pollster::block_on(validation.pop())) {
+            let advice = if self.variant == Variant::Plain { "" } else { "; --variant plain may do" };
+            return Err(BackendError::Device(format!("kernel {} does not compile: {error}{advice}", kernel.name)));
         }
         let pipeline = Arc::new(pipeline);
         pipelines.insert(source, pipeline.clone());

@@ -67,6 +67,8 @@ pub(super) struct Kernel {
     enables: Vec<&'static str>,
     prelude: String,
     files: Vec<&'static str>,
+    /// Whether members of the entry point's `Invocation` are built-in values of subgroups.
+    has_subgroup_members: bool,
     /// Storage buffers, by binding number.
     pub(super) bindings: Vec<Binding>,
     /// Size of the kernel's `Params`.
@@ -87,6 +89,7 @@ impl Kernel {
             enables: Vec::new(),
             prelude: String::new(),
             files: files.to_vec(),
+            has_subgroup_members: false,
             bindings,
             params_bytes: params_bytes as u32,
         }
@@ -134,7 +137,8 @@ impl Kernel {
             })
     }
 
-    fn reduce(self, variant: Variant, subgroup_size: u32) -> Self {
+    fn reduce(mut self, variant: Variant, subgroup_size: u32) -> Self {
+        self.has_subgroup_members = variant == Variant::Subgroup;
         self.constant("SUBGROUP_SIZE", subgroup_size).include(match variant {
             Variant::Cpu => wgsl!("include/reduce_cpu.wgsl"),
             Variant::Subgroup => wgsl!("include/reduce_subgroup.wgsl"),
@@ -165,9 +169,17 @@ impl Kernel {
         for file in &self.files {
             source.push_str(file);
         }
+        if self.has_subgroup_members {
+            let entry_point = format!("fn {}(inv: Invocation", self.name);
+            source = source.replace(&entry_point, &format!("{entry_point}{UNREAD_ARGUMENT}"));
+        }
         source
     }
 }
+
+/// naga 30 writes such HLSL for built-in values of subgroups as DirectX takes only if one of them is an argument of the
+/// entry point itself.
+const UNREAD_ARGUMENT: &str = ", @builtin(subgroup_size) _size: u32";
 
 /// Parameters of `embed`.
 #[repr(C)]

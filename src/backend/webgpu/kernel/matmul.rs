@@ -69,11 +69,12 @@ const CPU_WG: u32 = 16;
 /// Rows of the weight of a lane of `matmul_cpu`: as many as pay before the registers spill.
 fn cpu_cols(tile: u32, format: DeviceFormat, epilogue: Epilogue) -> u32 {
     match format {
-        DeviceFormat::Q8 | DeviceFormat::Q4 => 4,
-        _ if tile < 4 => epilogue.least_rows().max(2),
+        DeviceFormat::F32 | DeviceFormat::F16 | DeviceFormat::Bf16 if tile < 4 => epilogue.least_rows().max(2),
         _ => 4,
     }
 }
+
+const NO_INT8: &str = "only quantised weights are multiplied by int8";
 
 /// Most rows of `matvec` and `matvec_int8`.
 pub(in super::super) const VECTOR_ROWS: u32 = 8;
@@ -103,7 +104,8 @@ pub(in super::super) fn quantize_rows(
         .include(wgsl!("include/int8_word.wgsl"))
         .include(match format {
             DeviceFormat::Q4 => wgsl!("include/int8_words_q4.wgsl"),
-            _ => wgsl!("include/int8_words_q8.wgsl"),
+            DeviceFormat::Q8 => wgsl!("include/int8_words_q8.wgsl"),
+            DeviceFormat::F32 | DeviceFormat::F16 | DeviceFormat::Bf16 => unreachable!("{NO_INT8}"),
         })
         .reduce(variant, subgroup_size)
 }
@@ -282,7 +284,8 @@ impl MatMulKernel {
                 .constant("COLS", cols.max(folded.epilogue.least_rows()))
                 .include(match format {
                     DeviceFormat::Q4 => wgsl!("include/int8_q4.wgsl"),
-                    _ => wgsl!("include/int8_q8.wgsl"),
+                    DeviceFormat::Q8 => wgsl!("include/int8_q8.wgsl"),
+                    DeviceFormat::F32 | DeviceFormat::F16 | DeviceFormat::Bf16 => unreachable!("{NO_INT8}"),
                 })
                 .vector_sums(variant, subgroup_size),
         };
