@@ -5,7 +5,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`engine`] | requests, blocks, block tables, the scheduler and the [`engine::Batch`]: integers only, no I/O |
-//! | [`backend`] | the seam: a [`backend::Program`] of fused kernels over opaque buffers; `cpu` and `webgpu` run it |
+//! | [`backend`] | the seam: a [`backend::Program`] of ops over opaque buffers; `cpu`, `webgpu` and `cuda` run it, the latter two fused |
 //! | [`model`] | checkpoints (GGUF, Hugging Face folders) and the Llama family written over the seam |
 //! | [`sampling`] | [`sampling::SamplingParams`], the host sampler, logprobs |
 //! | [`structured`] | completions that follow a schema, a regular expression or a grammar |

@@ -17,10 +17,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// What the prompts are cut from: beams over text part later than beams over noise.
-const TEXT: &str = include_str!("../../../ARCHITECTURE.md");
+const TEXT: &str = include_str!("../../../tests/data/public_domain.txt");
 
 const AFTER_HELP: &str = "\
-Prompts are pieces of this project's ARCHITECTURE.md, of log-normal lengths with the means of the PagedAttention paper's
+Prompts are pieces of a text in the public domain, of log-normal lengths with the means of the PagedAttention paper's
 data sets (alpaca: 19 tokens in, 58 out; sharegpt: 161 in, 338 out); answers have their drawn lengths. Samples are drawn
 at temperature 1. \"saved\" is 1 - blocks used / blocks of all block tables, over all steps, as in the paper's section
 6.3; prefix caching is off, so that nothing is shared but by samples and beams. \"copying\" is the time that the copies
