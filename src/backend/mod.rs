@@ -59,6 +59,14 @@ pub enum BackendError {
     /// The model needs something that this backend does not do.
     #[error("{0}")]
     Unsupported(String),
+    /// A kernel does not compile on this device.
+    #[error("kernel {kernel} does not compile: {error}")]
+    Kernel {
+        /// Its name.
+        kernel: String,
+        /// What the translator or the driver's compiler says.
+        error: String,
+    },
     /// The device was lost or reported an error.
     #[error("device error: {0}")]
     Device(String),

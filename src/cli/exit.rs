@@ -60,7 +60,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn is_failure(error: &anyhow::Error) -> bool {
-    let device = |error: &BackendError| matches!(error, BackendError::Device(_) | BackendError::OutOfMemory { .. });
+    let device = |error: &BackendError| {
+        matches!(error, BackendError::Device(_) | BackendError::Kernel { .. } | BackendError::OutOfMemory { .. })
+    };
     error.chain().any(|cause| {
         cause.is::<Failure>()
             || cause.downcast_ref::<BackendError>().is_some_and(device)

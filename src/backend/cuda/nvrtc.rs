@@ -92,7 +92,7 @@ fn compile_program(program: sys::nvrtcProgram, name: &str, architecture: &str) -
     // SAFETY: as above; NVRTC ends the log with a zero.
     let log = text_of(&check("a log", unsafe { result::get_program_log(program) })?);
     if outcome.is_err() {
-        return Err(BackendError::Device(format!("kernel {name} does not compile for {architecture}:\n{log}")));
+        return Err(BackendError::Kernel { kernel: name.to_owned(), error: format!("for {architecture}:\n{log}") });
     }
     // SAFETY: as above.
     let ptx: Vec<u8> =

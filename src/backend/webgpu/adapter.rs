@@ -176,11 +176,19 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     }
 }
 
-/// The smallest and the largest subgroup. On Metal `wgpu` reports WebGPU's bounds, 4 and 64, whatever the GPU: the smallest
-/// there are Intel's, of 8 (Apple's have 32, AMD's 32 or 64).
+/// The smallest and the largest subgroup. On Metal `wgpu` reports WebGPU's bounds, 4 and 64, whatever the GPU: Apple's have 32,
+/// of the others Intel's have 8 or more, AMD's 32 or 64.
 fn subgroup_sizes(info: &wgpu::AdapterInfo) -> (u32, u32) {
-    let smallest = if info.backend == wgpu::Backend::Metal { 8 } else { 0 };
-    (info.subgroup_min_size.max(smallest), info.subgroup_max_size)
+    match info.backend {
+        wgpu::Backend::Metal if is_apples(info) => (32, 32),
+        wgpu::Backend::Metal => (info.subgroup_min_size.max(8), info.subgroup_max_size),
+        _ => (info.subgroup_min_size, info.subgroup_max_size),
+    }
+}
+
+/// Whether a Metal adapter is a GPU of Apple's own.
+fn is_apples(info: &wgpu::AdapterInfo) -> bool {
+    info.name.starts_with("Apple")
 }
 
 /// Features that cooperative matrices take.
@@ -192,7 +200,7 @@ pub(super) const MATRIX_FEATURES: wgpu::Features =
 fn matrix_size(adapter: &wgpu::Adapter) -> Option<u32> {
     use wgpu::CooperativeScalarType::{F16, F32};
     let info = adapter.get_info();
-    let has_none = info.backend == wgpu::Backend::Metal && !info.name.starts_with("Apple");
+    let has_none = info.backend == wgpu::Backend::Metal && !is_apples(&info);
     if has_none || !adapter.features().contains(MATRIX_FEATURES | wgpu::Features::SUBGROUP) {
         return None;
     }

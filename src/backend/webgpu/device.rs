@@ -166,7 +166,7 @@ impl GpuDevice {
         let internal = pollster::block_on(internal.pop());
         if let Some(error) = internal.or(pollster::block_on(validation.pop())) {
             let advice = if self.variant == Variant::Plain { "" } else { "; --variant plain may do" };
-            return Err(BackendError::Device(format!("kernel {} does not compile: {error}{advice}", kernel.name)));
+            return Err(BackendError::Kernel { kernel: kernel.name.to_owned(), error: format!("{error}{advice}") });
         }
         let pipeline = Arc::new(pipeline);
         pipelines.insert(source, pipeline.clone());

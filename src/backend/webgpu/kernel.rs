@@ -257,3 +257,25 @@ pub(super) struct FmaPeakParams {
 pub(super) fn fma_peak() -> Kernel {
     Kernel::new("fma_peak", wgsl!("fma_peak.wgsl"), &[write(1)], size_of::<FmaPeakParams>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::GpuDevice;
+    use super::*;
+    use crate::backend::BackendError;
+
+    #[test]
+    fn a_kernel_that_does_not_compile_is_an_error_each_time_and_leaves_the_device_as_it_was() {
+        let gpu = GpuDevice::open(Some("llvmpipe"), None).unwrap_or_else(|error| {
+            panic!("{error}; `cargo xtask test` installs the adapter: mesa-vulkan-drivers (llvmpipe)")
+        });
+        let twice = silu_mul().constant("BLOCK_SIZE", 32);
+        for _ in 0..2 {
+            let error = gpu.pipeline(&twice).expect_err("a constant that is there twice");
+            assert!(matches!(&error, BackendError::Kernel { kernel, .. } if kernel == "silu_mul"), "{error}");
+            assert!(error.to_string().contains("BLOCK_SIZE"), "{error}");
+        }
+        gpu.check().expect("the device is not at fault");
+        gpu.pipeline(&silu_mul()).expect("the kernel itself");
+    }
+}

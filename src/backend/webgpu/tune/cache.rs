@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(this.read(&adapter("1.0")), Ok(None));
         let tuning = Tuning { matvec_cols: 2, ..Tuning::default() };
         let trials = vec![Trial { knob: "x".into(), value: "2".into(), relative_time: 0.5, chosen: true }];
-        let measured = Measured { variant: Variant::Plain, tuning, seconds: 1.5, trials };
+        let measured = Measured { variant: Variant::Plain, tuning, seconds: 1.5, trials, left_out: Vec::new() };
         this.write(&measured, 1_700_000_000).expect("it is writable");
         let found = this.read(&adapter("1.0")).expect("it is right").expect("it is there");
         assert_eq!((found.variant, found.tuning, found.measured_at), (Variant::Plain, tuning, 1_700_000_000));

@@ -23,6 +23,8 @@ pub(super) struct Measured {
     /// How long it took.
     pub(super) seconds: f64,
     pub(super) trials: Vec<Trial>,
+    /// Variants that were left out, with the kernel that does not compile.
+    pub(super) left_out: Vec<String>,
 }
 
 /// What a number is judged by.
@@ -101,12 +103,20 @@ pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Mea
     };
     let mut best: Option<(f64, Bench)> = None;
     let mut first_score = None;
-    for variant in variants {
+    let mut left_out = Vec::new();
+    let last = variants.len() - 1;
+    for (index, variant) in variants.into_iter().enumerate() {
         if best.is_some() && Instant::now() > deadline {
             break;
         }
         let tuning = Tuning::by_rule(variant);
-        let mut bench = Bench::new(gpu.with_kernels(variant, tuning), request)?;
+        let mut bench = match Bench::new(gpu.with_kernels(variant, tuning), request) {
+            Err(error @ BackendError::Kernel { .. }) if best.is_some() || index < last => {
+                left_out.push(format!("{variant} kernels left out: {error}"));
+                continue;
+            }
+            bench => bench?,
+        };
         let all_steps = |op| bench.steps_of(op);
         let (products, decodes) = (all_steps(Op::Product), all_steps(Op::Decode));
         let score = bench.score(Op::Product, &products, tuning)? + bench.score(Op::Decode, &decodes, tuning)?;
@@ -126,7 +136,7 @@ pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Mea
     let variant = bench.gpu.variant();
     trials.iter_mut().for_each(|trial| trial.chosen = trial.value == variant.to_string());
     let tuning = bench.turn_knobs(deadline, &mut trials)?;
-    Ok(Measured { variant, tuning, seconds: began.elapsed().as_secs_f64(), trials })
+    Ok(Measured { variant, tuning, seconds: began.elapsed().as_secs_f64(), trials, left_out })
 }
 
 /// A product and decodes of the model's shape, on one variant.

@@ -55,7 +55,7 @@ pub struct TuningChoice {
     pub tuning: Tuning,
     /// Why.
     pub source: TuningSource,
-    /// What was wrong with the file on disk; it was not used, or could not be written.
+    /// Kernels that do not compile here, or what was wrong with the file on disk: it was not used, or could not be written.
     pub warning: Option<String>,
 }
 
@@ -135,7 +135,10 @@ pub fn choose(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<(Arc<GpuDev
     if let Err(wrong) = cache.write(&measured, measured_at) {
         warning = Some(wrong);
     }
-    let measure::Measured { variant, tuning, seconds, trials } = measured;
+    let measure::Measured { variant, tuning, seconds, trials, left_out } = measured;
+    if !left_out.is_empty() {
+        warning = Some(left_out.into_iter().chain(warning).collect::<Vec<_>>().join("; "));
+    }
     let source = TuningSource::Measured(seconds, trials);
     Ok((gpu.with_kernels(variant, tuning), TuningChoice { variant, tuning, source, warning }))
 }
