@@ -16,9 +16,12 @@ struct Loaded {
     scales: array<u32, LOADS>,
 }
 
+// Column of out, behind the first, that column c of the tile makes: those of an invocation, 16 apart, leave by WIDTH neighbours.
+fn col_of(c: u32) -> u32 { return c / (16u * WIDTH) * (16u * WIDTH) + c % 16u * WIDTH + c / 16u % WIDTH; }
+
 // Where a block of a row of the tile lies in the weight.
 fn w_block(first_col: u32, row: u32, block: u32) -> u32 {
-    return block_index(weight_row(first_col + row % OUT_COLS, row / OUT_COLS), block, params.blocks);
+    return block_index(weight_row(first_col + col_of(row % OUT_COLS), row / OUT_COLS), block, params.blocks);
 }
 fn load(x_row: u32, first_col: u32, stage_row: u32, octet: u32, block: u32) -> Loaded {
     var loaded: Loaded;
@@ -92,11 +95,11 @@ fn matmul(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: v
         }
     }
     for (var j = 0u; j < 4u; j++) {
-        for (var i = 0u; i < 4u / PARTS; i++) {
+        for (var i = 0u; i < 4u / PARTS; i += WIDTH) {
             let row = first_row + tile_row + TILE / 4u * j;
-            let col = first_col + tile_col + 16u * i;
+            let col = first_col + col_of(tile_col + 16u * i);
             var sums: Sums;
-            for (var part = 0u; part < PARTS; part++) { sums[part] = acc[j][part * 4u / PARTS + i] * factors[j]; }
+            for (var s = 0u; s < PARTS * WIDTH; s++) { sums[s] = acc[j][s / WIDTH * (4u / PARTS) + i + s % WIDTH] * factors[j]; }
             if (row < rows && col < params.cols) { finish(split * rows + row, col, sums); }
         }
     }

@@ -212,8 +212,8 @@ impl MatMulKernel {
             // In batch-invariant mode both meet: they round alike.
             Epilogue::RopeAndCache { .. } => match self {
                 Self::Cpu { tile } => tile < 8,
-                Self::Vector { .. } | Self::Coop { .. } => true,
-                Self::Tiled { .. } | Self::VectorInt8 { .. } => false,
+                Self::Vector { .. } | Self::Tiled { .. } | Self::Coop { .. } => true,
+                Self::VectorInt8 { .. } => false,
             },
         }
     }
