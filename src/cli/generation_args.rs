@@ -45,15 +45,6 @@ impl GenerationArgs {
 /// Checked as far as it can be without a model.
 fn generation_config(json: &str) -> Result<GenerationConfig, String> {
     let config: GenerationConfig = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    let default = SamplingParams::default();
-    let params = SamplingParams {
-        temperature: config.temperature.unwrap_or(default.temperature),
-        top_p: config.top_p.unwrap_or(default.top_p),
-        top_k: config.top_k.unwrap_or(default.top_k),
-        min_p: config.min_p.unwrap_or(default.min_p),
-        repetition_penalty: config.repetition_penalty.unwrap_or(default.repetition_penalty),
-        ..default
-    };
-    params.validate(usize::MAX, &ParamCaps::default()).map_err(|error| error.to_string())?;
+    config.params().validate(usize::MAX, &ParamCaps::default()).map_err(|error| error.to_string())?;
     Ok(config)
 }

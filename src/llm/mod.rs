@@ -218,15 +218,7 @@ impl Llm {
     /// # Errors
     /// [`LlmError::Param`] when one is out of its range.
     pub fn default_params(&self, generation: &GenerationConfig) -> Result<SamplingParams, LlmError> {
-        let default = SamplingParams::default();
-        let params = SamplingParams {
-            temperature: generation.temperature.unwrap_or(default.temperature),
-            top_p: generation.top_p.unwrap_or(default.top_p),
-            top_k: generation.top_k.unwrap_or(default.top_k),
-            min_p: generation.min_p.unwrap_or(default.min_p),
-            repetition_penalty: generation.repetition_penalty.unwrap_or(default.repetition_penalty),
-            ..default
-        };
+        let params = generation.params();
         params.validate(self.model_config().vocab_size as usize, &ParamCaps::default())?;
         Ok(params)
     }

@@ -1,10 +1,11 @@
 //! How the model's authors recommend to sample.
 
+use crate::sampling::SamplingParams;
 use serde::Deserialize;
 
 /// Sampling parameters for requests that leave them out, from `generation_config.json` or GGUF's `general.sampling.*`;
 /// `None` where nothing is recommended. The names are Hugging Face's, and their ranges those of
-/// [`crate::sampling::SamplingParams`], which checks them.
+/// [`SamplingParams`], which checks them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GenerationConfig {
@@ -29,6 +30,19 @@ impl GenerationConfig {
             top_k: self.top_k.or(others.top_k),
             min_p: self.min_p.or(others.min_p),
             repetition_penalty: self.repetition_penalty.or(others.repetition_penalty),
+        }
+    }
+
+    /// Sampling parameters with these, and OpenAI's defaults where they say nothing; not checked.
+    pub fn params(self) -> SamplingParams {
+        let default = SamplingParams::default();
+        SamplingParams {
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
+            ..default
         }
     }
 }
