@@ -13,28 +13,23 @@ use naga::valid::{ModuleInfo, ValidationFlags, Validator};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// A kernel's module, validated.
-fn validated(Reflected { kernel, module, .. }: &Reflected) -> ModuleInfo {
-    Validator::new(ValidationFlags::all(), capabilities(kernel)).validate(module).expect("tested elsewhere")
-}
-
 /// The size of the cooperative matrices of a kernel.
 fn matrices(Reflected { kernel, .. }: &Reflected) -> Option<u32> {
     [8, 16].into_iter().find(|size| kernel.source().contains(&format!("coop_mat{size}x{size}")))
 }
 
 /// A kernel in HLSL, and what its entry point is called there.
-fn hlsl(reflected: &Reflected) -> Result<(String, String), String> {
+fn hlsl(Reflected { kernel, module, .. }: &Reflected, info: &ModuleInfo) -> Result<(String, String), String> {
     let options = hlsl::Options {
         shader_model: hlsl::ShaderModel::V6_0,
         immediates_target: Some(hlsl::BindTarget::default()),
         ..hlsl::Options::default()
     };
-    let entry = Some((ShaderStage::Compute, reflected.kernel.name.to_owned()));
+    let entry = Some((ShaderStage::Compute, kernel.name.to_owned()));
     let pipeline = hlsl::PipelineOptions { entry_point: entry };
     let mut text = String::new();
     let mut writer = hlsl::Writer::new(&mut text, &options, &pipeline);
-    let written = writer.write(&reflected.module, &validated(reflected), None).map_err(|error| error.to_string())?;
+    let written = writer.write(module, info, None).map_err(|error| error.to_string())?;
     let name = written.entry_point_names[0].as_ref().map_err(|error| error.to_string())?;
     Ok((text, name.clone()))
 }
@@ -61,7 +56,8 @@ fn every_kernel_translates_to_spirv_msl_and_hlsl() {
     let mut count = 0;
     for_each_kernel(|reflected| {
         let Reflected { label, kernel, module, .. } = reflected;
-        let info = validated(reflected);
+        let mut validator = Validator::new(ValidationFlags::all(), capabilities(kernel));
+        let info = validator.validate(module).expect("tested elsewhere");
         let mut note = |language: &str, failed: Option<String>| {
             failures.extend(failed.map(|error| format!("{label} in {language}: {error}")));
         };
@@ -82,7 +78,7 @@ fn every_kernel_translates_to_spirv_msl_and_hlsl() {
             note("MSL", msl::write_string(module, &info, &options, &pipeline).err().map(|error| error.to_string()));
         }
         if matrices(reflected).is_none() {
-            let written = hlsl(reflected);
+            let written = hlsl(reflected, &info);
             if let (Ok((text, entry)), Some(folder)) = (&written, &folder) {
                 let file = folder.join(format!("{count}.{entry}.hlsl"));
                 std::fs::write(file, format!("// {label}\n{text}")).expect("the folder can be written");
