@@ -60,7 +60,7 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "INDEX|NAME")]
     device: Option<String>,
 
-    /// WebGPU kernel variant: cpu, subgroup or plain [default: the one that suits the adapter, or that was the fastest]
+    /// WebGPU kernel variant: cpu, matrix, subgroup or plain [default: the one that suits the adapter, or that was the fastest]
     #[arg(long, value_name = "VARIANT")]
     variant: Option<Variant>,
 

@@ -34,9 +34,14 @@ pub(super) struct SelftestArgs {
     #[arg(long, value_name = "INDEX|NAME")]
     device: Option<String>,
 
-    /// WebGPU kernel variant: cpu, subgroup or plain [default: the one that suits the adapter]
+    /// WebGPU kernel variant: cpu, matrix, subgroup or plain [default: the one that suits the adapter]
     #[arg(long, value_name = "VARIANT")]
     variant: Option<Variant>,
+
+    /// The kernels with cooperative matrices of this size, 8 or 16, instead of the largest that the adapter lists; those that
+    /// it does not list it may get wrong
+    #[arg(long, value_name = "SIZE", conflicts_with = "variant")]
+    matrix_size: Option<u32>,
 
     /// All cases, large ones too (minutes on a software adapter), instead of a few of each kernel
     #[arg(long)]
@@ -63,9 +68,12 @@ struct KernelResult {
 
 /// Runs the command.
 pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode> {
-    let variant = args.variant.map(KernelVariant::WebGpu);
+    let variant = args.variant.or(args.matrix_size.map(|_| Variant::Matrix)).map(KernelVariant::WebGpu);
     let choice = DeviceChoice { backend: args.backend, device: args.device.as_deref(), variant };
-    let device = OpenDevice::open(choice)?;
+    let device = match (OpenDevice::open(choice)?, args.matrix_size) {
+        (OpenDevice::WebGpu(gpu), Some(size)) => OpenDevice::WebGpu(gpu.with_matrix_size(size)?),
+        (device, _) => device,
+    };
     Notices::Lines.warn_of_software(choice.device, &device);
     let wanted = |case: &KernelCase| {
         (args.all || (case.quick && !case.large))

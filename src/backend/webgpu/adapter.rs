@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Variant {
     /// Software adapters: a workgroup is a few vector registers, no workgroup memory, no barriers.
     Cpu,
+    /// GPUs with cooperative matrices: those take products of many rows and prefills, the rest is as for `Subgroup`.
+    Matrix,
     /// GPUs with subgroup operations, subgroups of at least 8.
     Subgroup,
     /// Everything else: workgroup memory and barriers only.
@@ -18,6 +20,7 @@ impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Cpu => "cpu",
+            Self::Matrix => "matrix",
             Self::Subgroup => "subgroup",
             Self::Plain => "plain",
         })
@@ -29,9 +32,10 @@ impl std::str::FromStr for Variant {
     fn from_str(s: &str) -> Result<Self, String> {
         match s {
             "cpu" => Ok(Self::Cpu),
+            "matrix" => Ok(Self::Matrix),
             "subgroup" => Ok(Self::Subgroup),
             "plain" => Ok(Self::Plain),
-            _ => Err(format!("unknown kernel variant {s:?}; use cpu, subgroup or plain")),
+            _ => Err(format!("unknown kernel variant {s:?}; use cpu, matrix, subgroup or plain")),
         }
     }
 }
@@ -153,7 +157,9 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     if subgroups && info.device_type == wgpu::DeviceType::Cpu && sizes.0 == sizes.1 && matches!(sizes.0, 4 | 8) {
         variants.push(Variant::Cpu);
     }
+    let matrix_size = matrix_size(adapter);
     if subgroups && sizes.0 >= 8 {
+        variants.extend(matrix_size.map(|_| Variant::Matrix));
         variants.push(Variant::Subgroup);
     }
     variants.push(Variant::Plain);
@@ -166,7 +172,7 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
         subgroup_sizes: subgroups.then_some(sizes),
         shader_f16: features.contains(wgpu::Features::SHADER_F16),
-        matrix_size: matrix_size(adapter),
+        matrix_size,
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         memory_bytes: memory_bytes(adapter),

@@ -21,13 +21,14 @@ pub(super) struct Pipeline {
 }
 
 /// An open device; several backends may share one, and with it the compiled pipelines.
+#[derive(Clone)]
 pub struct GpuDevice {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) variant: Variant,
     pub(super) tuning: Tuning,
     summary: AdapterSummary,
-    /// By their source; shared by all that [`GpuDevice::with_kernels`] gives.
+    /// By their source; shared by all copies of the device.
     pipelines: Arc<Mutex<HashMap<String, Arc<Pipeline>>>>,
     first_error: Arc<Mutex<Option<String>>>,
 }
@@ -88,15 +89,21 @@ impl GpuDevice {
 
     /// The same device with other kernels: a variant, one of [`AdapterSummary::variants`], and its numbers.
     pub fn with_kernels(&self, variant: Variant, tuning: Tuning) -> Arc<Self> {
-        Arc::new(Self {
-            device: self.device.clone(),
-            queue: self.queue.clone(),
-            variant,
-            tuning,
-            summary: self.summary.clone(),
-            pipelines: self.pipelines.clone(),
-            first_error: self.first_error.clone(),
-        })
+        Arc::new(Self { variant, tuning, ..self.clone() })
+    }
+
+    /// The same device with cooperative matrices of another size than the largest that its adapter lists: 8 or 16. What it
+    /// does not list it may still multiply: for tests.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] when the device does not run [`Variant::Matrix`], or has never such matrices.
+    pub fn with_matrix_size(&self, size: u32) -> Result<Arc<Self>, BackendError> {
+        if !self.summary.variants.contains(&Variant::Matrix) || !matches!(size, 8 | 16) {
+            let name = &self.summary.name;
+            return Err(BackendError::Unsupported(format!("cooperative matrices of {size} x {size} on {name:?}")));
+        }
+        let summary = AdapterSummary { matrix_size: Some(size), ..self.summary.clone() };
+        Ok(Arc::new(Self { summary, ..self.clone() }))
     }
 
     /// What the adapter is and can do.
@@ -117,7 +124,7 @@ impl GpuDevice {
     /// The cooperative matrices that products of many rows and prefills use, if they do.
     pub(super) fn matrices(&self) -> Option<Matrices> {
         let (_, max_subgroup_size) = self.summary.subgroup_sizes?;
-        let size = self.summary.matrix_size.filter(|_| self.variant == Variant::Subgroup)?;
+        let size = self.summary.matrix_size.filter(|_| self.variant == Variant::Matrix)?;
         Some(Matrices { size, max_subgroup_size })
     }
 
@@ -165,7 +172,11 @@ impl GpuDevice {
         let pipeline = self.compile(kernel, source.clone());
         let internal = pollster::block_on(internal.pop());
         if let Some(error) = internal.or(pollster::block_on(validation.pop())) {
-            let advice = if self.variant == Variant::Plain { "" } else { "; --variant plain may do" };
+            let advice = match self.variant {
+                Variant::Matrix => "; --variant subgroup may do",
+                Variant::Cpu | Variant::Subgroup => "; --variant plain may do",
+                Variant::Plain => "",
+            };
             return Err(BackendError::Kernel { kernel: kernel.name.to_owned(), error: format!("{error}{advice}") });
         }
         let pipeline = Arc::new(pipeline);

@@ -39,7 +39,7 @@ macro_rules! wgsl {
 pub(super) fn weight_group(variant: Variant) -> usize {
     match variant {
         Variant::Cpu => 16,
-        Variant::Subgroup | Variant::Plain => 1,
+        Variant::Matrix | Variant::Subgroup | Variant::Plain => 1,
     }
 }
 
@@ -138,10 +138,10 @@ impl Kernel {
     }
 
     fn reduce(mut self, variant: Variant, subgroup_size: u32) -> Self {
-        self.has_subgroup_members = variant == Variant::Subgroup;
+        self.has_subgroup_members = matches!(variant, Variant::Matrix | Variant::Subgroup);
         self.constant("SUBGROUP_SIZE", subgroup_size).include(match variant {
             Variant::Cpu => wgsl!("include/reduce_cpu.wgsl"),
-            Variant::Subgroup => wgsl!("include/reduce_subgroup.wgsl"),
+            Variant::Matrix | Variant::Subgroup => wgsl!("include/reduce_subgroup.wgsl"),
             Variant::Plain => wgsl!("include/reduce_plain.wgsl"),
         })
     }

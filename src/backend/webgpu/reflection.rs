@@ -48,8 +48,15 @@ macro_rules! fields {
 }
 
 /// Variants with the subgroup sizes that their kernels are built for.
-const VARIANTS: [(Variant, u32); 5] =
-    [(Variant::Cpu, 4), (Variant::Cpu, 8), (Variant::Subgroup, 8), (Variant::Subgroup, 32), (Variant::Plain, 1)];
+const VARIANTS: [(Variant, u32); 7] = [
+    (Variant::Cpu, 4),
+    (Variant::Cpu, 8),
+    (Variant::Matrix, 8),
+    (Variant::Matrix, 32),
+    (Variant::Subgroup, 8),
+    (Variant::Subgroup, 32),
+    (Variant::Plain, 1),
+];
 
 fn shapes() -> Vec<AttentionShape> {
     let shape =
@@ -148,22 +155,22 @@ fn epilogues() -> impl Iterator<Item = Epilogue> {
     [Epilogue::Plain, Epilogue::Gate].into_iter().chain(rope)
 }
 
-/// Cooperative matrices that adapters have, or none.
+/// Cooperative matrices that adapters of a variant have, or none.
 fn matrices(variant: Variant, subgroup_size: u32) -> Vec<Option<Matrices>> {
-    let of_size = |size| Matrices { size, max_subgroup_size: subgroup_size.max(8) };
+    let of_size = |size| Some(Matrices { size, max_subgroup_size: subgroup_size });
     match variant {
-        Variant::Subgroup => vec![None, Some(of_size(8)), Some(of_size(16))],
-        Variant::Cpu | Variant::Plain => vec![None],
+        Variant::Matrix => vec![of_size(8), of_size(16)],
+        Variant::Cpu | Variant::Subgroup | Variant::Plain => vec![None],
     }
 }
 
-/// Every matrix product of a variant, on adapters with and without cooperative matrices.
+/// Every matrix product of a variant.
 fn products(variant: Variant, subgroup_size: u32, quantised: bool, tuning: &Tuning) -> Vec<MatMulKernel> {
     let of = |matrices, int8| MatMulKernel::choices(variant, matrices, false, int8, tuning);
     let mut all: Vec<_> =
         matrices(variant, subgroup_size).into_iter().flat_map(|matrices| of(matrices, false)).collect();
     if quantised {
-        all.extend(of(None, true));
+        all.extend(of(matrices(variant, subgroup_size)[0], true));
     }
     let all: Vec<_> = all.into_iter().map(|(_, choice)| choice).collect();
     let tiles = all.iter().filter(|choice| matches!(choice, MatMulKernel::Tiled { .. } | MatMulKernel::Coop { .. }));

@@ -51,7 +51,7 @@ impl Tuning {
                 let split = 2048 / cores.next_power_of_two();
                 Self { attention_split: split.clamp(*CPU_SPLITS.start(), *CPU_SPLITS.end()), ..Self::default() }
             }
-            Variant::Subgroup | Variant::Plain => Self::default(),
+            Variant::Matrix | Variant::Subgroup | Variant::Plain => Self::default(),
         }
     }
 

@@ -113,6 +113,7 @@ fn choices(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Vec<String> {
     let variant = adapter.variants[0];
     let why = match variant {
         Variant::Cpu => "this is a software adapter",
+        Variant::Matrix => "it has cooperative matrices",
         Variant::Subgroup => "it has subgroups of 8 or more",
         Variant::Plain => "it has no subgroups of 8 or more",
     };

@@ -100,7 +100,7 @@ pub(in super::super) fn attention_tiling(
             }
         }
         // As many rows and keys as fit.
-        Variant::Subgroup | Variant::Plain => {
+        Variant::Matrix | Variant::Subgroup | Variant::Plain => {
             let fitting = [(32, 16), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4), (4, 2)]
                 .into_iter()
                 .find(|&(rows, keys)| prefill_bytes(rows, keys, shape.head_dim, kv) <= WORKGROUP_BYTES);
@@ -159,7 +159,7 @@ pub(in super::super) fn attention_decode(
             .constant("SUBGROUP_SIZE", subgroup_size)
             .constant("TOKENS", 1),
         // As many subgroups as their accumulators leave room for.
-        Variant::Subgroup => {
+        Variant::Matrix | Variant::Subgroup => {
             let subgroups = |wg: u32| wg.div_ceil(subgroup_size);
             let bytes_of_subgroup = tiling.heads_per_group * (shape.head_dim * 4 + 8);
             let wg = [DECODE_WG, DECODE_WG / 2, DECODE_WG / 4, DECODE_WG / 8]
@@ -190,17 +190,15 @@ pub(in super::super) fn attention_prefill(
         (Variant::Cpu, _) => build("attention_cpu", wgsl!("attention_cpu.wgsl"))
             .constant("SUBGROUP_SIZE", subgroup_size)
             .constant("TOKENS", tiling.prefill_tokens),
-        (Variant::Subgroup | Variant::Plain, None) => build("attention_prefill", wgsl!("attention_prefill.wgsl"))
+        (_, None) => build("attention_prefill", wgsl!("attention_prefill.wgsl"))
             .constant("TOKENS", tiling.prefill_tokens)
             .constant("KEYS", tiling.prefill_keys),
         // Weights times scales of bytes are 127 times smaller than values; times this they keep their precision as halves,
         // and stay in range.
-        (Variant::Subgroup | Variant::Plain, Some(matrices)) => {
-            build("attention_prefill_coop", wgsl!("attention_prefill_coop.wgsl"))
-                .matrices(matrices)
-                .constant("ROWS", COOP_ROWS)
-                .constant("V_FACTOR", if kv == KvDtype::Int8 { 64 } else { 1 })
-        }
+        (_, Some(matrices)) => build("attention_prefill_coop", wgsl!("attention_prefill_coop.wgsl"))
+            .matrices(matrices)
+            .constant("ROWS", COOP_ROWS)
+            .constant("V_FACTOR", if kv == KvDtype::Int8 { 64 } else { 1 }),
     }
 }
 

@@ -127,7 +127,7 @@ impl Kernel {
         self.reduce(variant, subgroup_size)
             .include(match variant {
                 Variant::Cpu => unreachable!("software adapters multiply by matmul_cpu"),
-                Variant::Subgroup => wgsl!("include/sums_subgroup.wgsl"),
+                Variant::Matrix | Variant::Subgroup => wgsl!("include/sums_subgroup.wgsl"),
                 Variant::Plain => wgsl!("include/sums_plain.wgsl"),
             })
             .include(wgsl!("include/vector_sums.wgsl"))
@@ -153,10 +153,10 @@ impl MatMulKernel {
                 (4, Self::Cpu { tile: 4 }),
                 (u32::MAX, Self::Cpu { tile: 8 }),
             ],
-            Variant::Subgroup | Variant::Plain if batch_invariant => {
+            Variant::Matrix | Variant::Subgroup | Variant::Plain if batch_invariant => {
                 vec![(u32::MAX, Self::Tiled { tile: TILE_ROWS, splits: 1 })]
             }
-            Variant::Subgroup | Variant::Plain => {
+            Variant::Matrix | Variant::Subgroup | Variant::Plain => {
                 let cols = tuning.matvec_cols;
                 let most_rows = if int8 { VECTOR_ROWS } else { tuning.matvec_rows };
                 let vector = |tile| match int8 {

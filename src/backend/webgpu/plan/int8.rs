@@ -32,7 +32,7 @@ impl Int8Rows {
                 "only products of few rows round activations to int8, and what a token comes to must not depend on how many \
                  there are: leave out --quantize-activations or --batch-invariant"
             }
-            Variant::Subgroup | Variant::Plain => return Ok(()),
+            Variant::Matrix | Variant::Subgroup | Variant::Plain => return Ok(()),
         };
         Err(BackendError::Unsupported(reason.to_owned()))
     }
