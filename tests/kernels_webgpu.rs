@@ -100,18 +100,23 @@ fn lavapipe_submits_in_parts() {
 /// Whatever numbers a timing may choose, the results are right: each kernel with those that change it.
 #[test]
 fn lavapipe_tuned_kernels() {
-    let changed = |tuning: Tuning| {
-        let Tuning { matvec_rows, matvec_cols, .. } = Tuning::default();
-        let of_products = (tuning.matvec_rows, tuning.matvec_cols) != (matvec_rows, matvec_cols);
-        if of_products { &["matmul", "matmul_rope"][..] } else { &["paged_attention"] }
-    };
+    let Tuning { matvec_rows, matvec_cols, split_workgroups, .. } = Tuning::default();
     for variant in [Variant::Subgroup, Variant::Plain, Variant::Cpu] {
         let gpu = open("llvmpipe", variant);
         for tuning in tuning_candidates().into_iter().filter(|&tuning| tuning != Tuning::default()) {
-            let kernels = changed(tuning);
-            if kernels.contains(&"paged_attention") || variant != Variant::Cpu {
-                run_on(&gpu, tuning, |case| case.quick && kernels.contains(&case.kernel));
+            let of_vectors = (tuning.matvec_rows, tuning.matvec_cols) != (matvec_rows, matvec_cols);
+            let of_splits = tuning.split_workgroups != split_workgroups;
+            if variant == Variant::Cpu && (of_vectors || of_splits) {
+                continue;
             }
+            run_on(&gpu, tuning, |case| {
+                case.quick
+                    && match (of_vectors, of_splits) {
+                        (true, _) => ["matmul", "matmul_rope"].contains(&case.kernel),
+                        (_, true) => case.name.contains("after long rows"),
+                        _ => case.kernel == "paged_attention",
+                    }
+            });
         }
     }
 }

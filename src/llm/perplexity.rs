@@ -20,7 +20,8 @@ impl Perplexity {
     }
 
     /// Predicts `tokens` in windows of `window` tokens that begin every `stride` tokens, each token once: in the first
-    /// window that it is part of. All but those of the first window are predicted from at least `window - stride` tokens.
+    /// window that has a token before it. All but those of the first window are predicted from at least `window - stride`
+    /// tokens.
     ///
     /// `on_window` gets the tokens done after each window.
     ///
@@ -28,7 +29,7 @@ impl Perplexity {
     /// As [`Llm::generate`]; a window that is too long for the engine is refused there.
     ///
     /// # Panics
-    /// If there are fewer than two tokens, or `stride` is 0 or more than `window`.
+    /// If there are fewer than two tokens, or `stride` is 0 or not less than `window`.
     pub fn measure(
         llm: &mut Llm,
         tokens: &[TokenId],
@@ -36,7 +37,7 @@ impl Perplexity {
         stride: u32,
         on_window: &mut dyn FnMut(usize),
     ) -> Result<Self, LlmError> {
-        assert!(tokens.len() > 1 && (1..=window).contains(&stride), "{} tokens, stride {stride}", tokens.len());
+        assert!(tokens.len() > 1 && (1..window).contains(&stride), "{} tokens, stride {stride}", tokens.len());
         let params = SamplingParams { prompt_logprobs: Some(0), detokenize: false, ..SamplingParams::greedy(1) };
         let (mut sum, mut done) = (0.0, 1);
         for start in (0..tokens.len()).step_by(stride as usize) {

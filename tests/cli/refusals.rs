@@ -186,4 +186,6 @@ fn what_device_or_model_cannot_do_is_one_line_and_exit_code_2() {
     assert_refused(&cpu, "--variant subgroup");
     let perplexity = ["bench", "perplexity", "--text", "Cargo.toml", "--quantize-activations"];
     assert_refused(&perplexity, "--max-num-batched-tokens");
+    let no_overlap = ["bench", "perplexity", "--text", "Cargo.toml", "--window", "64", "--stride", "64"];
+    assert_refused(&no_overlap, "less than the window");
 }

@@ -1,30 +1,15 @@
-//! Which programs there are.
+//! Which programs there are, and those of the attention.
 
 use super::super::kernel_cases::{BLOCK_SIZE, SeqPlan, SplitMix64, StepData};
-use super::super::{ActId, Op, RopePairing, RopeTable, StepLimits, WeightFormat, WeightId};
-use super::parts::{IN, OUT, Parts, kv_layout, rope_table, tokens_by};
+use super::super::{Op, RopeTable};
+use super::parts::{IN, OUT, Parts, copies_for, kv_layout, tokens_by};
+use super::products::product_programs;
 use super::row_ops::RowOps;
-use super::{BenchProgram, BenchStep, BenchWeight, ModelShape, Selection};
-
-/// With more rows than this an op computes more than it waits for memory: one copy of it suffices.
-const FEW_ROWS: u32 = 8;
-const MAX_COPIES: u64 = 64;
+use super::{BenchProgram, BenchStep, ModelShape, Selection};
 
 /// Every program of a model's shapes.
 pub fn programs(shape: &ModelShape, selection: &Selection) -> Vec<BenchProgram> {
-    let mut programs = Vec::new();
-    for matrix @ (name, ..) in shape.matrices() {
-        let around = match name {
-            "qkv" => Some(Around::NormAndRope),
-            "gate and up" => Some(Around::NormAndGate),
-            _ => None,
-        };
-        for &format in &selection.formats {
-            for around in [Some(Around::Nothing), around].into_iter().flatten() {
-                programs.extend(matmuls(shape, selection, matrix, around, format));
-            }
-        }
-    }
+    let mut programs = product_programs(shape, selection);
     for &decode in &selection.decode {
         programs.push(decode_attention(shape, selection, decode));
     }
@@ -36,104 +21,6 @@ pub fn programs(shape: &ModelShape, selection: &Selection) -> Vec<BenchProgram> 
     }
     programs.extend(RowOps::new(shape, selection).programs());
     programs
-}
-
-fn copies_for(bytes: u64, cache_bytes: u64) -> u32 {
-    cache_bytes.div_ceil(bytes.max(1)).clamp(1, MAX_COPIES) as u32
-}
-
-/// What a matrix product is measured with, as a model has it around it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Around {
-    Nothing,
-    /// A norm before it, and RoPE with the cache write after it.
-    NormAndRope,
-    /// A norm before it, and the gate after it.
-    NormAndGate,
-}
-
-impl Around {
-    fn describe(self, matrix: &str) -> String {
-        match self {
-            Self::Nothing => matrix.to_owned(),
-            Self::NormAndRope => format!("norm, {matrix}, rope"),
-            Self::NormAndGate => format!("norm, {matrix}, silu"),
-        }
-    }
-
-    /// Columns of what comes out of it.
-    fn out_cols(self, shape: &ModelShape, rows: u32) -> u32 {
-        match self {
-            Self::Nothing => rows,
-            Self::NormAndRope => shape.attention.num_heads * shape.attention.head_dim,
-            Self::NormAndGate => rows / 2,
-        }
-    }
-
-    /// The ops of a copy, whose matrix is followed by its norm's weight.
-    fn ops(self, matrix: WeightId, norm: WeightId) -> Vec<Op> {
-        let (normed, sums) = (ActId(2), ActId(3));
-        let product = |x, out| Op::MatMul { x, weight: matrix, bias: None, out, accumulate: false };
-        let before = Op::RmsNorm { x: IN, weight: norm, eps: 1e-5, out: normed };
-        let pairing = RopePairing::Halves;
-        match self {
-            Self::Nothing => vec![product(IN, OUT)],
-            Self::NormAndRope => {
-                let rope = Op::RopeAndCache { layer: 0, qkv: sums, q: OUT, pairing, norm: None };
-                vec![before, product(normed, sums), rope]
-            }
-            Self::NormAndGate => vec![before, product(normed, sums), Op::SiluMul { gate_up: sums, out: OUT }],
-        }
-    }
-}
-
-/// Few rows and many rows of one matrix product: two programs, unless both need one copy.
-fn matmuls(
-    shape: &ModelShape,
-    selection: &Selection,
-    (name, rows, cols): (&str, u32, u32),
-    around: Around,
-    format: WeightFormat,
-) -> Vec<BenchProgram> {
-    let Some(row_bytes) = format.row_bytes(cols as usize) else { return Vec::new() };
-    let weight_bytes = row_bytes as u64 * u64::from(rows);
-    let fits = |tokens: &&u32| name != "logits" || **tokens <= Selection::MAX_LOGITS_ROWS;
-    let (few, many): (Vec<u32>, Vec<u32>) = selection.rows.iter().filter(fits).partition(|&&tokens| tokens <= FEW_ROWS);
-    let copies = copies_for(weight_bytes, selection.cache_bytes);
-    let groups = if copies == 1 { vec![(1, [few, many].concat())] } else { vec![(copies, few), (1, many)] };
-    let out_cols = around.out_cols(shape, rows);
-    let program = |(copies, all_tokens): (u32, Vec<u32>)| {
-        let step = |&tokens: &u32| BenchStep {
-            label: tokens.to_string(),
-            bytes: weight_bytes + 4 * u64::from(tokens) * u64::from(cols + out_cols),
-            flops: 2 * u64::from(tokens) * u64::from(rows) * u64::from(cols),
-            data: StepData::of_tokens(tokens),
-        };
-        let steps: Vec<BenchStep> = all_tokens.iter().map(step).collect();
-        let most_tokens = all_tokens.iter().max().map_or(1, |&most| most);
-        let blocks = most_tokens.div_ceil(BLOCK_SIZE);
-        let (mut activations, mut weights) = (vec![tokens_by("x", cols), tokens_by("out", out_cols)], Vec::new());
-        weights.push(BenchWeight { format, rows: rows as usize, cols: cols as usize });
-        if around != Around::Nothing {
-            activations.extend([tokens_by("normed", cols), tokens_by("sums", rows)]);
-            weights.push(BenchWeight { format: WeightFormat::F32, rows: 1, cols: cols as usize });
-        }
-        let parts = Parts {
-            op: "matmul",
-            what: format!("{} {rows}x{cols} {}", around.describe(name), format.name()),
-            activations,
-            weights,
-            copies,
-            kv: kv_layout(&shape.attention, 1, blocks, selection.kv_dtype),
-        };
-        let ops = |copy| around.ops(WeightId(copy), WeightId(copies + copy));
-        let program = parts.program(shape, ops, rope_table(&shape.attention, most_tokens), None, steps);
-        BenchProgram {
-            limits: StepLimits { quantize_activations: selection.quantize_activations, ..program.limits },
-            ..program
-        }
-    };
-    groups.into_iter().filter(|(_, tokens)| !tokens.is_empty()).map(program).collect()
 }
 
 /// Sequences of `(context_len, query_len)` tokens on blocks in random order, the first `common` of each the same, and the

@@ -5,6 +5,7 @@
 
 mod cases;
 mod parts;
+mod products;
 mod row_ops;
 mod selection;
 mod shapes;
@@ -55,6 +56,7 @@ pub struct BenchStep {
 }
 
 /// A weight that is uploaded for each copy of the op.
+#[derive(Clone)]
 struct BenchWeight {
     format: super::WeightFormat,
     rows: usize,
@@ -165,6 +167,21 @@ impl BenchProgram {
         let is_device_time = clock != ProfileClock::None;
         let whole_s = if is_device_time { dispatches.iter().map(|time| time.seconds()).sum() } else { host_s };
         Ok(StepTime { seconds: whole_s / f64::from(self.copies), is_device_time, kernels })
+    }
+
+    /// Runs a step of the [prepared](Self::prepare) program once, on inputs whose rows all differ, and gives what comes out:
+    /// `[tokens][columns]`. Backends that were prepared alike, and ran the same steps since, agree on it.
+    ///
+    /// # Errors
+    /// What the backend returns.
+    pub fn results(&self, step: &BenchStep, backend: &mut dyn Backend) -> Result<Vec<f32>, BackendError> {
+        let input = step.data.input();
+        let elements = |of: ActId| input.positions.len() * self.program.activations[of.0 as usize].cols as usize;
+        let mut random = SplitMix64::from_name(&step.label);
+        backend.write_activation(parts::IN, &random.values(elements(parts::IN), 1.0))?;
+        backend.forward(&input, &mut StepOutput::default())?;
+        backend.take_profile();
+        backend.read_activation(parts::OUT, elements(parts::OUT))
     }
 }
 

@@ -8,6 +8,8 @@ use super::{BenchProgram, BenchStep, BenchWeight, ModelShape};
 pub(super) const IN: ActId = ActId(0);
 pub(super) const OUT: ActId = ActId(1);
 
+const MAX_COPIES: u64 = 64;
+
 pub(super) fn tokens_by(name: &'static str, cols: u32) -> Activation {
     Activation { name, rows: Rows::Tokens, cols }
 }
@@ -59,6 +61,11 @@ impl Parts {
             steps,
         }
     }
+}
+
+/// Copies of an op that moves so many bytes, for more than a cache holds.
+pub(super) fn copies_for(bytes: u64, cache_bytes: u64) -> u32 {
+    cache_bytes.div_ceil(bytes.max(1)).clamp(1, MAX_COPIES) as u32
 }
 
 /// A pool that no op uses.

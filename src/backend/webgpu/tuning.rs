@@ -12,6 +12,8 @@ pub struct Tuning {
     pub matvec_rows: u32,
     /// Rows of the weight of one workgroup of `matvec`, a power of two up to 8: kernels halve it.
     pub matvec_cols: u32,
+    /// Workgroups of a product that is split along the columns of x, at most [`MOST_SPLIT_WORKGROUPS`]; 0 splits none.
+    pub split_workgroups: u32,
     /// Most query heads of one workgroup of the attention; they share one KV head, and read its keys once.
     pub attention_heads: u32,
     /// Keys of one decode work item: longer sequences are split, and their parts merged.
@@ -20,14 +22,24 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { matvec_rows: 8, matvec_cols: 4, attention_heads: u32::MAX, attention_split: 256 }
+        Self {
+            matvec_rows: 8,
+            matvec_cols: 4,
+            split_workgroups: MOST_SPLIT_WORKGROUPS,
+            attention_heads: u32::MAX,
+            attention_split: 256,
+        }
     }
 }
 
 impl fmt::Display for Tuning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { matvec_rows, matvec_cols, attention_heads, attention_split } = self;
-        write!(f, "matvec up to {matvec_rows} rows, {matvec_cols} columns; attention ")?;
+        let Self { matvec_rows, matvec_cols, split_workgroups, attention_heads, attention_split } = self;
+        write!(f, "matvec up to {matvec_rows} rows, {matvec_cols} columns; ")?;
+        match split_workgroups {
+            0 => f.write_str("no product split; attention ")?,
+            most => write!(f, "products split up to {most} workgroups; attention ")?,
+        }
         match attention_heads {
             &u32::MAX => f.write_str("with as many heads as fit")?,
             heads => write!(f, "with up to {heads} heads")?,
@@ -35,6 +47,9 @@ impl fmt::Display for Tuning {
         write!(f, ", split at {attention_split} keys")
     }
 }
+
+/// Most workgroups of a product that is split along the columns of x: two for each multiprocessor of a large GPU.
+pub(super) const MOST_SPLIT_WORKGROUPS: u32 = 256;
 
 /// Keys of a decode work item of the `cpu` kernels, which need no memory for scores.
 const CPU_SPLITS: std::ops::RangeInclusive<u32> = 256..=1024;
@@ -61,6 +76,7 @@ impl Tuning {
         (1..=8).contains(&self.matvec_rows)
             && self.matvec_cols.is_power_of_two()
             && self.matvec_cols <= 8
+            && self.split_workgroups <= MOST_SPLIT_WORKGROUPS
             && self.attention_heads >= 1
             && (16..=most_keys).contains(&self.attention_split)
             && self.attention_split.is_multiple_of(16)

@@ -264,6 +264,7 @@ fn measure<'a>(
             return Ok(Err(format!("no memory for {what}, {bytes} bytes")));
         }
         Err(BackendError::Unsupported(why)) => return Ok(Err(why)),
+        Err(error @ BackendError::Kernel { .. }) => return Ok(Err(error.to_string())),
         other => other?,
     };
     let mut all = Vec::new();

@@ -60,8 +60,12 @@ pub(super) struct PerplexityArgs {
 pub(super) fn run(args: PerplexityArgs) -> Result<ExitCode> {
     let mut options = args.engine.options()?;
     let text = std::fs::read_to_string(&args.text).with_context(|| format!("--text {}", args.text.display()))?;
-    if args.window < 2 || !(1..=args.window).contains(&args.stride) {
-        bail!("--window {} and --stride {}: 1 <= stride <= window, window at least 2", args.window, args.stride);
+    if !(1..args.window).contains(&args.stride) {
+        bail!(
+            "--window {} and --stride {}: the stride must be at least 1, and less than the window",
+            args.window,
+            args.stride
+        );
     }
     let mut dtypes = Vec::new();
     for name in &args.kv_cache_dtypes {

@@ -118,10 +118,11 @@ fn choices(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Vec<String> {
         Variant::Plain => "it has no subgroups of 8 or more",
     };
     let mut lines = vec![format!("{variant} kernels because {why}; {}: {rule}", Tuning::by_rule(variant))];
-    lines.extend(tunings_of(adapter, tunings).map(|found| {
+    for found in tunings_of(adapter, tunings) {
         let (shapes, date) = (&found.shapes, utc_date(found.measured_at));
-        format!("{} kernels, {}: measured {date} for {shapes}", found.variant, found.tuning)
-    }));
+        lines.push(format!("{} kernels, {}: measured {date} for {shapes}", found.variant, found.tuning));
+        lines.extend(found.left_out.iter().cloned());
+    }
     lines
 }
 
@@ -129,7 +130,7 @@ fn as_json(adapter: &AdapterSummary, tunings: &[CachedTuning]) -> Value {
     let tunings = tunings_of(adapter, tunings).map(|found| {
         json!({
             "shapes": found.shapes, "variant": found.variant.to_string(), "tuning": found.tuning,
-            "measured_at": found.measured_at, "trials": found.trials,
+            "measured_at": found.measured_at, "trials": found.trials, "left_out": found.left_out,
         })
     });
     json!({

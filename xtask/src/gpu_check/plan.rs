@@ -117,6 +117,9 @@ impl Planner<'_> {
         for backend in Backend::ALL {
             stages.push(self.bindery(backend, &format!("selftest-{}", backend.name()), 60, "selftest", None));
         }
+        // Without cooperative matrices, which are the newest of what drivers have.
+        let subgroup = "selftest --variant subgroup";
+        stages.push(self.bindery(Backend::Vulkan, "selftest-vulkan-subgroup", 60, subgroup, None));
         for run in TOKEN_RUNS {
             stages.extend(Backend::ALL.map(|backend| self.tokens(backend, run)));
         }
@@ -212,7 +215,7 @@ impl Planner<'_> {
             Scale::Tiny => "--kernel qkv --rows 1,8 --num-runs 3",
         };
         // Its file grows as kernels are measured: what is there when time is up stays.
-        let stage = self.bindery(backend, &name, 60, &format!("bench kernels {what}"), Some("--output-json"));
+        let stage = self.bindery(backend, &name, 90, &format!("bench kernels {what}"), Some("--output-json"));
         self.if_bench_has("kernels", stage)
     }
 

@@ -6,20 +6,18 @@ use super::super::fusion::{Fused, Norm, Product};
 use super::super::grid::Grid;
 use super::super::kernel::{self, MatMulKernel, TILE_ROWS, VECTOR_ROWS};
 use super::super::step_words::header;
+use super::super::tuning::MOST_SPLIT_WORKGROUPS;
 use super::{Call, Planner};
 use std::ops::RangeInclusive;
 
 /// Rows of the steps whose products are split: fewer are `matvec`'s, and more have tiles enough.
 const ROWS: RangeInclusive<u32> = VECTOR_ROWS + 1..=TILE_ROWS;
 
-/// Workgroups of a split product, at most: two for each multiprocessor of a large GPU.
-const WORKGROUPS: u32 = 256;
-
 /// Blocks of 32 columns of a split, at least.
 const SPLIT_BLOCKS: u32 = 16;
 
 /// Bytes of the partial sums of any product, f32 `[splits][rows][cols]`: a tile for each workgroup.
-pub(in super::super) const PARTIAL_SUMS_BYTES: u64 = 4 * (WORKGROUPS * TILE_ROWS * TILE_ROWS) as u64;
+pub(in super::super) const PARTIAL_SUMS_BYTES: u64 = 4 * (MOST_SPLIT_WORKGROUPS * TILE_ROWS * TILE_ROWS) as u64;
 
 /// Splits of a product, and of the one before it whose output it normalises; 1 is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +59,7 @@ impl Planner<'_> {
             return 1;
         }
         let tiles = self.cols(product.out).div_ceil(TILE_ROWS);
-        (self.cols(product.x) / 32 / SPLIT_BLOCKS).min(WORKGROUPS / tiles).max(1)
+        (self.cols(product.x) / 32 / SPLIT_BLOCKS).min(self.tuning.split_workgroups / tiles).max(1)
     }
 
     /// Adds the partial sums of the product before to `norm.x`, and normalises it.

@@ -36,6 +36,7 @@ struct Entry {
     measured_at: u64,
     seconds: f64,
     trials: Vec<Trial>,
+    left_out: Vec<String>,
 }
 
 /// A choice from disk.
@@ -55,6 +56,8 @@ pub struct CachedTuning {
     pub measured_at: u64,
     /// What was tried.
     pub trials: Vec<Trial>,
+    /// Variants that were not, and why: a kernel does not compile, or computes something else.
+    pub left_out: Vec<String>,
 }
 
 /// The file of one adapter and model.
@@ -84,7 +87,7 @@ fn read(path: &Path) -> Result<Entry, String> {
 impl Entry {
     /// `None` when it holds what no Bindery of today has written.
     fn into_cached(self) -> Option<CachedTuning> {
-        let Self { key, variant, tuning, measured_at, trials, .. } = self;
+        let Self { key, variant, tuning, measured_at, seconds: _, trials, left_out } = self;
         let [heads, kv_heads, head_dim] = key.heads;
         let (hidden, intermediate, vocab) = (key.hidden, key.intermediate, key.vocab);
         let shapes = format!(
@@ -94,7 +97,7 @@ impl Entry {
         let variant = variant.parse().ok()?;
         let usable = tuning.is_usable(variant) && key.bindery == env!("CARGO_PKG_VERSION");
         let (adapter, driver) = (key.adapter, key.driver);
-        usable.then_some(CachedTuning { adapter, driver, shapes, variant, tuning, measured_at, trials })
+        usable.then_some(CachedTuning { adapter, driver, shapes, variant, tuning, measured_at, trials, left_out })
     }
 }
 
@@ -156,6 +159,7 @@ impl Cache {
             measured_at,
             seconds: measured.seconds,
             trials: measured.trials.clone(),
+            left_out: measured.left_out.clone(),
         };
         let json = serde_json::to_string_pretty(&entry).expect("an entry is JSON");
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
@@ -213,11 +217,11 @@ mod tests {
         assert_eq!(this.read(&adapter("1.0")), Ok(None));
         let tuning = Tuning { matvec_cols: 2, ..Tuning::default() };
         let trials = vec![Trial { knob: "x".into(), value: "2".into(), relative_time: 0.5, chosen: true }];
-        let measured = Measured { variant: Variant::Plain, tuning, seconds: 1.5, trials, left_out: Vec::new() };
+        let measured = Measured { variant: Variant::Plain, tuning, seconds: 1.5, trials, left_out: vec!["why".into()] };
         this.write(&measured, 1_700_000_000).expect("it is writable");
         let found = this.read(&adapter("1.0")).expect("it is right").expect("it is there");
         assert_eq!((found.variant, found.tuning, found.measured_at), (Variant::Plain, tuning, 1_700_000_000));
-        assert_eq!(found.trials, measured.trials);
+        assert_eq!((found.trials, found.left_out), (measured.trials, measured.left_out));
 
         // Another driver has a file of its own; under a wrong name a file is refused.
         let other = cache(&folder, "2.0");

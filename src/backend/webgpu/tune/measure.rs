@@ -2,13 +2,15 @@
 
 use super::super::super::kernel_bench::{BenchProgram, Selection, programs};
 use super::super::super::{Backend, BackendError, ProfileClock};
+use super::super::tuning::MOST_SPLIT_WORKGROUPS;
 use super::super::{GpuDevice, Tuning, Variant, WebGpuBackend};
+use super::agreement::{MOST_DIFFERENCE, difference};
 use super::{Trial, TuneRequest};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// After this no further candidate is tried.
-const BUDGET: Duration = Duration::from_millis(1600);
+const BUDGET: Duration = Duration::from_secs(4);
 /// The same on a software adapter, where it only happens when asked for.
 const SOFTWARE_BUDGET: Duration = Duration::from_secs(60);
 /// A candidate must be faster by this much: less is noise.
@@ -23,7 +25,7 @@ pub(super) struct Measured {
     /// How long it took.
     pub(super) seconds: f64,
     pub(super) trials: Vec<Trial>,
-    /// Variants that were left out, with the kernel that does not compile.
+    /// Variants that were left out, and why: a kernel does not compile, or computes something else.
     pub(super) left_out: Vec<String>,
 }
 
@@ -32,6 +34,12 @@ pub(super) struct Measured {
 enum Op {
     Product,
     Decode,
+    /// Of which no number is, but the variant.
+    Prefill,
+}
+
+impl Op {
+    const ALL: [Self; 3] = [Self::Product, Self::Decode, Self::Prefill];
 }
 
 /// A number of [`Tuning`]: its candidates, and the steps of an op that it matters for.
@@ -44,12 +52,14 @@ struct Knob {
     number: fn(&mut Tuning) -> &mut u32,
 }
 
-/// Rows of the product's steps.
-const PRODUCT_ROWS: [u32; 5] = [1, 2, 4, 8, 64];
+/// Rows of the products' steps.
+const PRODUCT_ROWS: [u32; 6] = [1, 2, 4, 8, 16, 64];
 /// Sequences and tokens of the decodes.
 const DECODES: [(u32, u32); 2] = [(1, 2048), (8, 1024)];
+/// Tokens of the prefill: in the pool before, and new.
+const PREFILL: (u32, u32) = (256, 64);
 
-const KNOBS: [Knob; 4] = [
+const KNOBS: [Knob; 5] = [
     Knob {
         name: "matvec_cols",
         values: &[4, 2, 8],
@@ -63,6 +73,13 @@ const KNOBS: [Knob; 4] = [
         op: Op::Product,
         steps: &[1, 2, 3],
         number: |tuning| &mut tuning.matvec_rows,
+    },
+    Knob {
+        name: "split_workgroups",
+        values: &[MOST_SPLIT_WORKGROUPS, 64, 0],
+        op: Op::Product,
+        steps: &[4, 5],
+        number: |tuning| &mut tuning.split_workgroups,
     },
     Knob {
         name: "attention_heads",
@@ -101,9 +118,17 @@ pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Mea
         Some(variant) => vec![variant],
         None => gpu.summary().variants.clone(),
     };
+    let mut left_out = Vec::new();
+    let mut expected = None;
+    if let [_, .., plain] = variants[..] {
+        expected = match Bench::new(gpu.with_kernels(plain, Tuning::by_rule(plain)), request) {
+            Ok(mut bench) => Some(bench.results()?),
+            Err(BackendError::Kernel { .. }) => None,
+            Err(error) => return Err(error),
+        };
+    }
     let mut best: Option<(f64, Bench)> = None;
     let mut first_score = None;
-    let mut left_out = Vec::new();
     let last = variants.len() - 1;
     for (index, variant) in variants.into_iter().enumerate() {
         if best.is_some() && Instant::now() > deadline {
@@ -117,10 +142,24 @@ pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Mea
             }
             bench => bench?,
         };
+        if let Some(expected) = expected.as_ref().filter(|_| index < last) {
+            let difference = difference(&bench.results()?, expected);
+            if difference > MOST_DIFFERENCE {
+                left_out.push(format!(
+                    "{variant} kernels left out: this driver computes something else with them than with the plain ones \
+                     (by {:.0} %); `bindery selftest --variant {variant}` says more, please report it",
+                    100.0 * difference
+                ));
+                continue;
+            }
+        }
         let all_steps = |op| bench.steps_of(op);
-        let (products, decodes) = (all_steps(Op::Product), all_steps(Op::Decode));
-        let score = bench.score(Op::Product, &products, tuning)? + bench.score(Op::Decode, &decodes, tuning)?;
-        let steps = (products.len() + decodes.len()) as f64;
+        let steps = Op::ALL.map(all_steps);
+        let mut score = 0.0;
+        for (op, steps) in Op::ALL.into_iter().zip(&steps) {
+            score += bench.score(op, steps, tuning)?;
+        }
+        let steps = steps.iter().map(Vec::len).sum::<usize>() as f64;
         let reference = *first_score.get_or_insert(score);
         trials.push(Trial {
             knob: "variant".into(),
@@ -139,7 +178,7 @@ pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Mea
     Ok(Measured { variant, tuning, seconds: began.elapsed().as_secs_f64(), trials, left_out })
 }
 
-/// A product and decodes of the model's shape, on one variant.
+/// Products, decodes and a prefill of the model's shape, on one variant.
 struct Bench {
     gpu: Arc<GpuDevice>,
     subjects: Vec<(Op, Subject)>,
@@ -159,7 +198,7 @@ impl Bench {
             kv_dtype: request.kv_dtype,
             rows: PRODUCT_ROWS.to_vec(),
             decode: DECODES.to_vec(),
-            prefill: Vec::new(),
+            prefill: vec![PREFILL],
             shared: Vec::new(),
             quantize_activations: false,
             // All steps in one program: what a cache holds of it is the same for all candidates.
@@ -168,8 +207,9 @@ impl Bench {
         let mut subjects = Vec::new();
         for program in programs(&request.shape, &selection) {
             let op = match program.op {
-                "matmul" if program.what.starts_with("qkv") => Op::Product,
+                "matmul" if program.what.starts_with("down, norm, qkv") => Op::Product,
                 "decode" => Op::Decode,
+                "prefill" => Op::Prefill,
                 _ => continue,
             };
             let mut backend = WebGpuBackend::new(gpu.clone());
@@ -177,6 +217,18 @@ impl Bench {
             subjects.push((op, Subject { program, backend, clock }));
         }
         Ok(Self { gpu, subjects })
+    }
+
+    /// What comes out of each step of each program, one after the other.
+    fn results(&mut self) -> Result<Vec<Vec<f32>>, BackendError> {
+        let mut all = Vec::new();
+        for (_, Subject { program, backend, .. }) in &mut self.subjects {
+            program.prepare_again(backend)?;
+            for step in &program.steps {
+                all.push(program.results(step, backend)?);
+            }
+        }
+        Ok(all)
     }
 
     /// Indices of all steps of an op, through all its programs.
@@ -256,5 +308,40 @@ impl Subject {
             least = least.min(run()?.seconds);
         }
         Ok(least)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Autotune;
+    use super::*;
+    use crate::backend::kernel_bench::ModelShape;
+    use crate::backend::{AttentionShape, KvDtype, WeightFormat};
+
+    #[test]
+    fn every_variant_of_a_right_driver_is_measured() {
+        let gpu = GpuDevice::open(Some("llvmpipe"), None).unwrap_or_else(|error| {
+            panic!("{error}; `cargo xtask test` installs the adapter: mesa-vulkan-drivers (llvmpipe)")
+        });
+        let request = TuneRequest {
+            shape: ModelShape {
+                name: "tiny".into(),
+                hidden: 128,
+                intermediate: 1024,
+                attention: AttentionShape { num_heads: 4, num_kv_heads: 2, head_dim: 32, scale: 0.2 },
+                vocab: 64,
+            },
+            format: WeightFormat::Q4_1,
+            kv_dtype: KvDtype::F16,
+            variant: None,
+            batch_invariant: false,
+            autotune: Autotune::Retune,
+        };
+        let measured = measure(&gpu, &request).expect("the adapter runs them");
+        assert_eq!(measured.left_out, Vec::<String>::new());
+        let variants: Vec<&str> =
+            measured.trials.iter().filter(|trial| trial.knob == "variant").map(|trial| trial.value.as_str()).collect();
+        assert_eq!(variants, ["cpu", "subgroup", "plain"]);
+        assert!(measured.tuning.is_usable(measured.variant));
     }
 }

@@ -1,8 +1,9 @@
 //! Which kernels suit an adapter and a model: by rule, by a short timing at first start, or as the user says.
 //!
-//! What was measured is kept on disk, by adapter, driver, version of Bindery and shapes of the model. In batch-invariant
+//! A timing compares the variants' results, too, and leaves out what differs from `plain`. What was measured is kept on disk, by adapter, driver, version of Bindery and shapes of the model. In batch-invariant
 //! mode nothing is measured: the order of sums must not depend on what was fast on some day.
 
+mod agreement;
 mod cache;
 mod measure;
 
@@ -55,7 +56,8 @@ pub struct TuningChoice {
     pub tuning: Tuning,
     /// Why.
     pub source: TuningSource,
-    /// Kernels that do not compile here, or what was wrong with the file on disk: it was not used, or could not be written.
+    /// Kernels that do not compile here or compute something else, or what was wrong with the file on disk: it was not used, or
+    /// could not be written.
     pub warning: Option<String>,
 }
 
