@@ -1,5 +1,6 @@
 //! The real device: the CUDA driver, one stream, kernels compiled where the cache has none.
 
+use super::super::gpu::side_by_side::side_by_side;
 use super::super::{BackendError, DeviceMemory};
 use super::cubin_cache::{self, CubinCache};
 use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId, new_kernels};
@@ -8,7 +9,6 @@ use super::kernel::Kernel;
 use super::landing::Landings;
 use super::library::{self, CudaSummary, check};
 use super::nvrtc;
-use super::side_by_side::side_by_side;
 use super::staging::Staging;
 use cudarc::driver::result::{self, stream::StreamKind};
 use cudarc::driver::sys;

@@ -1,10 +1,10 @@
 //! A device that is the processor: the kernels' own text, compiled as C++ on a header that stands for what CUDA adds
 //! (`shaders/cuda/emulation/device.h`), each workgroup's invocations run in lock-step. It is for tests: slow, and exact.
 
+use super::super::gpu::side_by_side::side_by_side;
 use super::super::{BackendError, DeviceMemory};
 use super::driver::{DeviceTraits, Driver, GraphId, KernelId, Launch, ReadId, new_kernels};
 use super::kernel::Kernel;
-use super::side_by_side::side_by_side;
 use libloading::Library;
 use sha2::{Digest, Sha256};
 use std::alloc::Layout;

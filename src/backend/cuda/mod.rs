@@ -19,7 +19,6 @@ mod library;
 pub mod nvrtc;
 mod peaks;
 mod plan;
-mod side_by_side;
 mod staging;
 mod weights;
 

@@ -1,11 +1,12 @@
 //! A device with its queue, its pipelines and the errors it reported.
 
 use super::super::BackendError;
+use super::super::gpu::side_by_side::side_by_side;
 use super::adapter::{self, AdapterSummary, Variant};
 use super::kernel::{Kernel, Matrices};
 use super::read_back::ReadBack;
 use super::tuning::Tuning;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 /// Ends the source of every kernel. `wgpu` 30 translates a Vulkan module when it is created, or where it has an override for
@@ -159,17 +160,33 @@ impl GpuDevice {
         }
     }
 
-    /// The pipeline of a kernel, compiled at first use. What naga refuses is an error of validation, what the driver's
-    /// compiler refuses an internal one.
-    pub(super) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>, BackendError> {
-        let source = kernel.source();
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(pipeline) = pipelines.get(&source) {
-            return Ok(pipeline.clone());
+    /// The pipelines of kernels; those that are new to the device are compiled, side by side.
+    ///
+    /// # Errors
+    /// [`BackendError::Kernel`] for the first that does not compile.
+    pub(super) fn pipelines(&self, kernels: &[&Kernel]) -> Result<Vec<Arc<Pipeline>>, BackendError> {
+        let sources: Vec<String> = kernels.iter().map(|kernel| kernel.source()).collect();
+        let known = || self.pipelines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let new: Vec<(&String, &Kernel)> = {
+            let known = known();
+            let mut seen = HashSet::new();
+            let all = sources.iter().zip(kernels.iter().copied());
+            all.filter(|&(source, _)| !known.contains_key(source) && seen.insert(source)).collect()
+        };
+        let compiled = side_by_side(&new, |&(source, kernel)| self.compile(kernel, source));
+        let mut known = known();
+        for ((source, _), pipeline) in new.into_iter().zip(compiled) {
+            known.insert(source.clone(), Arc::new(pipeline?));
         }
+        Ok(sources.iter().map(|source| known[source].clone()).collect())
+    }
+
+    /// What naga refuses is an error of validation, what the driver's compiler refuses an internal one; scopes of errors are
+    /// the thread's own.
+    fn compile(&self, kernel: &Kernel, source: &str) -> Result<Pipeline, BackendError> {
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let pipeline = self.compile(kernel, source.clone());
+        let pipeline = self.compile_in_scope(kernel, source);
         let internal = pollster::block_on(internal.pop());
         if let Some(error) = internal.or(pollster::block_on(validation.pop())) {
             let advice = match self.variant {
@@ -179,13 +196,11 @@ impl GpuDevice {
             };
             return Err(BackendError::Kernel { kernel: kernel.name.to_owned(), error: format!("{error}{advice}") });
         }
-        let pipeline = Arc::new(pipeline);
-        pipelines.insert(source, pipeline.clone());
         Ok(pipeline)
     }
 
-    fn compile(&self, kernel: &Kernel, mut source: String) -> Pipeline {
-        source.push_str(UNREAD_OVERRIDE);
+    fn compile_in_scope(&self, kernel: &Kernel, source: &str) -> Pipeline {
+        let source = [source, UNREAD_OVERRIDE].concat();
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
         let module = if cfg!(feature = "checked-shaders") {

@@ -271,11 +271,11 @@ mod tests {
         });
         let twice = silu_mul().constant("BLOCK_SIZE", 32);
         for _ in 0..2 {
-            let error = gpu.pipeline(&twice).expect_err("a constant that is there twice");
+            let error = gpu.pipelines(&[&twice]).expect_err("a constant that is there twice");
             assert!(matches!(&error, BackendError::Kernel { kernel, .. } if kernel == "silu_mul"), "{error}");
             assert!(error.to_string().contains("BLOCK_SIZE"), "{error}");
         }
         gpu.check().expect("the device is not at fault");
-        gpu.pipeline(&silu_mul()).expect("the kernel itself");
+        gpu.pipelines(&[&silu_mul()]).expect("the kernel itself");
     }
 }

@@ -253,6 +253,7 @@ impl Backend for WebGpuBackend {
             int8,
             partial_sums,
             plan: Plan::default(),
+            drafts: Vec::new(),
         };
         let plan = planner.plan()?;
         let round_limits = RoundLimits {

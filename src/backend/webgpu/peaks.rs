@@ -45,7 +45,7 @@ impl GpuDevice {
     /// When the device fails.
     pub fn measure_fma_peak(&self) -> Result<f64, BackendError> {
         let kernel = fma_peak();
-        let pipeline = self.pipeline(&kernel)?;
+        let pipeline = self.pipelines(&[&kernel])?.remove(0);
         let step = self.buffer("peak", 16)?;
         // The summand: sums that went to zero would be slow on processors.
         self.queue.write_buffer(&step, 0, &1u32.to_le_bytes());

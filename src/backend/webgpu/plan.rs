@@ -34,6 +34,16 @@ struct Call {
     grid: Grid,
 }
 
+/// A call whose kernel is not compiled yet.
+pub(super) struct Draft {
+    kernel: Kernel,
+    /// In the order of the kernel's bindings.
+    buffers: Vec<wgpu::Buffer>,
+    params: [u8; MAX_PARAMS],
+    params_len: usize,
+    grid: Grid,
+}
+
 /// Bytes of a kernel's parameters, at most.
 const MAX_PARAMS: usize = size_of::<kernel::MatMulParams>();
 
@@ -146,19 +156,6 @@ impl Plan {
         })
     }
 
-    /// Adds a node: calls for each largest number of rows, the last for any.
-    fn push(&mut self, rows: Rows, choices: Vec<(u32, Vec<Call>)>) {
-        let is_in_rounds = matches!(choices[0].1[0].grid, Grid::Items { .. });
-        let first = self.choices.len();
-        for (max_rows, calls) in choices {
-            let first = self.calls.len();
-            self.calls.extend(calls);
-            self.choices.push(Choice { max_rows, calls: first..self.calls.len() });
-        }
-        let choices = first..self.choices.len();
-        self.nodes.push(Node { rows, is_in_rounds, choices, work: Work::default() });
-    }
-
     /// Work of a step, in multiply-adds.
     pub(super) fn work(&self, counts: &StepCounts) -> u64 {
         self.parts(counts).map(|part| part.work).sum()
@@ -190,6 +187,25 @@ impl Plan {
     }
 }
 
+impl Draft {
+    fn call(&self, gpu: &GpuDevice, pipeline: &Pipeline) -> Call {
+        let &Self { ref kernel, ref buffers, params, params_len, grid } = self;
+        let bindings = kernel.bindings.iter().zip(buffers);
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = bindings
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding: binding.number,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        let bind_group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel.name),
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        Call { kernel: kernel.name, pipeline: pipeline.pipeline.clone(), bind_group, params, params_len, grid }
+    }
+}
+
 /// Builds the plan of a program.
 pub(super) struct Planner<'a> {
     pub(super) gpu: &'a GpuDevice,
@@ -205,16 +221,18 @@ pub(super) struct Planner<'a> {
     pub(super) int8: Option<Int8Rows>,
     /// [`PARTIAL_SUMS_BYTES`] where products may be split along the columns of x.
     pub(super) partial_sums: Option<wgpu::Buffer>,
+    /// Without calls until all of them are there to be compiled.
     pub(super) plan: Plan,
+    pub(super) drafts: Vec<Draft>,
 }
 
 impl<'a> Planner<'a> {
     /// Turns every op into dispatches, tokens of the step before and block copies before them, and argmax, likeliest tokens,
     /// draws and log probabilities after them.
     pub(super) fn plan(mut self) -> Result<Plan, BackendError> {
-        self.feed_tokens()?;
+        self.feed_tokens();
         for layers in (0..self.kv.num_layers as usize).collect::<Vec<_>>().chunks(3) {
-            self.copy_blocks(layers)?;
+            self.copy_blocks(layers);
         }
         let can_end = |weight: WeightId, op: &Op| {
             let first_rows = self.weight(weight).parts.iter().map(|part| part.first_row);
@@ -230,8 +248,8 @@ impl<'a> Planner<'a> {
             };
             let first = self.plan.nodes.len();
             match fused {
-                Fused::Op(op) => self.op(op)?,
-                Fused::Product(product) => self.product(product, Splits { before, own })?,
+                Fused::Op(op) => self.op(op),
+                Fused::Product(product) => self.product(product, Splits { before, own }),
             }
             before = own;
             let whole = self.work(fused);
@@ -243,12 +261,15 @@ impl<'a> Planner<'a> {
             });
         }
         if let Some(logits) = self.program.logits {
-            self.argmax(logits)?;
-            self.top_k(logits)?;
-            self.draws(logits)?;
-            self.scores(logits)?;
+            self.argmax(logits);
+            self.top_k(logits);
+            self.draws(logits);
+            self.scores(logits);
         }
-        Ok(self.plan)
+        let kernels: Vec<&Kernel> = self.drafts.iter().map(|draft| &draft.kernel).collect();
+        let pipelines = self.gpu.pipelines(&kernels)?;
+        let calls = self.drafts.iter().zip(&pipelines).map(|(draft, pipeline)| draft.call(self.gpu, pipeline));
+        Ok(Plan { calls: calls.collect(), ..self.plan })
     }
 
     /// What an op does for each row and key; most do little beside these two.
@@ -263,13 +284,12 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn op(&mut self, op: &Op) -> Result<(), BackendError> {
+    fn op(&mut self, op: &Op) {
         match *op {
             Op::Embed { table, out } => self.embed(table, out),
             Op::RmsNorm { x, weight, eps, out } => {
-                let call = self.rms_norm(x, weight, eps, out)?;
+                let call = self.rms_norm(x, weight, eps, out);
                 self.push(self.rows(out), vec![call]);
-                Ok(())
             }
             Op::SelectLogitsRows { x, out } => {
                 let quads = self.cols(out) / 4;
@@ -280,9 +300,8 @@ impl<'a> Planner<'a> {
             }
             Op::MatMul { .. } => unreachable!("products are planned with what is folded into them"),
             Op::RopeAndCache { layer, qkv, q, pairing, norm } => {
-                let call = self.rope_and_cache(layer, qkv, q, pairing, norm)?;
+                let call = self.rope_and_cache(layer, qkv, q, pairing, norm);
                 self.push(Rows::Tokens, vec![call]);
-                Ok(())
             }
             Op::PagedAttention { layer, q, out } => self.attention(layer as usize, q, out),
             Op::SiluMul { gate_up, out } => {
@@ -318,65 +337,44 @@ impl<'a> Planner<'a> {
     }
 
     /// A node with one choice of one call; see [`Planner::call`].
-    fn single(
-        &mut self,
-        kernel: &Kernel,
-        rows: Rows,
-        grid: Grid,
-        params: &[u8],
-        buffers: &[&wgpu::Buffer],
-    ) -> Result<(), BackendError> {
-        let call = self.call(kernel, grid, params, buffers)?;
+    fn single(&mut self, kernel: &Kernel, rows: Rows, grid: Grid, params: &[u8], buffers: &[&wgpu::Buffer]) {
+        let call = self.call(kernel, grid, params, buffers);
         self.push(rows, vec![call]);
-        Ok(())
     }
 
     /// A node with one choice.
-    fn push(&mut self, rows: Rows, calls: Vec<Call>) {
-        self.plan.push(rows, vec![(u32::MAX, calls)]);
+    fn push(&mut self, rows: Rows, calls: Vec<Draft>) {
+        self.push_choices(rows, vec![(u32::MAX, calls)]);
+    }
+
+    /// A node: calls for each largest number of rows, the last for any.
+    fn push_choices(&mut self, rows: Rows, choices: Vec<(u32, Vec<Draft>)>) {
+        let is_in_rounds = matches!(choices[0].1[0].grid, Grid::Items { .. });
+        let first = self.plan.choices.len();
+        for (max_rows, calls) in choices {
+            let first = self.drafts.len();
+            self.drafts.extend(calls);
+            self.plan.choices.push(Choice { max_rows, calls: first..self.drafts.len() });
+        }
+        let choices = first..self.plan.choices.len();
+        self.plan.nodes.push(Node { rows, is_in_rounds, choices, work: Work::default() });
     }
 
     /// `buffers` follow the step's, in the order of the kernel's bindings.
-    fn call(
-        &self,
-        kernel: &Kernel,
-        grid: Grid,
-        params: &[u8],
-        buffers: &[&wgpu::Buffer],
-    ) -> Result<Call, BackendError> {
-        let pipeline = self.gpu.pipeline(kernel)?;
-        let bind_group = self.bind_group(kernel, &pipeline, buffers);
+    fn call(&self, kernel: &Kernel, grid: Grid, params: &[u8], buffers: &[&wgpu::Buffer]) -> Draft {
+        assert_eq!(kernel.bindings.len(), buffers.len() + 1, "kernel {}: buffers against bindings", kernel.name);
+        let buffers = std::iter::once(&self.buffers.step).chain(buffers.iter().copied()).cloned().collect();
         let mut padded = [0; MAX_PARAMS];
         padded[..params.len()].copy_from_slice(params);
-        let (pipeline, params_len) = (pipeline.pipeline.clone(), params.len());
-        Ok(Call { kernel: kernel.name, pipeline, bind_group, params: padded, params_len, grid })
+        Draft { kernel: kernel.clone(), buffers, params: padded, params_len: params.len(), grid }
     }
 
-    fn bind_group(&self, kernel: &Kernel, pipeline: &Pipeline, buffers: &[&wgpu::Buffer]) -> wgpu::BindGroup {
-        assert_eq!(kernel.bindings.len(), buffers.len() + 1, "kernel {}: buffers against bindings", kernel.name);
-        let all = std::iter::once(&self.buffers.step).chain(buffers.iter().copied());
-        let entries: Vec<wgpu::BindGroupEntry<'_>> = kernel
-            .bindings
-            .iter()
-            .zip(all)
-            .map(|(binding, buffer)| wgpu::BindGroupEntry {
-                binding: binding.number,
-                resource: buffer.as_entire_binding(),
-            })
-            .collect();
-        self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel.name),
-            layout: &pipeline.layout,
-            entries: &entries,
-        })
-    }
-
-    fn feed_tokens(&mut self) -> Result<(), BackendError> {
+    fn feed_tokens(&mut self) {
         let buffers = [&self.buffers.ids, &self.buffers.draws.drawn];
         self.single(&kernel::feed_tokens(), Rows::Tokens, Grid::FedTokens { each: 32 }, &[], &buffers)
     }
 
-    fn embed(&mut self, table: WeightId, out: ActId) -> Result<(), BackendError> {
+    fn embed(&mut self, table: WeightId, out: ActId) {
         let octets = self.cols(out) / 8;
         for part in &self.weight(table).parts {
             let params = kernel::EmbedParams { octets, first_row: part.first_row as u32, num_rows: part.rows as u32 };
@@ -384,12 +382,11 @@ impl<'a> Planner<'a> {
             buffers.push(self.activation(out));
             let grid = Grid::Columns { x: octets.div_ceil(32), rows: Rows::Tokens, each: 1 };
             let kernel = kernel::embed(part.format, self.gpu.variant);
-            self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers)?;
+            self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), &buffers);
         }
-        Ok(())
     }
 
-    fn rms_norm(&self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Result<Call, BackendError> {
+    fn rms_norm(&self, x: ActId, weight: WeightId, eps: f32, out: ActId) -> Draft {
         let params = kernel::RmsNormParams { quads: self.cols(out) / 4, eps };
         let kernel = kernel::rms_norm(self.gpu.variant, self.gpu.subgroup_size());
         let buffers = [self.activation(x), self.vector(weight), self.activation(out)];

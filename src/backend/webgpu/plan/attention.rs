@@ -1,14 +1,14 @@
 //! The dispatches around the KV pool: block copies, rope_and_cache and the attention.
 
-use super::super::super::{ActId, AttentionShape, BackendError, HeadNorm, KvDtype, RopePairing, Rows};
+use super::super::super::{ActId, AttentionShape, HeadNorm, KvDtype, RopePairing, Rows};
 use super::super::grid::{Grid, ItemKind};
 use super::super::kernel;
 use super::super::step_words::header;
-use super::{Call, Planner};
+use super::{Draft, Planner};
 
 impl Planner<'_> {
     /// Three layers in one dispatch, or fewer in one each.
-    pub(super) fn copy_blocks(&mut self, layers: &[usize]) -> Result<(), BackendError> {
+    pub(super) fn copy_blocks(&mut self, layers: &[usize]) {
         let params = kernel::QuadsParams { quads: (self.kv.layer_block_bytes() / 16) as u32 };
         let grid = Grid::BlockCopies { x: params.quads.div_ceil(64) };
         let b = self.buffers;
@@ -16,7 +16,7 @@ impl Planner<'_> {
         let kernel = if layers.len() == 3 { kernel::copy_blocks_of_three() } else { kernel::copy_blocks() };
         pools
             .chunks(kernel.bindings.len() - 1)
-            .try_for_each(|pools| self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), pools))
+            .for_each(|pools| self.single(&kernel, Rows::Tokens, grid, bytemuck::bytes_of(&params), pools))
     }
 
     /// Whether a product can do what rope_and_cache does: to round a row of an int8 pool takes all of it, and the product
@@ -33,7 +33,7 @@ impl Planner<'_> {
         q: ActId,
         pairing: RopePairing,
         norm: Option<HeadNorm>,
-    ) -> Result<Call, BackendError> {
+    ) -> Draft {
         let shape = &self.program.attention;
         let kernel = kernel::rope_and_cache(shape, self.kv.dtype, pairing, norm.is_some());
         let params = kernel::RopeParams { qkv_stride: self.cols(qkv), norm_eps: norm.map_or(0.0, |norm| norm.eps) };
@@ -44,7 +44,7 @@ impl Planner<'_> {
         self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 
-    pub(super) fn attention(&mut self, layer: usize, q: ActId, out: ActId) -> Result<(), BackendError> {
+    pub(super) fn attention(&mut self, layer: usize, q: ActId, out: ActId) {
         let shape: AttentionShape = self.program.attention;
         let (variant, subgroup_size) = (self.gpu.variant, self.gpu.subgroup_size());
         let groups = shape.num_heads / self.tiling.heads_per_group;
@@ -56,20 +56,19 @@ impl Planner<'_> {
         let items_at = header::DECODE_ITEMS_AT as u32;
         let params = kernel::AttentionParams { scale: shape.scale, items_at, first_item: 0 };
         let grid = Grid::Items { of: ItemKind::Decode, y: groups };
-        let decode = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)?;
+        let decode = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers);
 
         let matrices = self.gpu.matrices();
         let kernel = kernel::attention_prefill(variant, subgroup_size, matrices, &shape, self.kv.dtype, &self.tiling);
         let params = kernel::AttentionParams { items_at: header::PREFILL_ITEMS_AT as u32, ..params };
         let grid = Grid::Items { of: ItemKind::Prefill, y: groups };
-        let prefill = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)?;
+        let prefill = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers);
 
         let params = kernel::ReduceParams { first_item: 0 };
         let buffers = [&b.partial_out, &b.partial_stats, self.activation(out)];
         let grid = Grid::Items { of: ItemKind::Reduce, y: shape.num_heads };
         let kernel = kernel::attention_reduce(variant, &shape);
-        let reduce = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)?;
+        let reduce = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers);
         self.push(Rows::Tokens, vec![decode, prefill, reduce]);
-        Ok(())
     }
 }

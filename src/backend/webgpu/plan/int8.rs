@@ -6,7 +6,7 @@ use super::super::fusion::Product;
 use super::super::grid::Grid;
 use super::super::kernel;
 use super::super::repack::DeviceFormat;
-use super::{Call, Planner};
+use super::{Draft, Planner};
 
 /// The input of one product at a time, for as many rows as kernels take as int8.
 pub(in super::super) struct Int8Rows {
@@ -68,12 +68,7 @@ impl Planner<'_> {
     }
 
     /// Rounds the product's input, after its norm.
-    pub(super) fn quantize_rows(
-        &self,
-        product: &Product,
-        to: &Int8Rows,
-        format: DeviceFormat,
-    ) -> Result<Call, BackendError> {
+    pub(super) fn quantize_rows(&self, product: &Product, to: &Int8Rows, format: DeviceFormat) -> Draft {
         let norm = product.norm;
         let kernel = kernel::quantize_rows(format, norm.is_some(), self.gpu.variant, self.gpu.subgroup_size());
         let params =

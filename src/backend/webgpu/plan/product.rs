@@ -1,6 +1,6 @@
 //! The dispatches of a matrix product.
 
-use super::super::super::{ActId, BackendError, Op};
+use super::super::super::{ActId, Op};
 use super::super::folded::{Epilogue, Folded};
 use super::super::fusion::{Norm, Product};
 use super::super::grid::Grid;
@@ -8,7 +8,7 @@ use super::super::kernel::{self, Input, MatMulKernel};
 use super::super::step_words::header;
 use super::super::weights::GpuPart;
 use super::split::Splits;
-use super::{Call, Planner};
+use super::{Draft, Planner};
 
 /// What becomes of a product's sums.
 struct Ending<'a> {
@@ -21,7 +21,7 @@ struct Ending<'a> {
 impl<'a> Planner<'a> {
     /// A choice for each kernel: what its input takes before it, one call for each part of the weight, and the op after it
     /// where the kernel does not fold it.
-    pub(super) fn product(&mut self, product: &Product, splits: Splits) -> Result<(), BackendError> {
+    pub(super) fn product(&mut self, product: &Product, splits: Splits) {
         let (variant, matrices) = (self.gpu.variant, self.gpu.matrices());
         let int8 = self.int8_input(product.weight);
         let kernels = MatMulKernel::choices(variant, matrices, self.batch_invariant, int8.is_some(), self.tuning);
@@ -34,7 +34,7 @@ impl<'a> Planner<'a> {
             let mut folded = Folded { norm: false, epilogue: ending.epilogue };
             let input = match (kernel.input(), product.norm, int8) {
                 (Input::Any | Input::Normed, Some(norm), _) if splits.before > 1 => {
-                    calls.push(self.rms_norm_of_partial_sums(norm, splits.before, product.x)?);
+                    calls.push(self.rms_norm_of_partial_sums(norm, splits.before, product.x));
                     vec![self.activation(product.x)]
                 }
                 (Input::Any, Some(norm), _) => {
@@ -43,25 +43,24 @@ impl<'a> Planner<'a> {
                 }
                 (Input::Any | Input::Normed, None, _) => vec![self.activation(product.x)],
                 (Input::Normed, Some(Norm { x, weight, eps }), _) => {
-                    calls.push(self.rms_norm(x, weight, eps, product.x)?);
+                    calls.push(self.rms_norm(x, weight, eps, product.x));
                     vec![self.activation(product.x)]
                 }
                 (Input::Int8, _, Some((rows, format))) => {
-                    calls.push(self.quantize_rows(product, rows, format)?);
+                    calls.push(self.quantize_rows(product, rows, format));
                     vec![&rows.quants, &rows.steps]
                 }
                 (Input::Int8, _, None) => unreachable!("only weights of one quantised format are multiplied by int8"),
             };
             for part in &self.weight(product.weight).parts {
-                calls.push(self.call_of_part(product, part, kernel, folded, &input, ending)?);
+                calls.push(self.call_of_part(product, part, kernel, folded, &input, ending));
             }
             if let Some(Op::RopeAndCache { layer, qkv, q, pairing, norm }) = product.epilogue.filter(|_| !folds) {
-                calls.push(self.rope_and_cache(layer, qkv, q, pairing, norm)?);
+                calls.push(self.rope_and_cache(layer, qkv, q, pairing, norm));
             }
             choices.push((max_rows, calls));
         }
-        self.plan.push(self.rows(product.out), choices);
-        Ok(())
+        self.push_choices(self.rows(product.out), choices);
     }
 
     /// The product's ending with all that is folded into it.
@@ -86,7 +85,7 @@ impl<'a> Planner<'a> {
         folded: Folded,
         input: &[&wgpu::Buffer],
         ending: &Ending<'_>,
-    ) -> Result<Call, BackendError> {
+    ) -> Draft {
         let norm = product.norm.filter(|_| folded.norm);
         let mut buffers = part.buffers();
         buffers.extend(input);

@@ -1,13 +1,13 @@
 //! Products that are split along the columns of x (split-K): a step of some rows has few tiles, and a GPU that it does not fill
 //! waits for memory in every block of columns. The norm that comes next adds their partial sums, in its dispatch.
 
-use super::super::super::{ActId, BackendError};
+use super::super::super::ActId;
 use super::super::fusion::{Fused, Norm, Product};
 use super::super::grid::Grid;
 use super::super::kernel::{self, MatMulKernel, TILE_ROWS, VECTOR_ROWS};
 use super::super::step_words::header;
 use super::super::tuning::MOST_SPLIT_WORKGROUPS;
-use super::{Call, Planner};
+use super::{Draft, Planner};
 use std::ops::RangeInclusive;
 
 /// Rows of the steps whose products are split: fewer are `matvec`'s, and more have tiles enough.
@@ -63,7 +63,7 @@ impl Planner<'_> {
     }
 
     /// Adds the partial sums of the product before to `norm.x`, and normalises it.
-    pub(super) fn rms_norm_of_partial_sums(&self, norm: Norm, splits: u32, out: ActId) -> Result<Call, BackendError> {
+    pub(super) fn rms_norm_of_partial_sums(&self, norm: Norm, splits: u32, out: ActId) -> Draft {
         let rows = self.rows(out);
         let params = kernel::RmsNormOfPartialSumsParams {
             quads: self.cols(out) / 4,
