@@ -38,11 +38,11 @@ enum Around {
     NormAndGate,
 }
 
-/// The weights of a copy: the product's own, that of the norm before it, and the product before that.
+/// The weights of a copy: the product's own, that of the product before it, if there is one, and that of the norm between.
 struct Weights {
     own: WeightId,
-    norm: WeightId,
     down: WeightId,
+    norm: WeightId,
 }
 
 impl Around {
@@ -90,29 +90,25 @@ fn programs_of(
     around: Around,
     format: WeightFormat,
 ) -> Vec<BenchProgram> {
-    let matrix = |rows: u32, cols: u32| BenchWeight { format, rows: rows as usize, cols: cols as usize };
-    let mut weights = vec![matrix(rows, cols)];
+    let mut matrices = vec![(rows, cols)];
     let (mut in_cols, out_cols) = (cols, around.out_cols(shape, rows));
-    // Elements of activations that must move for each token.
+    // Elements of other activations that must move for each token.
     let mut moved = 0;
-    let mut activations = Vec::new();
-    if around != Around::Nothing {
-        activations.extend([tokens_by("normed", cols), tokens_by("sums", rows)]);
-        weights.push(BenchWeight { format: WeightFormat::F32, rows: 1, cols: cols as usize });
-    }
     if around == Around::DownNormAndRope {
-        activations.push(tokens_by("residual", cols));
-        weights.push(matrix(cols, shape.intermediate));
+        matrices.push((cols, shape.intermediate));
         (in_cols, moved) = (shape.intermediate, 2 * cols);
     }
-    moved += in_cols + out_cols;
-    activations.splice(..0, [tokens_by("x", in_cols), tokens_by("out", out_cols)]);
-    let matrices = || weights.iter().filter(|weight| weight.rows > 1);
-    let Some(row_bytes) = matrices().map(|w| format.row_bytes(w.cols)).collect::<Option<Vec<_>>>() else {
-        return Vec::new();
-    };
-    let weight_bytes: u64 = matrices().zip(row_bytes).map(|(weight, bytes)| (weight.rows * bytes) as u64).sum();
-    let elements: u64 = matrices().map(|weight| (weight.rows * weight.cols) as u64).sum();
+    let bytes_of = |&(rows, cols): &(u32, u32)| Some(format.row_bytes(cols as usize)? as u64 * u64::from(rows));
+    let Some(weight_bytes) = matrices.iter().map(bytes_of).sum::<Option<u64>>() else { return Vec::new() };
+    let elements: u64 = matrices.iter().map(|&(rows, cols)| u64::from(rows) * u64::from(cols)).sum();
+    let norm_at = matrices.len() as u32;
+    let weight = |format, rows: u32, cols: u32| BenchWeight { format, rows: rows as usize, cols: cols as usize };
+    let mut weights: Vec<BenchWeight> = matrices.iter().map(|&(rows, cols)| weight(format, rows, cols)).collect();
+    let mut activations = vec![tokens_by("x", in_cols), tokens_by("out", out_cols)];
+    if around != Around::Nothing {
+        weights.push(weight(WeightFormat::F32, 1, cols));
+        activations.extend([tokens_by("normed", cols), tokens_by("sums", rows), tokens_by("residual", cols)]);
+    }
 
     let fits = |tokens: &&u32| name != "logits" || **tokens <= Selection::MAX_LOGITS_ROWS;
     let (few, many): (Vec<u32>, Vec<u32>) = selection.rows.iter().filter(fits).partition(|&&tokens| tokens <= FEW_ROWS);
@@ -121,7 +117,7 @@ fn programs_of(
     let program = |(copies, all_tokens): (u32, Vec<u32>)| {
         let step = |&tokens: &u32| BenchStep {
             label: tokens.to_string(),
-            bytes: weight_bytes + 4 * u64::from(tokens) * u64::from(moved),
+            bytes: weight_bytes + 4 * u64::from(tokens) * u64::from(in_cols + moved + out_cols),
             flops: 2 * u64::from(tokens) * elements,
             data: StepData::of_tokens(tokens),
         };
@@ -136,8 +132,8 @@ fn programs_of(
             kv: kv_layout(&shape.attention, 1, most_tokens.div_ceil(BLOCK_SIZE), selection.kv_dtype),
         };
         let of_copy = |copy: u32| {
-            let [own, norm, down] = [0, 1, 2].map(|weight| WeightId(weight * copies + copy));
-            around.ops(&Weights { own, norm, down })
+            let [own, down, norm] = [0, 1, norm_at].map(|weight| WeightId(weight * copies + copy));
+            around.ops(&Weights { own, down, norm })
         };
         let program = parts.program(shape, of_copy, rope_table(&shape.attention, most_tokens), None, steps);
         BenchProgram {

@@ -119,14 +119,10 @@ pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Mea
         None => gpu.summary().variants.clone(),
     };
     let mut left_out = Vec::new();
-    let mut expected = None;
-    if let [_, .., plain] = variants[..] {
-        expected = match Bench::new(gpu.with_kernels(plain, Tuning::by_rule(plain)), request) {
-            Ok(mut bench) => Some(bench.results()?),
-            Err(BackendError::Kernel { .. }) => None,
-            Err(error) => return Err(error),
-        };
-    }
+    let expected = match variants[..] {
+        [_, .., plain] => results_of(gpu, plain, request)?,
+        _ => None,
+    };
     let mut best: Option<(f64, Bench)> = None;
     let mut first_score = None;
     let last = variants.len() - 1;
@@ -176,6 +172,19 @@ pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Mea
     trials.iter_mut().for_each(|trial| trial.chosen = trial.value == variant.to_string());
     let tuning = bench.turn_knobs(deadline, &mut trials)?;
     Ok(Measured { variant, tuning, seconds: began.elapsed().as_secs_f64(), trials, left_out })
+}
+
+/// What a variant computes, if it compiles.
+fn results_of(
+    gpu: &Arc<GpuDevice>,
+    variant: Variant,
+    request: &TuneRequest,
+) -> Result<Option<Vec<Vec<f32>>>, BackendError> {
+    match Bench::new(gpu.with_kernels(variant, Tuning::by_rule(variant)), request) {
+        Ok(mut bench) => bench.results().map(Some),
+        Err(BackendError::Kernel { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Products, decodes and a prefill of the model's shape, on one variant.
