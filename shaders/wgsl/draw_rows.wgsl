@@ -4,8 +4,8 @@
 // tokens of this key stay. Nothing is sorted: the key is searched for, four ways at a time, by sums over the row, and the
 // column by sums over ever shorter ranges of blocks. A block whose largest key is too low is not looked into.
 //
-// Every loop around a reduction has a fixed number of rounds, as barriers must be in uniform control flow; rounds with
-// nothing left to do look at no block.
+// Barriers must be in uniform control flow: what is searched for follows from the draw's parameters alone, and every loop
+// around a reduction has a number of rounds that is known before; rounds with nothing left to do look at no block.
 struct Params { blocks: u32 }
 var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read> keys: array<vec4<u32>>;  // [draws][blocks][DRAW_BLOCK / 4]
@@ -13,7 +13,7 @@ var<immediate> params: Params;
 @group(0) @binding(3) var<storage, read_write> drawn: array<u32>; // [draws]
 
 const BLOCK_QUADS = DRAW_BLOCK / 4u;
-// Enough for 32-bit keys a quarter at a time, and for 2^18 blocks by halves.
+// Enough for 32-bit keys a quarter at a time.
 const ROUNDS = 18u;
 const DRAWN_BROKEN = 0xffffffffu;
 const DRAWN_NOTHING = 0xfffffffeu;
@@ -114,7 +114,8 @@ fn find_block(what: u32, row: Row, cut: Cut, end: u32, wanted: f32, inv: Invocat
     var low = 0u;
     var high = end;
     var before = 0.0;
-    for (var round = 0u; round < ROUNDS; round++) {
+    let rounds = 32u - countLeadingZeros(params.blocks - 1u); // as many halves as all blocks have
+    for (var round = 0u; round < rounds; round++) {
         let middle = (low + high) / 2u;
         var halves = vec3<f32>(0.0);
         for (var b = low + inv.index; b < high && high - low > 1u; b += REDUCE_WG) {
@@ -186,12 +187,18 @@ fn draw_rows(inv: Invocation) {
     if (draw.min_p == 1.0) { low = top; }
     let has_k = draw.top_k > 0u;
     let k = f32(draw.top_k);
-    low = search(BLOCKS, row, low, select(low, top + 1u, has_k), k, inv);
-    low = search(TOKENS, row, low, select(low, top + 1u, has_k), k, inv);
+    if (has_k) {
+        low = search(BLOCKS, row, low, top + 1u, k, inv);
+        low = search(TOKENS, row, low, top + 1u, k, inv);
+    }
     let cuts_none = low == KEY_LOWEST && !has_k;
-    let counts = workgroup_sum3(tally(TOKENS, row, select(blocks, 0u, cuts_none), vec3<u32>(low, low + 1u, low + 1u), inv), inv);
-    var ties = counts.x - counts.y;
-    if (has_k) { ties = min(ties, k - counts.y); }
+    var ties = 0.0;
+    if (has_k || draw.min_p > 0.0) {
+        let end = select(blocks, 0u, cuts_none);
+        let counts = workgroup_sum3(tally(TOKENS, row, end, vec3<u32>(low, low + 1u, low + 1u), inv), inv);
+        ties = counts.x - counts.y;
+        if (has_k) { ties = min(ties, k - counts.y); }
+    }
 
     // top_p of the weight of these.
     var weight = 0.0;
@@ -203,31 +210,33 @@ fn draw_rows(inv: Invocation) {
     }
     weight = workgroup_sum(weight, inv) + ties * draw_weight(low, row.largest, row.temperature);
     let has_p = draw.top_p < 1.0;
+    let wanted = draw.top_p * weight;
     var key = low;
     if (has_p) {
         // All the tokens below this weight have less than half of what may go.
         let negligible = 0.5 * (1.0 - draw.top_p) * weight / f32(blocks * DRAW_BLOCK);
         key = clamp(key_of(row.largest + row.temperature * log(negligible)), low, top);
+        key = search(WEIGHTS, row, key, top + 1u, wanted, inv);
     }
-    let wanted = draw.top_p * weight;
-    key = search(WEIGHTS, row, key, select(key, top + 1u, has_p), wanted, inv);
 
     // How many of the tokens of this key stay, and in which columns.
     let keeps_all = cuts_none && !has_p;
-    let end = select(blocks, 0u, keeps_all);
-    let tokens = tally(TOKENS, row, end, vec3<u32>(key, key + 1u, key + 1u), inv);
-    let above = tally(WEIGHTS, row, end, vec3<u32>(key + 1u), inv).x;
-    let sums = workgroup_sum3(vec3<f32>(tokens.x, tokens.y, above), inv);
-    let all_ties = sums.x - sums.y;
-    if (key > low || cuts_none) { ties = all_ties; }
-    let each = draw_weight(key, row.largest, row.temperature);
-    // (No token has this key where rounding keeps all the sums below what is wanted.)
-    if (has_p) { ties = clamp(ceil((wanted - sums.z) / max(each, 1e-30)), min(ties, 1.0), ties); }
-    if (!keeps_all) { weight = sums.z + ties * each; }
     var cut = Cut(key, 0xffffffffu, keeps_all);
-    let some_go = !keeps_all && ties < all_ties;
-    let last_tie = find_block(TOKENS, row, cut, select(0u, blocks, some_go), ties - 1.0, inv);
-    if (some_go) { cut.tie_end = end_of_ties(row, cut, ties, last_tie); }
+    if (has_k || draw.min_p > 0.0 || has_p) {
+        let end = select(blocks, 0u, keeps_all);
+        let tokens = tally(TOKENS, row, end, vec3<u32>(key, key + 1u, key + 1u), inv);
+        let above = tally(WEIGHTS, row, end, vec3<u32>(key + 1u), inv).x;
+        let sums = workgroup_sum3(vec3<f32>(tokens.x, tokens.y, above), inv);
+        let all_ties = sums.x - sums.y;
+        if (key > low || cuts_none) { ties = all_ties; }
+        let each = draw_weight(key, row.largest, row.temperature);
+        // (No token has this key where rounding keeps all the sums below what is wanted.)
+        if (has_p) { ties = clamp(ceil((wanted - sums.z) / max(each, 1e-30)), min(ties, 1.0), ties); }
+        if (!keeps_all) { weight = sums.z + ties * each; }
+        let some_go = !keeps_all && ties < all_ties;
+        let last_tie = find_block(TOKENS, row, cut, select(0u, blocks, some_go), ties - 1.0, inv);
+        if (some_go) { cut.tie_end = end_of_ties(row, cut, ties, last_tie); }
+    }
 
     let number = draw.uniform * weight;
     let place = find_block(WEIGHTS, row, cut, blocks, number, inv);
