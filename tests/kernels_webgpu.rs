@@ -1,4 +1,5 @@
-//! Every WebGPU kernel variant against the reference backend, on every software adapter that the test command installs.
+//! WebGPU's kernel variants against the reference backend, on every software adapter that the test command installs. None of
+//! these has cooperative matrices: for the variant `matrix` there is `cargo xtask coopmat`.
 
 #![cfg(feature = "webgpu")]
 

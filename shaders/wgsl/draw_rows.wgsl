@@ -186,6 +186,7 @@ fn draw_rows(inv: Invocation) {
     if (draw.min_p > 0.0) { low = clamp(key_of(row.largest + row.temperature * log(draw.min_p)), KEY_LOWEST, top); }
     if (draw.min_p == 1.0) { low = top; }
     let has_k = draw.top_k > 0u;
+    let cuts_first = has_k || draw.min_p > 0.0;
     let k = f32(draw.top_k);
     if (has_k) {
         low = search(BLOCKS, row, low, top + 1u, k, inv);
@@ -193,7 +194,7 @@ fn draw_rows(inv: Invocation) {
     }
     let cuts_none = low == KEY_LOWEST && !has_k;
     var ties = 0.0;
-    if (has_k || draw.min_p > 0.0) {
+    if (cuts_first) {
         let end = select(blocks, 0u, cuts_none);
         let counts = workgroup_sum3(tally(TOKENS, row, end, vec3<u32>(low, low + 1u, low + 1u), inv), inv);
         ties = counts.x - counts.y;
@@ -222,7 +223,7 @@ fn draw_rows(inv: Invocation) {
     // How many of the tokens of this key stay, and in which columns.
     let keeps_all = cuts_none && !has_p;
     var cut = Cut(key, 0xffffffffu, keeps_all);
-    if (has_k || draw.min_p > 0.0 || has_p) {
+    if (cuts_first || has_p) {
         let end = select(blocks, 0u, keeps_all);
         let tokens = tally(TOKENS, row, end, vec3<u32>(key, key + 1u, key + 1u), inv);
         let above = tally(WEIGHTS, row, end, vec3<u32>(key + 1u), inv).x;

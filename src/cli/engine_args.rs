@@ -64,7 +64,7 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "VARIANT")]
     variant: Option<Variant>,
 
-    /// Take the default kernels: neither time them at the model's first start on a GPU nor use what was found then
+    /// Take the default kernels: neither time and compare them at the model's first start on a GPU nor use what was found then
     #[arg(long)]
     no_autotune: bool,
 

@@ -31,8 +31,8 @@ pub(super) fn load(options: &LlmOptions, notices: Notices) -> Result<Llm> {
     Ok(llm?)
 }
 
-/// The device for a model, with its kernels; tells when they were measured, and what went wrong with the file that
-/// keeps the choice.
+/// The device for a model, with its kernels; tells when they were measured, which were left out, and what went wrong with the
+/// file that keeps the choice.
 ///
 /// # Errors
 /// As [`LlmOptions::open_device`].

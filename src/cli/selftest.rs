@@ -40,7 +40,7 @@ pub(super) struct SelftestArgs {
 
     /// The kernels with cooperative matrices of this size, 8 or 16, instead of the largest that the adapter lists; those that
     /// it does not list it may get wrong
-    #[arg(long, value_name = "SIZE", conflicts_with = "variant")]
+    #[arg(long, value_name = "SIZE", conflicts_with = "variant", value_parser = matrix_size)]
     matrix_size: Option<u32>,
 
     /// All cases, large ones too (minutes on a software adapter), instead of a few of each kernel
@@ -55,6 +55,10 @@ pub(super) struct SelftestArgs {
     /// Only cases with this in their name
     #[arg(long, value_name = "TEXT", default_value = "")]
     kernel: String,
+}
+
+fn matrix_size(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|size| [8, 16].contains(size)).ok_or_else(|| "must be 8 or 16".to_owned())
 }
 
 /// How the cases of one kernel went.

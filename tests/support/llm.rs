@@ -1,4 +1,4 @@
-//! Loaded models on shared devices: a process compiles each kernel once for each device and variant.
+//! Loaded models on shared devices: a process compiles hardly any kernel twice for a device and variant.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;

@@ -1,8 +1,9 @@
 //! `cargo xtask coopmat`: the kernels with cooperative matrices on a software adapter, against the reference.
 //!
 //! The first lavapipe with cooperative matrices (f16 factors, f32 sums) is that of Mesa 26, which needs a newer C library
-//! than many systems have. It lists 8 x 8, and multiplies 16 x 16, which most GPUs list, as well. So it is put into a Debian tree of its own, and the `bindery` that was built here is
-//! run by the tree's loader with the tree's libraries. CI does not run this.
+//! than many systems have. So it is put into a Debian tree of its own, and the `bindery` that was built here is run by the
+//! tree's loader with the tree's libraries. That lavapipe lists 8 x 8; it multiplies 16 x 16, which most GPUs list, as well. CI
+//! does not run this.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ pub fn run(args: &[String]) -> Result<()> {
         _ => bail!(USAGE),
     };
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        bail!("this task is for Linux on x86-64; elsewhere try `bindery selftest --kernel matmul` on a GPU");
+        bail!("this task is for Linux on x86-64; elsewhere try `bindery selftest --variant matrix` on a GPU");
     }
     if !tree.join("installed").is_file() {
         make_tree(&tree).with_context(|| format!("could not make {}; remove it to start again", tree.display()))?;

@@ -28,7 +28,7 @@ Tasks:
   gpu-check                   pack target/gpu-check: tests and benchmarks to carry to a machine with an NVIDIA GPU
   gpu-check --dry-run         run them here, with tiny models; what there is no GPU for is reported as absent
   gpu-check --model           pack the default model too, in parts
-  coopmat [TREE]              cooperative-matrix products on a newer lavapipe, in a Debian tree of 500 MB; Linux, not in CI
+  coopmat [TREE]              cooperative matrices on a newer lavapipe, in a Debian tree of 500 MB; Linux, not in CI
   dxc                         every kernel's HLSL through DirectX's compiler, a quarter of an hour; Linux, not in CI
   adapters                    list the Vulkan devices that the loader finds here
   sim --seed S --steps N      drive the engine core with random requests from seed S, every invariant checked

@@ -4,6 +4,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+/// As much as the main thread has on most systems: drivers' compilers recurse.
+const STACK_BYTES: usize = 8 << 20;
+
 /// What `work` makes of each item, in their order.
 pub(in super::super) fn side_by_side<T: Sync, R: Send + Sync>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
@@ -19,7 +22,8 @@ pub(in super::super) fn side_by_side<T: Sync, R: Send + Sync>(items: &[T], work:
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         for _ in 1..cores.min(items.len()) {
-            scope.spawn(run);
+            let thread = thread::Builder::new().stack_size(STACK_BYTES);
+            thread.spawn_scoped(scope, run).expect("the system has another thread");
         }
         run();
     });

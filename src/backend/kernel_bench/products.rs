@@ -107,7 +107,10 @@ fn programs_of(
     let mut activations = vec![tokens_by("x", in_cols), tokens_by("out", out_cols)];
     if around != Around::Nothing {
         weights.push(weight(WeightFormat::F32, 1, cols));
-        activations.extend([tokens_by("normed", cols), tokens_by("sums", rows), tokens_by("residual", cols)]);
+        activations.extend([tokens_by("normed", cols), tokens_by("sums", rows)]);
+    }
+    if around == Around::DownNormAndRope {
+        activations.push(tokens_by("residual", cols));
     }
 
     let fits = |tokens: &&u32| name != "logits" || **tokens <= Selection::MAX_LOGITS_ROWS;

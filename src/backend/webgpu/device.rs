@@ -77,6 +77,13 @@ impl GpuDevice {
             let mut first = sink.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             first.get_or_insert_with(|| error.to_string());
         }));
+        let sink = first_error.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                let mut first = sink.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                first.get_or_insert_with(|| format!("the device is lost: {message}"));
+            }
+        });
         Ok(Arc::new(Self {
             device,
             queue,
@@ -88,6 +95,15 @@ impl GpuDevice {
         }))
     }
 
+    /// The same adapter's kernels of another variant, on a device of their own: what a driver's compiler cannot do may cost the
+    /// device.
+    ///
+    /// # Errors
+    /// As [`GpuDevice::open`].
+    pub(super) fn reopen(&self, variant: Variant) -> Result<Arc<Self>, BackendError> {
+        Self::open(Some(&self.summary.index.to_string()), Some(variant))
+    }
+
     /// The same device with other kernels: a variant, one of [`AdapterSummary::variants`], and its numbers.
     pub fn with_kernels(&self, variant: Variant, tuning: Tuning) -> Arc<Self> {
         Arc::new(Self { variant, tuning, ..self.clone() })
@@ -97,7 +113,7 @@ impl GpuDevice {
     /// does not list it may still multiply: for tests.
     ///
     /// # Errors
-    /// [`BackendError::Unsupported`] when the device does not run [`Variant::Matrix`], or has never such matrices.
+    /// [`BackendError::Unsupported`] when the device does not run [`Variant::Matrix`], or no device has such matrices.
     pub fn with_matrix_size(&self, size: u32) -> Result<Arc<Self>, BackendError> {
         if !self.summary.variants.contains(&Variant::Matrix) || !matches!(size, 8 | 16) {
             let name = &self.summary.name;
@@ -181,14 +197,16 @@ impl GpuDevice {
         Ok(sources.iter().map(|source| known[source].clone()).collect())
     }
 
-    /// What naga refuses is an error of validation, what the driver's compiler refuses an internal one; scopes of errors are
-    /// the thread's own.
+    /// What naga refuses is an error of validation, what the driver's compiler refuses an internal one, or `wgpu` takes the
+    /// device for lost; scopes of errors are the thread's own.
     fn compile(&self, kernel: &Kernel, source: &str) -> Result<Pipeline, BackendError> {
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let pipeline = self.compile_in_scope(kernel, source);
-        let internal = pollster::block_on(internal.pop());
-        if let Some(error) = internal.or(pollster::block_on(validation.pop())) {
+        let scopes = [memory, internal, validation].map(|scope| pollster::block_on(scope.pop()));
+        let error = scopes.into_iter().flatten().map(|error| error.to_string()).next();
+        if let Some(error) = error.or_else(|| self.check().err().map(|error| error.to_string())) {
             let advice = match self.variant {
                 Variant::Matrix => "; --variant subgroup may do",
                 Variant::Cpu | Variant::Subgroup => "; --variant plain may do",

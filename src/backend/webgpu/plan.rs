@@ -336,24 +336,24 @@ impl<'a> Planner<'a> {
         &self.weight(id).parts[0].values
     }
 
-    /// A node with one choice of one call; see [`Planner::call`].
+    /// A node with one choice of one call; see [`Planner::draft`].
     fn single(&mut self, kernel: &Kernel, rows: Rows, grid: Grid, params: &[u8], buffers: &[&wgpu::Buffer]) {
-        let call = self.call(kernel, grid, params, buffers);
+        let call = self.draft(kernel, grid, params, buffers);
         self.push(rows, vec![call]);
     }
 
     /// A node with one choice.
-    fn push(&mut self, rows: Rows, calls: Vec<Draft>) {
-        self.push_choices(rows, vec![(u32::MAX, calls)]);
+    fn push(&mut self, rows: Rows, drafts: Vec<Draft>) {
+        self.push_choices(rows, vec![(u32::MAX, drafts)]);
     }
 
     /// A node: calls for each largest number of rows, the last for any.
     fn push_choices(&mut self, rows: Rows, choices: Vec<(u32, Vec<Draft>)>) {
         let is_in_rounds = matches!(choices[0].1[0].grid, Grid::Items { .. });
         let first = self.plan.choices.len();
-        for (max_rows, calls) in choices {
+        for (max_rows, drafts) in choices {
             let first = self.drafts.len();
-            self.drafts.extend(calls);
+            self.drafts.extend(drafts);
             self.plan.choices.push(Choice { max_rows, calls: first..self.drafts.len() });
         }
         let choices = first..self.plan.choices.len();
@@ -361,7 +361,7 @@ impl<'a> Planner<'a> {
     }
 
     /// `buffers` follow the step's, in the order of the kernel's bindings.
-    fn call(&self, kernel: &Kernel, grid: Grid, params: &[u8], buffers: &[&wgpu::Buffer]) -> Draft {
+    fn draft(&self, kernel: &Kernel, grid: Grid, params: &[u8], buffers: &[&wgpu::Buffer]) -> Draft {
         assert_eq!(kernel.bindings.len(), buffers.len() + 1, "kernel {}: buffers against bindings", kernel.name);
         let buffers = std::iter::once(&self.buffers.step).chain(buffers.iter().copied()).cloned().collect();
         let mut padded = [0; MAX_PARAMS];
@@ -391,6 +391,6 @@ impl<'a> Planner<'a> {
         let kernel = kernel::rms_norm(self.gpu.variant, self.gpu.subgroup_size());
         let buffers = [self.activation(x), self.vector(weight), self.activation(out)];
         let grid = Grid::RowGroups { rows: self.rows(out), each: 1, y: 1 };
-        self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
+        self.draft(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 }

@@ -38,7 +38,7 @@ impl fmt::Display for Tuning {
         write!(f, "matvec up to {matvec_rows} rows, {matvec_cols} columns; ")?;
         match split_workgroups {
             0 => f.write_str("no product split; attention ")?,
-            most => write!(f, "products split up to {most} workgroups; attention ")?,
+            most => write!(f, "products split into up to {most} workgroups; attention ")?,
         }
         match attention_heads {
             &u32::MAX => f.write_str("with as many heads as fit")?,

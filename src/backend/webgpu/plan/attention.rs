@@ -41,7 +41,7 @@ impl Planner<'_> {
         let (b, layer) = (self.buffers, layer as usize);
         let norm = norm.map_or(&b.unused, |norm| self.vector(norm.weight));
         let buffers = [self.activation(qkv), &b.rope, self.activation(q), &b.k_pool[layer], &b.v_pool[layer], norm];
-        self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
+        self.draft(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 
     pub(super) fn attention(&mut self, layer: usize, q: ActId, out: ActId) {
@@ -56,19 +56,19 @@ impl Planner<'_> {
         let items_at = header::DECODE_ITEMS_AT as u32;
         let params = kernel::AttentionParams { scale: shape.scale, items_at, first_item: 0 };
         let grid = Grid::Items { of: ItemKind::Decode, y: groups };
-        let decode = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers);
+        let decode = self.draft(&kernel, grid, bytemuck::bytes_of(&params), &buffers);
 
         let matrices = self.gpu.matrices();
         let kernel = kernel::attention_prefill(variant, subgroup_size, matrices, &shape, self.kv.dtype, &self.tiling);
         let params = kernel::AttentionParams { items_at: header::PREFILL_ITEMS_AT as u32, ..params };
         let grid = Grid::Items { of: ItemKind::Prefill, y: groups };
-        let prefill = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers);
+        let prefill = self.draft(&kernel, grid, bytemuck::bytes_of(&params), &buffers);
 
         let params = kernel::ReduceParams { first_item: 0 };
         let buffers = [&b.partial_out, &b.partial_stats, self.activation(out)];
         let grid = Grid::Items { of: ItemKind::Reduce, y: shape.num_heads };
         let kernel = kernel::attention_reduce(variant, &shape);
-        let reduce = self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers);
+        let reduce = self.draft(&kernel, grid, bytemuck::bytes_of(&params), &buffers);
         self.push(Rows::Tokens, vec![decode, prefill, reduce]);
     }
 }

@@ -77,6 +77,6 @@ impl Planner<'_> {
         buffers.extend(norm.map(|norm| self.vector(norm.weight)));
         buffers.extend([&to.quants, &to.steps]);
         let grid = Grid::RowGroups { rows: self.rows(product.x), each: 1, y: 1 };
-        self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
+        self.draft(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 }

@@ -115,7 +115,7 @@ impl<'a> Planner<'a> {
             norm_eps: norm.map_or(0.0, |norm| norm.eps),
         };
         let kernel = choice.kernel(part.format, self.gpu.variant, self.gpu.subgroup_size(), folded);
-        self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
+        self.draft(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 }
 

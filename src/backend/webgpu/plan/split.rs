@@ -74,7 +74,7 @@ impl Planner<'_> {
         let kernel = kernel::rms_norm_of_partial_sums(self.gpu.variant, self.gpu.subgroup_size());
         let buffers = [self.partial_sums(), self.vector(norm.weight), self.activation(norm.x), self.activation(out)];
         let grid = Grid::RowGroups { rows, each: 1, y: 1 };
-        self.call(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
+        self.draft(&kernel, grid, bytemuck::bytes_of(&params), &buffers)
     }
 
     /// Where the partial sums of a split product stand.

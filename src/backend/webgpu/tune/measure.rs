@@ -4,7 +4,7 @@ use super::super::super::kernel_bench::{BenchProgram, Selection, programs};
 use super::super::super::{Backend, BackendError, ProfileClock};
 use super::super::tuning::MOST_SPLIT_WORKGROUPS;
 use super::super::{GpuDevice, Tuning, Variant, WebGpuBackend};
-use super::agreement::{MOST_DIFFERENCE, difference};
+use super::agreement::{Results, trusted};
 use super::{Trial, TuneRequest};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ const SOFTWARE_BUDGET: Duration = Duration::from_secs(60);
 /// A candidate must be faster by this much: less is noise.
 const MARGIN: f64 = 0.03;
 const RUNS: usize = 5;
+/// How often a variant's results are compared with those of others.
+const CHECKS: usize = 3;
 
 /// What was found.
 #[derive(Debug, Clone)]
@@ -34,7 +36,7 @@ pub(super) struct Measured {
 enum Op {
     Product,
     Decode,
-    /// Of which no number is, but the variant.
+    /// No number is judged by it, only the variant.
     Prefill,
 }
 
@@ -110,45 +112,17 @@ pub fn tuning_candidates() -> Vec<Tuning> {
     all
 }
 
-pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Measured, BackendError> {
+/// What suits, and the device to run it on.
+pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<(Arc<GpuDevice>, Measured), BackendError> {
     let began = Instant::now();
     let deadline = began + if gpu.summary().is_software { SOFTWARE_BUDGET } else { BUDGET };
-    let mut trials = Vec::new();
-    let variants = match request.variant {
-        Some(variant) => vec![variant],
-        None => gpu.summary().variants.clone(),
-    };
     let mut left_out = Vec::new();
-    let expected = match variants[..] {
-        [_, .., plain] => results_of(gpu, plain, request)?,
-        _ => None,
-    };
-    let mut best: Option<(f64, Bench)> = None;
-    let mut first_score = None;
-    let last = variants.len() - 1;
-    for (index, variant) in variants.into_iter().enumerate() {
+    let (mut best, mut first_score, mut trials) = (None, None, Vec::new());
+    for mut bench in trusted_benches(gpu, request, &mut left_out)? {
         if best.is_some() && Instant::now() > deadline {
             break;
         }
-        let tuning = Tuning::by_rule(variant);
-        let mut bench = match Bench::new(gpu.with_kernels(variant, tuning), request) {
-            Err(error @ BackendError::Kernel { .. }) if best.is_some() || index < last => {
-                left_out.push(format!("{variant} kernels left out: {error}"));
-                continue;
-            }
-            bench => bench?,
-        };
-        if let Some(expected) = expected.as_ref().filter(|_| index < last) {
-            let difference = difference(&bench.results()?, expected);
-            if difference > MOST_DIFFERENCE {
-                left_out.push(format!(
-                    "{variant} kernels left out: this driver computes something else with them than with the plain ones \
-                     (by {:.0} %); `bindery selftest --variant {variant}` says more, please report it",
-                    100.0 * difference
-                ));
-                continue;
-            }
-        }
+        let (variant, tuning) = (bench.gpu.variant(), Tuning::by_rule(bench.gpu.variant()));
         let all_steps = |op| bench.steps_of(op);
         let steps = Op::ALL.map(all_steps);
         let mut score = 0.0;
@@ -163,28 +137,60 @@ pub(super) fn measure(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<Mea
             relative_time: ((score - reference) / steps).exp(),
             chosen: false,
         });
-        if best.as_ref().is_none_or(|(best, _)| score < best - MARGIN * steps) {
+        if best.as_ref().is_none_or(|&(best, _)| score < best - MARGIN * steps) {
             best = Some((score, bench));
         }
     }
-    let (_, mut bench) = best.expect("an adapter runs some variant");
+    let (_, mut bench): (f64, Bench) = best.expect("some variant is trusted");
     let variant = bench.gpu.variant();
-    trials.iter_mut().for_each(|trial| trial.chosen = trial.value == variant.to_string());
+    trials.iter_mut().for_each(|trial: &mut Trial| trial.chosen = trial.value == variant.to_string());
     let tuning = bench.turn_knobs(deadline, &mut trials)?;
-    Ok(Measured { variant, tuning, seconds: began.elapsed().as_secs_f64(), trials, left_out })
+    let seconds = began.elapsed().as_secs_f64();
+    Ok((bench.gpu, Measured { variant, tuning, seconds, trials, left_out }))
 }
 
-/// What a variant computes, if it compiles.
-fn results_of(
+/// The variant that was asked for, or those that the adapter runs: each on a device of its own, without those that do not
+/// compile, and those whose results are not those of the others.
+fn trusted_benches(
     gpu: &Arc<GpuDevice>,
-    variant: Variant,
     request: &TuneRequest,
-) -> Result<Option<Vec<Vec<f32>>>, BackendError> {
-    match Bench::new(gpu.with_kernels(variant, Tuning::by_rule(variant)), request) {
-        Ok(mut bench) => bench.results().map(Some),
-        Err(BackendError::Kernel { .. }) => Ok(None),
-        Err(error) => Err(error),
+    left_out: &mut Vec<String>,
+) -> Result<Vec<Bench>, BackendError> {
+    if let Some(variant) = request.variant {
+        return Ok(vec![Bench::new(gpu.with_kernels(variant, Tuning::by_rule(variant)), request)?]);
     }
+    let (mut benches, mut all_results) = (Vec::new(), Vec::new());
+    let variants = &gpu.summary().variants;
+    for &variant in variants {
+        let found = gpu.reopen(variant).and_then(|gpu| Bench::new(gpu, request)).and_then(|mut bench| {
+            let results = bench.results()?;
+            Ok((bench, results))
+        });
+        match found {
+            Ok((bench, results)) => {
+                benches.push(bench);
+                all_results.push(results);
+            }
+            Err(error) if benches.is_empty() && Some(&variant) == variants.last() => return Err(error),
+            Err(error) => {
+                let error = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+                left_out.push(format!("{variant} kernels left out: {error}"));
+            }
+        }
+    }
+    let trusted = trusted(&all_results);
+    let mut kept = Vec::new();
+    for (bench, is_trusted) in benches.into_iter().zip(trusted) {
+        let variant = bench.gpu.variant();
+        match is_trusted {
+            true => kept.push(bench),
+            false => left_out.push(format!(
+                "{variant} kernels left out: with this driver they compute something else than the others; `bindery \
+                 selftest --variant {variant}` says more, please report it"
+            )),
+        }
+    }
+    Ok(kept)
 }
 
 /// Products, decodes and a prefill of the model's shape, on one variant.
@@ -228,12 +234,11 @@ impl Bench {
         Ok(Self { gpu, subjects })
     }
 
-    /// What comes out of each step of each program, one after the other.
-    fn results(&mut self) -> Result<Vec<Vec<f32>>, BackendError> {
+    /// What comes out of each step of each program, one after the other and a few times: what is a race may go well once.
+    fn results(&mut self) -> Result<Results, BackendError> {
         let mut all = Vec::new();
         for (_, Subject { program, backend, .. }) in &mut self.subjects {
-            program.prepare_again(backend)?;
-            for step in &program.steps {
+            for step in program.steps.iter().cycle().take(CHECKS * program.steps.len()) {
                 all.push(program.results(step, backend)?);
             }
         }
@@ -346,11 +351,11 @@ mod tests {
             batch_invariant: false,
             autotune: Autotune::Retune,
         };
-        let measured = measure(&gpu, &request).expect("the adapter runs them");
+        let (chosen, measured) = measure(&gpu, &request).expect("the adapter runs them");
         assert_eq!(measured.left_out, Vec::<String>::new());
         let variants: Vec<&str> =
             measured.trials.iter().filter(|trial| trial.knob == "variant").map(|trial| trial.value.as_str()).collect();
-        assert_eq!(variants, ["cpu", "subgroup", "plain"]);
-        assert!(measured.tuning.is_usable(measured.variant));
+        assert_eq!(variants, gpu.summary().variants.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert!(measured.tuning.is_usable(measured.variant) && chosen.variant() == measured.variant);
     }
 }

@@ -1,7 +1,8 @@
 //! Which kernels suit an adapter and a model: by rule, by a short timing at first start, or as the user says.
 //!
-//! A timing compares the variants' results, too, and leaves out what differs from `plain`. What was measured is kept on disk, by adapter, driver, version of Bindery and shapes of the model. In batch-invariant
-//! mode nothing is measured: the order of sums must not depend on what was fast on some day.
+//! A timing compares the variants' results, too, and leaves out one that differs from the others. What was measured is kept on
+//! disk, by adapter, driver, version of Bindery and shapes of the model. In batch-invariant mode nothing is measured: the order
+//! of sums must not depend on what was fast on some day.
 
 mod agreement;
 mod cache;
@@ -132,7 +133,7 @@ pub fn choose(gpu: &Arc<GpuDevice>, request: &TuneRequest) -> Result<(Arc<GpuDev
             return Ok(by_rule("software adapter: the defaults; --retune measures", warning));
         }
     }
-    let measured = measure::measure(gpu, request)?;
+    let (gpu, measured) = measure::measure(gpu, request)?;
     let measured_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     if let Err(wrong) = cache.write(&measured, measured_at) {
         warning = Some(wrong);
