@@ -130,11 +130,7 @@ pub(super) fn choose(selector: Option<&str>) -> Result<(wgpu::Adapter, AdapterSu
             None => format!("no usable device; there are: {} (see `bindery devices`)", names()),
         }));
     };
-    let (adapter, summary) = all.into_iter().nth(index).expect("index is within the list");
-    match &summary.unusable {
-        Some(why) => Err(BackendError::NoDevice(format!("device {:?} cannot be used: {why}", summary.name))),
-        None => Ok((adapter, summary)),
-    }
+    Ok(all.into_iter().nth(index).expect("index is within the list"))
 }
 
 fn rank(adapter: &wgpu::Adapter) -> u32 {
@@ -147,7 +143,8 @@ fn rank(adapter: &wgpu::Adapter) -> u32 {
     }
 }
 
-fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
+/// What an adapter is and can do, as the `index`-th of the list.
+pub(super) fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     let info = adapter.get_info();
     let limits = adapter.limits();
     let features = adapter.features();

@@ -24,6 +24,7 @@ pub(super) struct Pipeline {
 /// An open device; several backends may share one, and with it the compiled pipelines.
 #[derive(Clone)]
 pub struct GpuDevice {
+    adapter: wgpu::Adapter,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) variant: Variant,
@@ -42,6 +43,26 @@ impl GpuDevice {
     /// [`BackendError::NoDevice`] when there is no such adapter, or it lacks what the kernels need.
     pub fn open(selector: Option<&str>, variant: Option<Variant>) -> Result<Arc<Self>, BackendError> {
         let (adapter, summary) = adapter::choose(selector)?;
+        Self::open_chosen(adapter, summary, variant)
+    }
+
+    /// Opens an adapter that the program has already, with the kernel variant that suits it best or the one asked for.
+    ///
+    /// # Errors
+    /// [`BackendError::NoDevice`] when it lacks what the kernels need.
+    pub fn open_adapter(adapter: wgpu::Adapter, variant: Option<Variant>) -> Result<Arc<Self>, BackendError> {
+        let summary = adapter::summarize(0, &adapter);
+        Self::open_chosen(adapter, summary, variant)
+    }
+
+    fn open_chosen(
+        adapter: wgpu::Adapter,
+        summary: AdapterSummary,
+        variant: Option<Variant>,
+    ) -> Result<Arc<Self>, BackendError> {
+        if let Some(why) = &summary.unusable {
+            return Err(BackendError::NoDevice(format!("device {:?} cannot be used: {why}", summary.name)));
+        }
         let chosen = variant.unwrap_or(summary.variants[0]);
         if !summary.variants.contains(&chosen) {
             let names: Vec<String> = summary.variants.iter().map(ToString::to_string).collect();
@@ -85,6 +106,7 @@ impl GpuDevice {
             }
         });
         Ok(Arc::new(Self {
+            adapter,
             device,
             queue,
             variant: chosen,
@@ -101,7 +123,7 @@ impl GpuDevice {
     /// # Errors
     /// As [`GpuDevice::open`].
     pub(super) fn reopen(&self, variant: Variant) -> Result<Arc<Self>, BackendError> {
-        Self::open(Some(&self.summary.index.to_string()), Some(variant))
+        Self::open_chosen(self.adapter.clone(), self.summary.clone(), Some(variant))
     }
 
     /// The same device with other kernels: a variant, one of [`AdapterSummary::variants`], and its numbers.

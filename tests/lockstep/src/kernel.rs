@@ -1,0 +1,64 @@
+//! A kernel: a WGSL module whose entry point can be run.
+
+use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+use naga::{Module, Span};
+
+/// A module that naga has parsed and found valid.
+#[derive(Debug)]
+pub(crate) struct ShaderModule {
+    pub(crate) source: String,
+    pub(crate) module: Module,
+    pub(crate) info: ModuleInfo,
+}
+
+impl ShaderModule {
+    pub(crate) fn new(source: &str) -> Result<Self, String> {
+        let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
+        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+        validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+        let info = validator.validate(&module).map_err(|error| error.emit_to_string(source))?;
+        Ok(Self { source: source.to_owned(), module, info })
+    }
+
+    /// The line that a piece of the module comes from.
+    pub(crate) fn line(&self, span: Span) -> String {
+        let line = match span.to_range() {
+            Some(range) => self.source[..range.start].lines().count().max(1),
+            None => return String::new(),
+        };
+        format!("line {line}: `{}`", self.source.lines().nth(line - 1).unwrap_or_default().trim())
+    }
+}
+
+/// An entry point as a pipeline has it.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) shader: std::sync::Arc<ShaderModule>,
+    pub(crate) entry_point: usize,
+    /// Invocations of a workgroup.
+    pub(crate) lanes: usize,
+    /// Invocations of a subgroup, as this kernel was compiled.
+    pub(crate) subgroup_size: usize,
+}
+
+impl Kernel {
+    pub(crate) fn new(
+        shader: std::sync::Arc<ShaderModule>,
+        name: &str,
+        subgroup_sizes: &[u32],
+    ) -> Result<Self, String> {
+        let entry_point = shader.module.entry_points.iter().position(|entry| entry.name == name);
+        let entry_point = entry_point.ok_or_else(|| format!("no entry point {name:?}"))?;
+        let [width, 1, 1] = shader.module.entry_points[entry_point].workgroup_size else {
+            return Err("workgroups of more than one dimension are not known here".into());
+        };
+        // A compiler chooses by what it sees.
+        let seen = shader.source.bytes().fold(0_usize, |seen, byte| seen.wrapping_mul(31).wrapping_add(byte.into()));
+        let subgroup_size = subgroup_sizes[seen % subgroup_sizes.len()] as usize;
+        Ok(Self { shader, entry_point, lanes: width as usize, subgroup_size })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.shader.module.entry_points[self.entry_point].name
+    }
+}

@@ -1,0 +1,210 @@
+//! Operations of subgroups: exchanges, sums, and cooperative matrices.
+//!
+//! Of a matrix of n x n elements, element e is held by lane `e % lanes` of the subgroup, as its scalar `e / lanes`.
+
+use super::layout::Memory;
+use super::machine::{Machine, Pointer, Result, Root};
+use super::math;
+use super::value::{Mask, Value};
+use naga::{
+    BinaryOperator, CollectiveOperation, CooperativeData, Expression, GatherMode, Handle, MathFunction, Scalar,
+    ScalarKind, SubgroupOperation, TypeInner,
+};
+use std::ops::Range;
+
+/// A matrix as an expression, and its scalars.
+type Matrix<'v> = (Handle<Expression>, &'v Value);
+
+impl<'a> Machine<'a> {
+    /// The lanes of each subgroup that is active.
+    fn subgroups(&self, mask: &Mask) -> Result<Vec<Range<usize>>> {
+        let size = self.kernel.subgroup_size;
+        let mut active = Vec::new();
+        for first in (0..self.lanes).step_by(size) {
+            let lanes = first..(first + size).min(self.lanes);
+            match lanes.clone().filter(|&lane| mask.has(lane)).count() {
+                0 => {}
+                count if count == lanes.len() => active.push(lanes),
+                count => {
+                    let of = lanes.len();
+                    return Err(format!("an operation of a subgroup in {count} of its {of} invocations").into());
+                }
+            }
+        }
+        Ok(active)
+    }
+
+    pub(crate) fn gather(&mut self, mode: &GatherMode, value: &Value, mask: &Mask) -> Result<Value> {
+        let index = match *mode {
+            GatherMode::BroadcastFirst => Value::uniform(vec![0]),
+            GatherMode::Broadcast(index)
+            | GatherMode::Shuffle(index)
+            | GatherMode::ShuffleXor(index)
+            | GatherMode::ShuffleDown(index)
+            | GatherMode::ShuffleUp(index) => self.evaluate(index, mask)?.value()?.clone(),
+            _ => return Err(format!("{mode:?} is not known here").into()),
+        };
+        let mut gathered = Value::zero(value.components(), self.lanes);
+        for lanes in self.subgroups(mask)? {
+            for lane in lanes.clone() {
+                let (within, index) = ((lane - lanes.start) as u32, index.get(0, lane));
+                let source = match mode {
+                    GatherMode::ShuffleXor(_) => within ^ index,
+                    GatherMode::ShuffleDown(_) => within.wrapping_add(index),
+                    GatherMode::ShuffleUp(_) => within.wrapping_sub(index),
+                    _ => index,
+                };
+                if source as usize >= lanes.len() {
+                    return Err(format!("a shuffle from lane {source} of a subgroup of {}", lanes.len()).into());
+                }
+                for component in 0..value.components() {
+                    gathered.data[component * self.lanes + lane] = value.get(component, lanes.start + source as usize);
+                }
+            }
+        }
+        Ok(gathered)
+    }
+
+    pub(crate) fn collect(
+        &mut self,
+        op: SubgroupOperation,
+        how: CollectiveOperation,
+        value: &Value,
+        of: Scalar,
+        mask: &Mask,
+    ) -> Result<Value> {
+        if how != CollectiveOperation::Reduce {
+            return Err("scans of subgroups are not known here".into());
+        }
+        let both = |a: &Value, b: &Value| match op {
+            SubgroupOperation::Add => math::binary(BinaryOperator::Add, a, b, of),
+            SubgroupOperation::Mul => math::binary(BinaryOperator::Multiply, a, b, of),
+            SubgroupOperation::Min => math::function(MathFunction::Min, &[a, b], of),
+            SubgroupOperation::Max => math::function(MathFunction::Max, &[a, b], of),
+            SubgroupOperation::And | SubgroupOperation::All => math::binary(BinaryOperator::And, a, b, of),
+            SubgroupOperation::Or | SubgroupOperation::Any => math::binary(BinaryOperator::InclusiveOr, a, b, of),
+            SubgroupOperation::Xor => math::binary(BinaryOperator::ExclusiveOr, a, b, of),
+        };
+        let mut collected = Value::zero(value.components(), self.lanes);
+        for lanes in self.subgroups(mask)? {
+            let of_lane = |lane| Value::uniform((0..value.components()).map(|c| value.get(c, lane)).collect());
+            let mut result = of_lane(lanes.start);
+            for lane in lanes.clone().skip(1) {
+                result = both(&result, &of_lane(lane)).ok_or_else(|| format!("{op:?} of {of:?} is not known here"))?;
+            }
+            for lane in lanes {
+                for (component, &bits) in result.data.iter().enumerate() {
+                    collected.data[component * self.lanes + lane] = bits;
+                }
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Columns and rows of a matrix, and what it is made of.
+    fn matrix(&self, expression: Handle<Expression>) -> Result<(usize, usize, Scalar)> {
+        match *self.frame().info[expression].ty.inner_with(&self.module.types) {
+            TypeInner::CooperativeMatrix { columns, rows, scalar, .. } => Ok((columns as usize, rows as usize, scalar)),
+            ref other => Err(format!("{other:?} is no cooperative matrix").into()),
+        }
+    }
+
+    /// Where a matrix's elements lie in shared memory, row by row, for each active subgroup.
+    fn matrix_places(
+        &mut self,
+        (columns, rows): (usize, usize),
+        data: &CooperativeData,
+        mask: &Mask,
+    ) -> Result<(usize, Vec<(Range<usize>, Vec<u32>)>)> {
+        let (pointer, stride) = (self.evaluate(data.pointer, mask)?, self.evaluate(data.stride, mask)?);
+        let (Pointer { root, offset, memory }, stride) = (pointer.pointer()?, stride.value()?);
+        let (&Root::Shared(index, start), Memory::Cells) = (root, *memory) else {
+            return Err("cooperative matrices are known here in workgroup memory only".into());
+        };
+        let mut places = Vec::new();
+        for lanes in self.subgroups(mask)? {
+            let (offset_of_first, stride_of_first) = (offset.get(0, lanes.start), stride.get(0, lanes.start));
+            if lanes.clone().any(|lane| (offset.get(0, lane), stride.get(0, lane)) != (offset_of_first, stride_of_first)) {
+                return Err("invocations of a subgroup give different places of a cooperative matrix".into());
+            }
+            let place = |row: usize, column: usize| {
+                let (major, minor) = if data.row_major { (row, column) } else { (column, row) };
+                start + offset_of_first + major as u32 * stride_of_first + minor as u32
+            };
+            let all = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+            places.push((lanes, all.map(|(row, column)| place(row, column)).collect()));
+        }
+        Ok((index, places))
+    }
+
+    pub(crate) fn load_matrix(
+        &mut self,
+        expression: Handle<Expression>,
+        data: &CooperativeData,
+        mask: &Mask,
+    ) -> Result<Value> {
+        let (columns, rows, _) = self.matrix(expression)?;
+        let (index, places) = self.matrix_places((columns, rows), data, mask)?;
+        let mut loaded = Value::zero((columns * rows).div_ceil(self.matrix_lanes()), self.lanes);
+        for (lanes, places) in places {
+            for (element, &at) in places.iter().enumerate() {
+                let lane = lanes.start + element % lanes.len();
+                let who = self.who(lane);
+                loaded.data[element / lanes.len() * self.lanes + lane] = self.shared[index].read(at, who)?;
+            }
+        }
+        Ok(loaded)
+    }
+
+    pub(crate) fn store_matrix(
+        &mut self,
+        expression: Handle<Expression>,
+        matrix: &Value,
+        data: &CooperativeData,
+        mask: &Mask,
+    ) -> Result<()> {
+        let (columns, rows, _) = self.matrix(expression)?;
+        let (index, places) = self.matrix_places((columns, rows), data, mask)?;
+        for (lanes, places) in places {
+            for (element, &at) in places.iter().enumerate() {
+                let lane = lanes.start + element % lanes.len();
+                let who = self.who(lane);
+                self.shared[index].write(at, who, matrix.get(element / lanes.len(), lane))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn multiply_matrices(
+        &mut self,
+        (left, a): Matrix<'_>,
+        (right, b): Matrix<'_>,
+        (sum, c): Matrix<'_>,
+        mask: &Mask,
+    ) -> Result<Value> {
+        let ((inner, rows, _), (columns, inner_too, _)) = (self.matrix(left)?, self.matrix(right)?);
+        let scalar = self.matrix(sum)?.2;
+        if inner != inner_too || (scalar.kind, scalar.width) != (ScalarKind::Float, 4) {
+            return Err("cooperative matrices that are not multiplied here".into());
+        }
+        let mut product = Value::zero((columns * rows).div_ceil(self.matrix_lanes()), self.lanes);
+        for lanes in self.subgroups(mask)? {
+            let at = |matrix: &Value, element: usize| matrix.get(element / lanes.len(), lanes.start + element % lanes.len());
+            let [a, b]: [Vec<u32>; 2] = [(a, rows * inner), (b, inner * columns)]
+                .map(|(matrix, len)| (0..len).map(|element| at(matrix, element)).collect());
+            for element in 0..rows * columns {
+                let (row, column) = (element / columns, element % columns);
+                let sum = (0..inner).fold(at(c, element), |sum, k| {
+                    math::multiply_add(a[row * inner + k], b[k * columns + column], sum)
+                });
+                product.data[element / lanes.len() * self.lanes + lanes.start + element % lanes.len()] = sum;
+            }
+        }
+        Ok(product)
+    }
+
+    /// Lanes that share a matrix.
+    fn matrix_lanes(&self) -> usize {
+        self.kernel.subgroup_size.min(self.lanes)
+    }
+}
