@@ -39,11 +39,14 @@ fn run(gpu: Gpu, variant: Variant, keep: impl Fn(&KernelCase) -> bool) {
 }
 
 #[test]
-fn subgroups_of_32() {
+fn quick_32() {
     run(Gpu { subgroup_sizes: &[32], ..GPU }, Variant::Subgroup, |case| case.quick);
 }
-
 #[test]
-fn plain() {
+fn quick_plain() {
     run(GPU, Variant::Plain, |case| case.quick);
+}
+#[test]
+fn quick_matrix() {
+    run(Gpu { subgroup_sizes: &[32], matrix_sizes: &[16], ..GPU }, Variant::Matrix, |case| case.quick);
 }

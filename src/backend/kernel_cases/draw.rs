@@ -1,5 +1,5 @@
 //! Cases of the draws. Another token than the reference's passes where the uniform number is within the tolerance of the
-//! numbers that give it, so rounding may decide at the border of two tokens, and nowhere else.
+//! numbers that give it, so rounding may decide at the border of two tokens or of a cut, and nowhere else.
 
 use super::{CaseData, CaseStep, KernelCase, SplitMix64, StepData, X, dense_program, logits_by};
 use crate::backend::{LogitAdjustment, TokenDraw};

@@ -1,4 +1,5 @@
-//! Arithmetic on the bits of scalars.
+//! Arithmetic on the bits of scalars: functions of floats are as rough as WGSL lets them be (its table of accuracies), now
+//! too large and now too small, products and sums are rounded one by one.
 
 use super::value::Value;
 use half::f16;
@@ -15,6 +16,41 @@ fn float(value: f32, width: u8) -> u32 {
         _ if value.is_subnormal() => 0.0_f32.copysign(value).to_bits(),
         _ => value.to_bits(),
     }
+}
+
+/// A result that may be so many units in the last place off, and is, up or down as its argument's bits fall.
+fn rough(exact: f32, ulps: f32, argument: f32) -> f32 {
+    let up = argument.to_bits().wrapping_mul(0x9e37_79b9) >> 31 == 0;
+    let error = exact * ulps * (f32::EPSILON / 2.0);
+    if !exact.is_normal() || !error.is_finite() {
+        return exact;
+    }
+    if up { exact + error } else { exact - error }
+}
+
+fn quotient(a: f32, b: f32) -> f32 {
+    rough(a / b, 2.5, a - b)
+}
+
+fn inverse_sqrt(a: f32) -> f32 {
+    rough(1.0 / a.sqrt(), 2.0, a)
+}
+
+fn exp(a: f32) -> f32 {
+    rough(a.exp(), 3.0 + 2.0 * a.abs(), a)
+}
+
+fn exp2(a: f32) -> f32 {
+    rough(a.exp2(), 3.0 + 2.0 * a.abs(), a)
+}
+
+/// Near 1 it is the absolute error that is bounded.
+fn log(a: f32) -> f32 {
+    if (a - 1.0).abs() > 0.5 {
+        return rough(a.ln(), 3.0, a);
+    }
+    let error = if a.to_bits() & 1 == 0 { 2.0_f32.powi(-21) } else { -2.0_f32.powi(-21) };
+    a.ln() + error
 }
 
 pub(crate) fn unary(op: UnaryOperator, value: &Value, of: Scalar) -> Value {
@@ -37,7 +73,7 @@ pub(crate) fn binary(op: BinaryOperator, left: &Value, right: &Value, of: Scalar
                 Op::Add => left.zip(right, |a, b| float(f(a) + f(b), width)),
                 Op::Subtract => left.zip(right, |a, b| float(f(a) - f(b), width)),
                 Op::Multiply => left.zip(right, |a, b| float(f(a) * f(b), width)),
-                Op::Divide => left.zip(right, |a, b| float(f(a) / f(b), width)),
+                Op::Divide => left.zip(right, |a, b| float(quotient(f(a), f(b)), width)),
                 Op::Modulo => zip(&|a, b| float(f(a) % f(b), width)),
                 Op::Equal => zip(&|a, b| u32::from(f(a) == f(b))),
                 Op::NotEqual => zip(&|a, b| u32::from(f(a) != f(b))),
@@ -131,14 +167,14 @@ pub(crate) fn function(fun: MathFunction, arguments: &[&Value], of: Scalar) -> O
             a.zip3(low, high, |a, low, high| f(a).max(f(low)).min(f(high)).to_bits())
         }
         (ScalarKind::Float, M::Fma, [a, b, c]) => {
-            a.zip3(b, c, |a, b, c| float(f(a).mul_add(f(b), f(c)), of.width))
+            a.zip3(b, c, |a, b, c| float(f(a) * f(b) + f(c), of.width))
         }
-        (ScalarKind::Float, M::Exp, _) => one(f32::exp),
-        (ScalarKind::Float, M::Exp2, _) => one(f32::exp2),
-        (ScalarKind::Float, M::Log, _) => one(f32::ln),
-        (ScalarKind::Float, M::Log2, _) => one(f32::log2),
-        (ScalarKind::Float, M::Sqrt, _) => one(f32::sqrt),
-        (ScalarKind::Float, M::InverseSqrt, _) => one(|a| 1.0 / a.sqrt()),
+        (ScalarKind::Float, M::Exp, _) => one(exp),
+        (ScalarKind::Float, M::Exp2, _) => one(exp2),
+        (ScalarKind::Float, M::Log, _) => one(log),
+        (ScalarKind::Float, M::Log2, _) => one(|a| log(a) * std::f32::consts::LOG2_E),
+        (ScalarKind::Float, M::Sqrt, _) => one(|a| quotient(1.0, inverse_sqrt(a))),
+        (ScalarKind::Float, M::InverseSqrt, _) => one(inverse_sqrt),
         (ScalarKind::Float, M::Ceil, _) => one(f32::ceil),
         (ScalarKind::Float, M::Floor, _) => one(f32::floor),
         (ScalarKind::Float, M::Trunc, _) => one(f32::trunc),

@@ -1,0 +1,204 @@
+//! What the device reports, and that it computes what WGSL says.
+
+use bindery_lockstep::{Gpu, adapter};
+use std::sync::{Arc, Mutex};
+
+const WORDS: usize = 64;
+
+/// Runs an entry point `main` of 32 invocations in two workgroups over a buffer `data` of 64 numbers, 0 to 63, and a buffer
+/// `given` of as many; the numbers afterwards, or the first fault.
+fn run(source: &str) -> Result<Vec<u32>, String> {
+    let gpu = Gpu {
+        name: "lockstep",
+        backend: wgpu::Backend::Vulkan,
+        device_type: wgpu::DeviceType::DiscreteGpu,
+        subgroup_sizes: &[16],
+        matrix_sizes: &[8],
+        storage_buffers: 8,
+    };
+    let prelude = "
+        @group(0) @binding(0) var<storage, read_write> data: array<u32, 64>;
+        @group(0) @binding(1) var<storage, read> given: array<u32>;
+    ";
+    let source = [source, prelude].concat();
+    let (device, queue) = pollster::block_on(adapter(gpu).request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+    let fault = Arc::new(Mutex::new(None));
+    let sink = fault.clone();
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        sink.lock().unwrap().get_or_insert(error.to_string());
+    }));
+    let descriptor = wgpu::ShaderModuleDescriptor { label: None, source: wgpu::ShaderSource::Wgsl(source.into()) };
+    let module = device.create_shader_module(descriptor);
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: None,
+        layout: None,
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    let buffer = |usage| {
+        let descriptor = wgpu::BufferDescriptor { label: None, size: 4 * WORDS as u64, usage, mapped_at_creation: false };
+        device.create_buffer(&descriptor)
+    };
+    let all = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+    let [data, given] = [buffer(all), buffer(all)];
+    let back = buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+    let numbers: Vec<u8> = (0..WORDS as u32).flat_map(u32::to_le_bytes).collect();
+    queue.write_buffer(&data, 0, &numbers);
+    queue.write_buffer(&given, 0, &numbers);
+    let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[
+            wgpu::BindGroupEntry { binding: 0, resource: data.as_entire_binding() },
+            wgpu::BindGroupEntry { binding: 1, resource: given.as_entire_binding() },
+        ],
+    });
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+    pass.set_pipeline(&pipeline);
+    pass.set_bind_group(0, &bind_group, &[]);
+    pass.dispatch_workgroups(2, 1, 1);
+    drop(pass);
+    encoder.copy_buffer_to_buffer(&data, 0, &back, 0, 4 * WORDS as u64);
+    queue.submit([encoder.finish()]);
+    if let Some(fault) = fault.lock().unwrap().take() {
+        return Err(fault);
+    }
+    back.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+    let view = back.slice(..).get_mapped_range().unwrap();
+    let words = view.chunks_exact(4).map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap()));
+    Ok(words.collect())
+}
+
+/// A kernel of this body; `id` counts all invocations, `li` those of a workgroup.
+fn kernel(declarations: &str, body: &str) -> String {
+    format!(
+        "{declarations}
+        @compute @workgroup_size(32) fn main(
+            @builtin(global_invocation_id) ids: vec3<u32>, @builtin(local_invocation_index) li: u32,
+            @builtin(workgroup_id) wg: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32,
+            @builtin(subgroup_id) subgroup: u32,
+        ) {{ let id = ids.x; {body} }}"
+    )
+}
+
+#[track_caller]
+fn assert_fault(declarations: &str, body: &str, says: &str) {
+    let fault = run(&kernel(declarations, body)).expect_err("a fault");
+    assert!(fault.contains(says), "{fault}");
+}
+
+#[track_caller]
+fn assert_gives(declarations: &str, body: &str, want: impl Fn(u32) -> u32) {
+    let got = run(&kernel(declarations, body)).unwrap_or_else(|fault| panic!("{fault}"));
+    let want: Vec<u32> = (0..WORDS as u32).map(want).collect();
+    assert_eq!(got, want);
+}
+
+const SHARED: &str = "var<workgroup> shared_words: array<u32, 32>;";
+
+#[test]
+fn a_race_between_invocations_of_a_workgroup() {
+    let neighbour = "data[id] = shared_words[li ^ 1u];";
+    assert_fault(SHARED, &format!("shared_words[li] = id; {neighbour}"), "data race: invocation 0");
+    assert_gives(SHARED, &format!("shared_words[li] = id; workgroupBarrier(); {neighbour}"), |id| id ^ 1);
+    let overwritten = "shared_words[li] = id; workgroupBarrier(); let other = shared_words[li ^ 1u];";
+    assert_fault(SHARED, &format!("{overwritten} shared_words[li] = other;"), "writes word");
+    assert_gives(
+        SHARED,
+        &format!("{overwritten} workgroupBarrier(); shared_words[li] = other; data[id] = shared_words[li];"),
+        |id| id ^ 1,
+    );
+    assert_fault(SHARED, "shared_words[3] = id;", "data race");
+    assert_fault(SHARED, "shared_words[3] = 7u;", "data race");
+}
+
+#[test]
+fn a_race_between_workgroups() {
+    assert_fault("", "data[li] = 1u;", "of workgroup 0 wrote");
+    assert_fault("", "if (id == 0u) { data[40] = 1u; } if (id == 63u) { data[1] = data[40]; }", "reads word 40");
+    assert_fault("", "if (id == 0u) { data[1] = data[40]; } if (id == 63u) { data[40] = 1u; }", "writes word 40");
+    assert_gives("", "data[63u - id] = given[id];", |id| 63 - id);
+}
+
+#[test]
+fn atomics_do_not_race() {
+    let words = "var<workgroup> sum: atomic<u32>;";
+    let cleared = "if (li == 0u) { atomicStore(&sum, 0u); } workgroupBarrier();";
+    let added = "atomicAdd(&sum, id); workgroupBarrier(); data[id] = atomicLoad(&sum);";
+    assert_gives(words, &format!("{cleared} {added}"), |id| if id < 32 { 496 } else { 1520 });
+}
+
+#[test]
+fn workgroup_memory_that_nobody_wrote() {
+    assert_fault(SHARED, "if (li != 5u) { shared_words[li] = 1u; } workgroupBarrier(); data[id] = shared_words[li];", "word 5 ");
+    // What another workgroup left there is as good as nothing.
+    assert_fault(SHARED, "if (wg.x == 0u) { shared_words[li] = 1u; } data[id] = shared_words[li];", "never written");
+}
+
+#[test]
+fn accesses_out_of_bounds() {
+    assert_fault("", "data[id + 1u] = 0u;", "index 64 of 64 in invocation 31");
+    assert_fault("", "data[id] = given[id + 32u];", "word 64 of given, which has 64");
+    assert_fault("", "data[id] = given[i32(id) - 1];", "of given, which has 64");
+    assert_fault("", "var local = array<u32, 4>(); data[id] = local[li / 4u];", "index 4 of 4");
+    assert_gives("", "if (id < 63u) { data[id] = given[id + 1u]; }", |id| 63.min(id + 1));
+}
+
+#[test]
+fn barriers_and_subgroups_in_divergent_flow() {
+    assert_fault("", "if (li < 16u) { workgroupBarrier(); }", "a barrier that some invocations");
+    assert_fault("", "if (li == 7u) { return; } workgroupBarrier();", "a barrier that some invocations");
+    assert_gives("", "if (wg.x == 0u) { workgroupBarrier(); data[id] = 5u; }", |id| if id < 32 { 5 } else { id });
+    assert_fault("", "if (li < 20u) { data[id] = subgroupAdd(1u); }", "in 4 of its 16 invocations");
+    assert_gives("", "if (li < 16u) { data[id] = subgroupAdd(1u); }", |id| if id % 32 < 16 { 16 } else { id });
+}
+
+#[test]
+fn subgroups() {
+    assert_gives("", "data[id] = subgroupMax(id);", |id| id | 15);
+    assert_gives("", "data[id] = subgroupShuffleXor(id, 5u);", |id| id ^ 5);
+    assert_gives("", "data[id] = subgroupShuffle(id, 15u - lane);", |id| id ^ 15);
+    assert_fault("", "data[id] = subgroupShuffleXor(id, 16u);", "lane 16 of a subgroup of 16");
+}
+
+#[test]
+fn branches_and_loops() {
+    let steps = "var n = id; var steps = 0u; while (n > 1u) { steps++; if (n % 2u == 0u) { n /= 2u; continue; } n = 3u * n + 1u; }";
+    let collatz = |id: u32| {
+        let mut n = id;
+        std::iter::from_fn(|| {
+            (n > 1).then(|| n = if n.is_multiple_of(2) { n / 2 } else { 3 * n + 1 })
+        })
+        .count() as u32
+    };
+    assert_gives("", &format!("{steps} data[id] = steps;"), collatz);
+    let found = "fn find(wanted: u32) -> u32 { for (var i = 0u; ; i++) { if (given[i] >= wanted) { return i; } } return 0u; }";
+    assert_gives(found, "data[id] = find(id);", |id| id);
+    assert_gives("fn add(to: ptr<function, vec2<u32>>) { (*to).y += 3u; }", "var v = vec2(id, 1u); add(&v); data[id] = v.x + v.y;", |id| id + 4);
+}
+
+#[test]
+fn matrices() {
+    let declarations = "enable f16; enable wgpu_cooperative_matrix;
+        var<workgroup> halves: array<f16, 64>; var<workgroup> sums: array<f32, 128>;";
+    // Each subgroup multiplies the matrix of 0, 1, 2 ... by its transpose, and adds the number of the subgroup.
+    let body = "for (var i = li; i < 64u; i += 32u) { halves[i] = f16(i); }
+        for (var i = li; i < 128u; i += 32u) { sums[i] = f32(i / 64u); }
+        workgroupBarrier();
+        let a = coopLoadT<coop_mat8x8<f16, A>>(&halves[0], 8u);
+        let b = coopLoad<coop_mat8x8<f16, B>>(&halves[0], 8u);
+        var c = coopLoadT<coop_mat8x8<f32, C>>(&sums[subgroup * 64u], 8u);
+        c = coopMultiplyAdd(a, b, c);
+        coopStoreT(c, &sums[subgroup * 64u], 8u);
+        workgroupBarrier();
+        data[id] = u32(sums[wg.x * 64u + li]);";
+    let product = |row: u32, column: u32| (0..8).map(|k| (row * 8 + k) * (column * 8 + k)).sum::<u32>();
+    assert_gives(declarations, body, |id| id / 32 + product(id % 32 / 8, id % 8));
+    let one_place = body.replace("subgroup * 64u", "0u");
+    assert_fault(declarations, &one_place, "data race");
+    let by_lane = body.replace("&halves[0]", "&halves[lane]");
+    assert_fault(declarations, &by_lane, "different places of a cooperative matrix");
+}
