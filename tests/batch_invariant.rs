@@ -8,13 +8,15 @@
 #![cfg(feature = "webgpu")]
 
 use bindery::backend::WeightFormat;
-use bindery::backend::webgpu::{Variant, WebGpuBackend};
+use bindery::backend::webgpu::{GpuDevice, Variant, WebGpuBackend};
 use bindery::engine::{RequestId, Stats};
 use bindery::llm::{Llm, LlmOptions, PreemptionMode, RequestOutput};
 use bindery::model::{DummyWeights, LoadFormat};
 use bindery::sampling::SamplingParams;
+use bindery_lockstep::{Gpu, adapter};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[path = "support/llm.rs"]
 mod llm;
@@ -177,8 +179,8 @@ fn tiny(name: &str) -> PathBuf {
     folder
 }
 
-fn load_tiny(folder: &Path, device: (&str, Variant), edit: impl FnOnce(&mut LlmOptions)) -> Llm {
-    load(folder, Box::new(WebGpuBackend::new(gpu(device.0, device.1))), |options| {
+fn load_tiny(folder: &Path, gpu: &Arc<GpuDevice>, edit: impl FnOnce(&mut LlmOptions)) -> Llm {
+    load(folder, Box::new(WebGpuBackend::new(gpu.clone())), |options| {
         options.load_format = LoadFormat::Dummy(DummyWeights { format: WeightFormat::Q8_0, seed: 3 });
         options.batch_invariant = true;
         options.num_gpu_blocks_override = Some(64);
@@ -188,16 +190,16 @@ fn load_tiny(folder: &Path, device: (&str, Variant), edit: impl FnOnce(&mut LlmO
     })
 }
 
-fn schedules_of_a_tiny_model(device: (&str, Variant), schedules: u64) {
-    let folder = tiny(&format!("{} {}", device.0, device.1));
+fn schedules_of_a_tiny_model(gpu: &Arc<GpuDevice>, schedules: u64) {
+    let what = format!("{}, {} kernels", gpu.summary().name, gpu.variant());
+    let folder = tiny(&what);
     let requests = requests(VOCAB, 270, 14);
-    let alone = alone(load_tiny(&folder, device, |_| {}), &requests);
+    let alone = alone(load_tiny(&folder, gpu, |_| {}), &requests);
     let mut seen = Seen::default();
     for seed in 0..schedules {
         let mut rng = Rng(seed);
-        let mut llm = load_tiny(&folder, device, |options| draw(&mut rng, options, 18));
-        let what = format!("{} with {} kernels, schedule {seed}", device.0, device.1);
-        run(&mut llm, &mut rng, &requests, &alone, &what);
+        let mut llm = load_tiny(&folder, gpu, |options| draw(&mut rng, options, 18));
+        run(&mut llm, &mut rng, &requests, &alone, &format!("{what}, schedule {seed}"));
         seen.add(&llm.stats());
     }
     seen.assert_enough(schedules);
@@ -205,22 +207,30 @@ fn schedules_of_a_tiny_model(device: (&str, Variant), schedules: u64) {
 
 #[test]
 fn on_lavapipe() {
-    schedules_of_a_tiny_model(("llvmpipe", Variant::Cpu), 200);
+    schedules_of_a_tiny_model(&gpu("llvmpipe", Variant::Cpu), 200);
 }
 
 #[test]
 fn on_swiftshader() {
-    schedules_of_a_tiny_model(("SwiftShader", Variant::Cpu), 200);
+    schedules_of_a_tiny_model(&gpu("SwiftShader", Variant::Cpu), 200);
 }
 
 #[test]
 fn with_subgroup_kernels() {
-    schedules_of_a_tiny_model(("llvmpipe", Variant::Subgroup), 24);
+    schedules_of_a_tiny_model(&gpu("llvmpipe", Variant::Subgroup), 24);
 }
 
 #[test]
 fn with_plain_kernels() {
-    schedules_of_a_tiny_model(("llvmpipe", Variant::Plain), 24);
+    schedules_of_a_tiny_model(&gpu("llvmpipe", Variant::Plain), 24);
+}
+
+#[test]
+fn on_gpus_in_lockstep() {
+    for (gpu, variant) in [(Gpu::NVIDIA, Variant::Matrix), (Gpu::AMD, Variant::Subgroup)] {
+        let gpu = GpuDevice::open_adapter(adapter(gpu), Some(variant)).unwrap_or_else(|error| panic!("{error}"));
+        schedules_of_a_tiny_model(&gpu, 8);
+    }
 }
 
 #[test]

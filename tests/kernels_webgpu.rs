@@ -1,11 +1,15 @@
 //! WebGPU's kernel variants against the reference backend, on every software adapter that the test command installs. None of
-//! these has cooperative matrices: for the variant `matrix` there is `cargo xtask coopmat`.
+//! these has cooperative matrices: the variant `matrix` runs in `kernels_lockstep.rs`, and in a driver by `cargo xtask coopmat`.
 
 #![cfg(feature = "webgpu")]
 
 use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
 use bindery::backend::webgpu::{GpuDevice, Tuning, Variant, WebGpuBackend, tuning_candidates};
 use std::sync::Arc;
+
+#[path = "support/kernels.rs"]
+mod kernels;
+use kernels::{run_on, run_with_quantized_activations};
 
 /// Opens an adapter that the test command installs.
 fn open(name: &str, variant: Variant) -> Arc<GpuDevice> {
@@ -16,35 +20,6 @@ fn open(name: &str, variant: Variant) -> Arc<GpuDevice> {
 
 fn run(name: &str, variant: Variant, keep: impl Fn(&KernelCase) -> bool) {
     run_on(&open(name, variant), Tuning::default(), keep);
-}
-
-fn run_on(gpu: &Arc<GpuDevice>, tuning: Tuning, keep: impl Fn(&KernelCase) -> bool) {
-    let gpu = gpu.with_kernels(gpu.variant(), tuning);
-    let only = std::env::var("BINDERY_KERNEL_CASE").unwrap_or_default();
-    let cases = all_cases().into_iter().filter(|case| keep(case) && case.name.contains(&only));
-    assert_pass(&gpu, &tuning.to_string(), &cases.collect::<Vec<_>>());
-}
-
-/// Quick cases of quantised weights, with activations rounded to int8.
-fn run_with_quantized_activations(name: &str, variant: Variant) {
-    let gpu = open(name, variant);
-    let is_wanted = |case: &KernelCase| case.quick && case.int8_tolerance.is_some();
-    let mut cases: Vec<KernelCase> = all_cases().into_iter().filter(is_wanted).collect();
-    cases.iter_mut().for_each(|case| case.quantize_activations = true);
-    assert_pass(&gpu, "activations in int8", &cases);
-}
-
-fn assert_pass(gpu: &Arc<GpuDevice>, how: &str, cases: &[KernelCase]) {
-    let mut failures = Vec::new();
-    for case in cases {
-        match run_case(case, &mut || Ok(Box::new(WebGpuBackend::new(gpu.clone())))) {
-            Ok(report) if report.passed => {}
-            Ok(report) => failures.push(format!("{}: {}", case.name, report.worst)),
-            Err(error) => failures.push(format!("{}: {error}", case.name)),
-        }
-    }
-    let (name, variant) = (&gpu.summary().name, gpu.variant());
-    assert!(failures.is_empty(), "{name}, {variant} kernels, {how}:\n{}", failures.join("\n"));
 }
 
 #[test]
@@ -124,15 +99,15 @@ fn lavapipe_tuned_kernels() {
 
 #[test]
 fn lavapipe_subgroup_kernels_with_quantized_activations() {
-    run_with_quantized_activations("llvmpipe", Variant::Subgroup);
+    run_with_quantized_activations(&open("llvmpipe", Variant::Subgroup));
 }
 
 #[test]
 fn lavapipe_plain_kernels_with_quantized_activations() {
-    run_with_quantized_activations("llvmpipe", Variant::Plain);
+    run_with_quantized_activations(&open("llvmpipe", Variant::Plain));
 }
 
 #[test]
 fn swiftshader_plain_kernels_with_quantized_activations() {
-    run_with_quantized_activations("SwiftShader", Variant::Plain);
+    run_with_quantized_activations(&open("SwiftShader", Variant::Plain));
 }

@@ -274,7 +274,11 @@ impl Comparison {
 fn at_borders(draw: &TokenDraw) -> [TokenDraw; 3] {
     const ROUNDING: f32 = 1e-5;
     let moved = |cut: f32, by: f32| if cut < 1.0 { (cut * (1.0 + by)).min(1.0) } else { cut };
-    [0.0, -ROUNDING, ROUNDING].map(|by| TokenDraw { top_p: moved(draw.top_p, by), min_p: moved(draw.min_p, by), ..*draw })
+    [0.0, -ROUNDING, ROUNDING].map(|by| TokenDraw {
+        top_p: moved(draw.top_p, by),
+        min_p: moved(draw.min_p, by),
+        ..*draw
+    })
 }
 
 #[cfg(test)]

@@ -246,3 +246,45 @@ fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
 fn memory_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bindery_lockstep::{Gpu, adapter};
+
+    fn summary(gpu: Gpu) -> AdapterSummary {
+        summarize(0, &adapter(gpu))
+    }
+
+    #[test]
+    fn kernels_follow_from_what_a_gpu_has() {
+        use Variant::{Matrix, Plain, Subgroup};
+        for (gpu, sizes, matrix_size, variants) in [
+            (Gpu::NVIDIA, Some((32, 32)), Some(16), vec![Matrix, Subgroup, Plain]),
+            (Gpu::AMD, Some((32, 64)), Some(16), vec![Matrix, Subgroup, Plain]),
+            (Gpu::INTEL, Some((8, 32)), None, vec![Subgroup, Plain]),
+            (Gpu::APPLE, Some((32, 32)), Some(8), vec![Matrix, Subgroup, Plain]),
+            (Gpu::QUALCOMM, Some((64, 128)), None, vec![Subgroup, Plain]),
+            (Gpu::SMALL, None, None, vec![Plain]),
+            // Of matrices that are listed the largest, where they are there at all.
+            (Gpu { matrix_sizes: &[8, 16], ..Gpu::NVIDIA }, Some((32, 32)), Some(16), vec![Matrix, Subgroup, Plain]),
+            (Gpu { name: "AMD Radeon Pro", ..Gpu::APPLE }, Some((8, 64)), None, vec![Subgroup, Plain]),
+            // Mali of the first generation.
+            (Gpu { told_subgroup_sizes: Some((4, 4)), ..Gpu::INTEL }, Some((4, 4)), None, vec![Plain]),
+        ] {
+            let name = gpu.name;
+            let summary = summary(gpu);
+            assert_eq!((summary.subgroup_sizes, summary.matrix_size), (sizes, matrix_size), "{name}");
+            assert_eq!((summary.variants, summary.unusable), (variants, None), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_lacks_something_is_refused_in_words() {
+        let adapter = adapter(Gpu { storage_buffers: 6, ..Gpu::SMALL });
+        let Err(BackendError::NoDevice(why)) = super::super::GpuDevice::open_adapter(adapter, None) else {
+            panic!("kernels have 7 buffers")
+        };
+        assert_eq!(why, "device \"Small\" cannot be used: 7 storage buffers in a shader, it has 6");
+    }
+}

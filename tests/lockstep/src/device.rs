@@ -156,7 +156,7 @@ impl AdapterInterface for Adapter {
 
 fn features(gpu: &Gpu) -> wgpu::Features {
     let mut features = wgpu::Features::IMMEDIATES;
-    features.set(wgpu::Features::SUBGROUP, !gpu.subgroup_sizes.is_empty());
+    features.set(wgpu::Features::SUBGROUP, gpu.told_subgroup_sizes.is_some());
     let of_matrices = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
     features.set(of_matrices, !gpu.matrix_sizes.is_empty());
     features
@@ -176,8 +176,7 @@ fn info(gpu: &Gpu) -> wgpu::AdapterInfo {
     let mut info = wgpu::AdapterInfo::new(gpu.device_type, gpu.backend);
     info.name = gpu.name.into();
     info.driver = "lockstep".into();
-    info.subgroup_min_size = gpu.subgroup_sizes.first().copied().unwrap_or(1);
-    info.subgroup_max_size = gpu.subgroup_sizes.last().copied().unwrap_or(1);
+    (info.subgroup_min_size, info.subgroup_max_size) = gpu.told_subgroup_sizes.unwrap_or((1, 1));
     info
 }
 
@@ -230,10 +229,9 @@ impl DeviceInterface for Device {
     }
     fn create_compute_pipeline(&self, desc: &wgpu::ComputePipelineDescriptor<'_>) -> DispatchComputePipeline {
         let shader = desc.module.as_custom::<Shader>().expect("a module of this device").0.clone();
-        let sizes = if self.gpu.subgroup_sizes.is_empty() { &[1] } else { self.gpu.subgroup_sizes };
         let kernel = shader.and_then(|shader| {
             let name = desc.entry_point.expect("pipelines name their entry points");
-            Kernel::new(shader, name, sizes).map_err(|error| self.errors.report(error)).ok()
+            Kernel::new(shader, name, &self.gpu).map_err(|error| self.errors.report(error)).ok()
         });
         DispatchComputePipeline::custom(Pipeline(kernel.map(Arc::new)))
     }
@@ -373,7 +371,8 @@ impl Command {
                 Ok(())
             }
             Self::Dispatch { kernel, bindings, mut immediates, grid } => {
-                let mut locked: HashMap<*const Mutex<Vec<u32>>, (MutexGuard<'_, Vec<u32>>, Vec<usize>)> = HashMap::new();
+                let mut locked: HashMap<*const Mutex<Vec<u32>>, (MutexGuard<'_, Vec<u32>>, Vec<usize>)> =
+                    HashMap::new();
                 for (index, (_, words, _)) in bindings.iter().enumerate() {
                     let entry = locked.entry(Arc::as_ptr(words));
                     entry.or_insert_with(|| (lock(words), Vec::new())).1.push(index);
@@ -468,7 +467,8 @@ impl CommandEncoderInterface for Encoder {
         destination_offset: wgpu::BufferAddress,
         copy_size: Option<wgpu::BufferAddress>,
     ) {
-        let words = |buffer: &DispatchBuffer| buffer.as_custom::<Buffer>().expect("a buffer of this device").words.clone();
+        let words =
+            |buffer: &DispatchBuffer| buffer.as_custom::<Buffer>().expect("a buffer of this device").words.clone();
         let (from, to) = (words(source), words(destination));
         let all = lock(&from).len() - source_offset as usize / 4;
         lock(&self.0).push(Command::Copy {
@@ -520,12 +520,7 @@ impl CommandEncoderInterface for Encoder {
     fn clear_texture(&self, _texture: &DispatchTexture, _subresource_range: &wgpu::ImageSubresourceRange) {
         not_here!()
     }
-    fn clear_buffer(
-        &self,
-        _buffer: &DispatchBuffer,
-        _offset: wgpu::BufferAddress,
-        _size: Option<wgpu::BufferAddress>,
-    ) {
+    fn clear_buffer(&self, _buffer: &DispatchBuffer, _offset: wgpu::BufferAddress, _size: Option<wgpu::BufferAddress>) {
         not_here!()
     }
     fn insert_debug_marker(&self, _label: &str) {}

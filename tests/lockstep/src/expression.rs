@@ -73,8 +73,7 @@ impl<'a> Machine<'a> {
             }
             Expression::CooperativeLoad { data, .. } => self.load_matrix(expression, data, mask)?,
             Expression::CooperativeMultiplyAdd { a, b, c } => {
-                let ((a, left), (b, right), (c, sum)) =
-                    ((*a, of(self, *a)?), (*b, of(self, *b)?), (*c, of(self, *c)?));
+                let ((a, left), (b, right), (c, sum)) = ((*a, of(self, *a)?), (*b, of(self, *b)?), (*c, of(self, *c)?));
                 self.multiply_matrices((a, left.value()?), (b, right.value()?), (c, sum.value()?), mask)?
             }
             other => return Err(format!("{other:?} is not known here, or has no value yet").into()),

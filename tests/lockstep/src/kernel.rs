@@ -1,7 +1,10 @@
 //! A kernel: a WGSL module whose entry point can be run.
 
+use super::Gpu;
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{Module, Span};
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// A module that naga has parsed and found valid.
 #[derive(Debug)]
@@ -33,20 +36,18 @@ impl ShaderModule {
 /// An entry point as a pipeline has it.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    pub(crate) shader: std::sync::Arc<ShaderModule>,
+    pub(crate) shader: Arc<ShaderModule>,
     pub(crate) entry_point: usize,
     /// Invocations of a workgroup.
     pub(crate) lanes: usize,
-    /// Invocations of a subgroup, as this kernel was compiled.
+    /// Most invocations of a subgroup, as this kernel was compiled.
     pub(crate) subgroup_size: usize,
+    scattered_subgroups: bool,
+    pub(crate) wrong_matrices: bool,
 }
 
 impl Kernel {
-    pub(crate) fn new(
-        shader: std::sync::Arc<ShaderModule>,
-        name: &str,
-        subgroup_sizes: &[u32],
-    ) -> Result<Self, String> {
+    pub(crate) fn new(shader: Arc<ShaderModule>, name: &str, gpu: &Gpu) -> Result<Self, String> {
         let entry_point = shader.module.entry_points.iter().position(|entry| entry.name == name);
         let entry_point = entry_point.ok_or_else(|| format!("no entry point {name:?}"))?;
         let [width, 1, 1] = shader.module.entry_points[entry_point].workgroup_size else {
@@ -54,8 +55,24 @@ impl Kernel {
         };
         // A compiler chooses by what it sees.
         let seen = shader.source.bytes().fold(0_usize, |seen, byte| seen.wrapping_mul(31).wrapping_add(byte.into()));
-        let subgroup_size = subgroup_sizes[seen % subgroup_sizes.len()] as usize;
-        Ok(Self { shader, entry_point, lanes: width as usize, subgroup_size })
+        Ok(Self {
+            shader,
+            entry_point,
+            lanes: width as usize,
+            subgroup_size: gpu.subgroup_sizes[seen % gpu.subgroup_sizes.len()] as usize,
+            scattered_subgroups: gpu.scattered_subgroups,
+            wrong_matrices: gpu.wrong_matrices,
+        })
+    }
+
+    /// The invocations of each subgroup.
+    pub(crate) fn subgroups(&self) -> Vec<Rc<[usize]>> {
+        let count = self.lanes.div_ceil(self.subgroup_size);
+        let members = |subgroup: usize| match self.scattered_subgroups {
+            true => (subgroup..self.lanes).step_by(count).collect(),
+            false => (subgroup * self.subgroup_size..self.lanes.min((subgroup + 1) * self.subgroup_size)).collect(),
+        };
+        (0..count).map(members).collect()
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -10,8 +10,8 @@ use super::shared::{Shared, Who};
 use super::value::{Mask, Value};
 use naga::valid::FunctionInfo;
 use naga::{
-    AddressSpace, AtomicFunction, Barrier, Binding, Block, BuiltIn, Expression, Function, GlobalVariable, Handle, Module,
-    Scalar, ScalarKind, Span, Statement, TypeInner,
+    AddressSpace, AtomicFunction, Barrier, Binding, Block, BuiltIn, Expression, Function, GlobalVariable, Handle,
+    Module, Scalar, ScalarKind, Span, Statement, TypeInner,
 };
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -116,6 +116,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) shared: Vec<Shared<'a>>,
     pub(crate) globals: HashMap<Handle<GlobalVariable>, (Root, Memory)>,
     pub(crate) frames: Vec<Frame<'a>>,
+    /// The invocations of each subgroup.
+    pub(crate) subgroups: Vec<Rc<[usize]>>,
     loops: Vec<LoopExits>,
     workgroup: [u32; 3],
     grid: [u32; 3],
@@ -132,8 +134,8 @@ pub(crate) struct Bound<'a> {
 /// Runs a kernel for every workgroup of a grid.
 pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std::result::Result<(), String> {
     let module = &kernel.shader.module;
-    let matrix_lanes = kernel.subgroup_size.min(kernel.lanes);
-    let layouts = Layouts::new(module, matrix_lanes as u32);
+    let smallest = kernel.subgroups().iter().map(|members| members.len()).min().unwrap_or(1);
+    let layouts = Layouts::new(module, smallest as u32);
     let mut cells = 0;
     let mut globals = HashMap::new();
     let mut shared = vec![Shared::read_only("parameters".into(), bound.immediates)];
@@ -146,7 +148,8 @@ pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std
         let place = match (variable.space, &variable.binding) {
             (AddressSpace::Storage { .. }, Some(binding)) => {
                 let index = indices.get(&binding.binding);
-                let index = index.ok_or_else(|| format!("{}: binding {} is not bound", kernel.name(), binding.binding))?;
+                let index =
+                    index.ok_or_else(|| format!("{}: binding {} is not bound", kernel.name(), binding.binding))?;
                 (Root::Shared(*index, 0), Memory::Buffer)
             }
             (AddressSpace::Immediate, _) => (Root::Shared(0, 0), Memory::Buffer),
@@ -170,6 +173,7 @@ pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std
         shared,
         globals,
         frames: Vec::new(),
+        subgroups: kernel.subgroups(),
         loops: Vec::new(),
         workgroup: [0; 3],
         grid,
@@ -212,7 +216,7 @@ impl<'a> Machine<'a> {
     }
 
     fn built_in(&self, builtin: BuiltIn) -> Value {
-        let (lanes, subgroup_size) = (self.lanes, self.kernel.subgroup_size);
+        let lanes = self.lanes;
         let by_lane = |of: &dyn Fn(usize) -> usize| Value::by_lane(lanes, |lane| of(lane) as u32);
         let along_x = |x: Value, yz: [u32; 2]| Value::concat(&[&x, &Value::uniform(yz.to_vec())]);
         let [x, y, z] = self.workgroup;
@@ -223,12 +227,20 @@ impl<'a> Machine<'a> {
             BuiltIn::LocalInvocationIndex => by_lane(&|lane| lane),
             BuiltIn::LocalInvocationId => along_x(by_lane(&|lane| lane), [0, 0]),
             BuiltIn::GlobalInvocationId => along_x(by_lane(&|lane| x as usize * lanes + lane), [y, z]),
-            BuiltIn::NumSubgroups => Value::uniform(vec![lanes.div_ceil(subgroup_size) as u32]),
-            BuiltIn::SubgroupSize => Value::uniform(vec![subgroup_size as u32]),
-            BuiltIn::SubgroupId => by_lane(&|lane| lane / subgroup_size),
-            BuiltIn::SubgroupInvocationId => by_lane(&|lane| lane % subgroup_size),
+            BuiltIn::NumSubgroups => Value::uniform(vec![self.subgroups.len() as u32]),
+            BuiltIn::SubgroupSize => Value::uniform(vec![self.kernel.subgroup_size as u32]),
+            BuiltIn::SubgroupId => by_lane(&|lane| self.seat(lane).0),
+            BuiltIn::SubgroupInvocationId => by_lane(&|lane| self.seat(lane).1),
             _ => panic!("built-in value {builtin:?}"),
         }
+    }
+
+    /// The subgroup of an invocation, and its place there.
+    fn seat(&self, lane: usize) -> (usize, usize) {
+        let place = |members: &Rc<[usize]>| members.iter().position(|&member| member == lane);
+        let mut seats = self.subgroups.iter().enumerate();
+        let seat = seats.find_map(|(subgroup, members)| Some((subgroup, place(members)?)));
+        seat.expect("every invocation is in a subgroup")
     }
 
     pub(crate) fn who(&self, lane: usize) -> Who {
@@ -535,7 +547,9 @@ impl<'a> Machine<'a> {
     }
 
     fn atomic(&mut self, pointer: &Pointer, fun: &AtomicFunction, value: &Value, mask: &Mask) -> Result<Value> {
-        let Root::Shared(index, start) = pointer.root else { return Err("an atomic variable of one invocation".into()) };
+        let Root::Shared(index, start) = pointer.root else {
+            return Err("an atomic variable of one invocation".into());
+        };
         let mut before = Value::zero(1, self.lanes);
         for lane in mask.iter() {
             let (at, bits, who) = (start + pointer.offset.get(0, lane), value.get(0, lane), self.who(lane));

@@ -166,9 +166,7 @@ pub(crate) fn function(fun: MathFunction, arguments: &[&Value], of: Scalar) -> O
         (ScalarKind::Float, M::Clamp, [a, low, high]) => {
             a.zip3(low, high, |a, low, high| f(a).max(f(low)).min(f(high)).to_bits())
         }
-        (ScalarKind::Float, M::Fma, [a, b, c]) => {
-            a.zip3(b, c, |a, b, c| float(f(a) * f(b) + f(c), of.width))
-        }
+        (ScalarKind::Float, M::Fma, [a, b, c]) => a.zip3(b, c, |a, b, c| float(f(a) * f(b) + f(c), of.width)),
         (ScalarKind::Float, M::Exp, _) => one(exp),
         (ScalarKind::Float, M::Exp2, _) => one(exp2),
         (ScalarKind::Float, M::Log, _) => one(log),
@@ -207,12 +205,10 @@ fn pack(value: &Value, bits_each: usize, part: impl Fn(u32) -> u32) -> Value {
 }
 
 fn dot(a: &Value, b: &Value, of: Scalar) -> Value {
-    let product = |i: usize| {
-        binary(BinaryOperator::Multiply, &a.pick([i]), &b.pick([i]), of).expect("numbers have products")
-    };
-    (1..a.components()).fold(product(0), |sum, i| {
-        binary(BinaryOperator::Add, &sum, &product(i), of).expect("numbers have sums")
-    })
+    let product =
+        |i: usize| binary(BinaryOperator::Multiply, &a.pick([i]), &b.pick([i]), of).expect("numbers have products");
+    (1..a.components())
+        .fold(product(0), |sum, i| binary(BinaryOperator::Add, &sum, &product(i), of).expect("numbers have sums"))
 }
 
 fn dot_of_bytes(a: u32, b: u32) -> u32 {

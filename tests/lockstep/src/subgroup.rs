@@ -1,6 +1,7 @@
 //! Operations of subgroups: exchanges, sums, and cooperative matrices.
 //!
-//! Of a matrix of n x n elements, element e is held by lane `e % lanes` of the subgroup, as its scalar `e / lanes`.
+//! Of a matrix of n x n elements, element e is held by lane `e % lanes` of the subgroup, as its scalar `e / lanes`. A subgroup
+//! is the list of its invocations.
 
 use super::layout::Memory;
 use super::machine::{Machine, Pointer, Result, Root};
@@ -10,21 +11,19 @@ use naga::{
     BinaryOperator, CollectiveOperation, CooperativeData, Expression, GatherMode, Handle, MathFunction, Scalar,
     ScalarKind, SubgroupOperation, TypeInner,
 };
-use std::ops::Range;
+use std::rc::Rc;
 
 /// A matrix as an expression, and its scalars.
 type Matrix<'v> = (Handle<Expression>, &'v Value);
 
 impl<'a> Machine<'a> {
-    /// The lanes of each subgroup that is active.
-    fn subgroups(&self, mask: &Mask) -> Result<Vec<Range<usize>>> {
-        let size = self.kernel.subgroup_size;
+    /// The subgroups that are active.
+    fn active(&self, mask: &Mask) -> Result<Vec<Rc<[usize]>>> {
         let mut active = Vec::new();
-        for first in (0..self.lanes).step_by(size) {
-            let lanes = first..(first + size).min(self.lanes);
-            match lanes.clone().filter(|&lane| mask.has(lane)).count() {
+        for lanes in &self.subgroups {
+            match lanes.iter().filter(|&&lane| mask.has(lane)).count() {
                 0 => {}
-                count if count == lanes.len() => active.push(lanes),
+                count if count == lanes.len() => active.push(lanes.clone()),
                 count => {
                     let of = lanes.len();
                     return Err(format!("an operation of a subgroup in {count} of its {of} invocations").into());
@@ -45,20 +44,20 @@ impl<'a> Machine<'a> {
             _ => return Err(format!("{mode:?} is not known here").into()),
         };
         let mut gathered = Value::zero(value.components(), self.lanes);
-        for lanes in self.subgroups(mask)? {
-            for lane in lanes.clone() {
-                let (within, index) = ((lane - lanes.start) as u32, index.get(0, lane));
+        for lanes in self.active(mask)? {
+            for (within, &lane) in lanes.iter().enumerate() {
+                let (within, index) = (within as u32, index.get(0, lane));
                 let source = match mode {
                     GatherMode::ShuffleXor(_) => within ^ index,
                     GatherMode::ShuffleDown(_) => within.wrapping_add(index),
                     GatherMode::ShuffleUp(_) => within.wrapping_sub(index),
                     _ => index,
                 };
-                if source as usize >= lanes.len() {
-                    return Err(format!("a shuffle from lane {source} of a subgroup of {}", lanes.len()).into());
-                }
+                let from = lanes.get(source as usize);
+                let from =
+                    from.ok_or_else(|| format!("a shuffle from lane {source} of a subgroup of {}", lanes.len()))?;
                 for component in 0..value.components() {
-                    gathered.data[component * self.lanes + lane] = value.get(component, lanes.start + source as usize);
+                    gathered.data[component * self.lanes + lane] = value.get(component, *from);
                 }
             }
         }
@@ -86,13 +85,13 @@ impl<'a> Machine<'a> {
             SubgroupOperation::Xor => math::binary(BinaryOperator::ExclusiveOr, a, b, of),
         };
         let mut collected = Value::zero(value.components(), self.lanes);
-        for lanes in self.subgroups(mask)? {
+        for lanes in self.active(mask)? {
             let of_lane = |lane| Value::uniform((0..value.components()).map(|c| value.get(c, lane)).collect());
-            let mut result = of_lane(lanes.start);
-            for lane in lanes.clone().skip(1) {
+            let mut result = of_lane(lanes[0]);
+            for &lane in &lanes[1..] {
                 result = both(&result, &of_lane(lane)).ok_or_else(|| format!("{op:?} of {of:?} is not known here"))?;
             }
-            for lane in lanes {
+            for &lane in lanes.iter() {
                 for (component, &bits) in result.data.iter().enumerate() {
                     collected.data[component * self.lanes + lane] = bits;
                 }
@@ -115,16 +114,19 @@ impl<'a> Machine<'a> {
         (columns, rows): (usize, usize),
         data: &CooperativeData,
         mask: &Mask,
-    ) -> Result<(usize, Vec<(Range<usize>, Vec<u32>)>)> {
+    ) -> Result<(usize, Vec<(Rc<[usize]>, Vec<u32>)>)> {
         let (pointer, stride) = (self.evaluate(data.pointer, mask)?, self.evaluate(data.stride, mask)?);
         let (Pointer { root, offset, memory }, stride) = (pointer.pointer()?, stride.value()?);
         let (&Root::Shared(index, start), Memory::Cells) = (root, *memory) else {
             return Err("cooperative matrices are known here in workgroup memory only".into());
         };
         let mut places = Vec::new();
-        for lanes in self.subgroups(mask)? {
-            let (offset_of_first, stride_of_first) = (offset.get(0, lanes.start), stride.get(0, lanes.start));
-            if lanes.clone().any(|lane| (offset.get(0, lane), stride.get(0, lane)) != (offset_of_first, stride_of_first)) {
+        for lanes in self.active(mask)? {
+            let (offset_of_first, stride_of_first) = (offset.get(0, lanes[0]), stride.get(0, lanes[0]));
+            if lanes
+                .iter()
+                .any(|&lane| (offset.get(0, lane), stride.get(0, lane)) != (offset_of_first, stride_of_first))
+            {
                 return Err("invocations of a subgroup give different places of a cooperative matrix".into());
             }
             let place = |row: usize, column: usize| {
@@ -145,10 +147,10 @@ impl<'a> Machine<'a> {
     ) -> Result<Value> {
         let (columns, rows, _) = self.matrix(expression)?;
         let (index, places) = self.matrix_places((columns, rows), data, mask)?;
-        let mut loaded = Value::zero((columns * rows).div_ceil(self.matrix_lanes()), self.lanes);
+        let mut loaded = Value::zero(self.matrix_scalars(columns * rows), self.lanes);
         for (lanes, places) in places {
             for (element, &at) in places.iter().enumerate() {
-                let lane = lanes.start + element % lanes.len();
+                let lane = lanes[element % lanes.len()];
                 let who = self.who(lane);
                 loaded.data[element / lanes.len() * self.lanes + lane] = self.shared[index].read(at, who)?;
             }
@@ -167,7 +169,7 @@ impl<'a> Machine<'a> {
         let (index, places) = self.matrix_places((columns, rows), data, mask)?;
         for (lanes, places) in places {
             for (element, &at) in places.iter().enumerate() {
-                let lane = lanes.start + element % lanes.len();
+                let lane = lanes[element % lanes.len()];
                 let who = self.who(lane);
                 self.shared[index].write(at, who, matrix.get(element / lanes.len(), lane))?;
             }
@@ -187,24 +189,25 @@ impl<'a> Machine<'a> {
         if inner != inner_too || (scalar.kind, scalar.width) != (ScalarKind::Float, 4) {
             return Err("cooperative matrices that are not multiplied here".into());
         }
-        let mut product = Value::zero((columns * rows).div_ceil(self.matrix_lanes()), self.lanes);
-        for lanes in self.subgroups(mask)? {
-            let at = |matrix: &Value, element: usize| matrix.get(element / lanes.len(), lanes.start + element % lanes.len());
+        let mut product = Value::zero(self.matrix_scalars(columns * rows), self.lanes);
+        for lanes in self.active(mask)? {
+            let at = |matrix: &Value, element: usize| matrix.get(element / lanes.len(), lanes[element % lanes.len()]);
             let [a, b]: [Vec<u32>; 2] = [(a, rows * inner), (b, inner * columns)]
                 .map(|(matrix, len)| (0..len).map(|element| at(matrix, element)).collect());
             for element in 0..rows * columns {
                 let (row, column) = (element / columns, element % columns);
-                let sum = (0..inner).fold(at(c, element), |sum, k| {
+                let sum = (usize::from(self.kernel.wrong_matrices)..inner).fold(at(c, element), |sum, k| {
                     math::multiply_add(a[row * inner + k], b[k * columns + column], sum)
                 });
-                product.data[element / lanes.len() * self.lanes + lanes.start + element % lanes.len()] = sum;
+                product.data[element / lanes.len() * self.lanes + lanes[element % lanes.len()]] = sum;
             }
         }
         Ok(product)
     }
 
-    /// Lanes that share a matrix.
-    fn matrix_lanes(&self) -> usize {
-        self.kernel.subgroup_size.min(self.lanes)
+    /// Scalars of a matrix in each lane, for so many elements.
+    fn matrix_scalars(&self, elements: usize) -> usize {
+        let smallest = self.subgroups.iter().map(|lanes| lanes.len()).min().unwrap_or(1);
+        elements.div_ceil(smallest)
     }
 }

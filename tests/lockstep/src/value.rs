@@ -91,7 +91,10 @@ impl Value {
         let mut data = Vec::with_capacity(components * width);
         let at = |value: &Self, component: usize, lane| value.get(component.min(value.components() - 1), lane);
         for component in 0..components {
-            data.extend((0..width).map(|lane| f(at(self, component, lane), at(second, component, lane), at(third, component, lane))));
+            data.extend(
+                (0..width)
+                    .map(|lane| f(at(self, component, lane), at(second, component, lane), at(third, component, lane))),
+            );
         }
         Self { data, width }
     }

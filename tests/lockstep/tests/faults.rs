@@ -8,14 +8,7 @@ const WORDS: usize = 64;
 /// Runs an entry point `main` of 32 invocations in two workgroups over a buffer `data` of 64 numbers, 0 to 63, and a buffer
 /// `given` of as many; the numbers afterwards, or the first fault.
 fn run(source: &str) -> Result<Vec<u32>, String> {
-    let gpu = Gpu {
-        name: "lockstep",
-        backend: wgpu::Backend::Vulkan,
-        device_type: wgpu::DeviceType::DiscreteGpu,
-        subgroup_sizes: &[16],
-        matrix_sizes: &[8],
-        storage_buffers: 8,
-    };
+    let gpu = Gpu { subgroup_sizes: &[16], matrix_sizes: &[8], ..Gpu::NVIDIA };
     let prelude = "
         @group(0) @binding(0) var<storage, read_write> data: array<u32, 64>;
         @group(0) @binding(1) var<storage, read> given: array<u32>;
@@ -38,7 +31,8 @@ fn run(source: &str) -> Result<Vec<u32>, String> {
         cache: None,
     });
     let buffer = |usage| {
-        let descriptor = wgpu::BufferDescriptor { label: None, size: 4 * WORDS as u64, usage, mapped_at_creation: false };
+        let descriptor =
+            wgpu::BufferDescriptor { label: None, size: 4 * WORDS as u64, usage, mapped_at_creation: false };
         device.create_buffer(&descriptor)
     };
     let all = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
@@ -133,7 +127,11 @@ fn atomics_do_not_race() {
 
 #[test]
 fn workgroup_memory_that_nobody_wrote() {
-    assert_fault(SHARED, "if (li != 5u) { shared_words[li] = 1u; } workgroupBarrier(); data[id] = shared_words[li];", "word 5 ");
+    assert_fault(
+        SHARED,
+        "if (li != 5u) { shared_words[li] = 1u; } workgroupBarrier(); data[id] = shared_words[li];",
+        "word 5 ",
+    );
     // What another workgroup left there is as good as nothing.
     assert_fault(SHARED, "if (wg.x == 0u) { shared_words[li] = 1u; } data[id] = shared_words[li];", "never written");
 }
@@ -169,15 +167,17 @@ fn branches_and_loops() {
     let steps = "var n = id; var steps = 0u; while (n > 1u) { steps++; if (n % 2u == 0u) { n /= 2u; continue; } n = 3u * n + 1u; }";
     let collatz = |id: u32| {
         let mut n = id;
-        std::iter::from_fn(|| {
-            (n > 1).then(|| n = if n.is_multiple_of(2) { n / 2 } else { 3 * n + 1 })
-        })
-        .count() as u32
+        std::iter::from_fn(|| (n > 1).then(|| n = if n.is_multiple_of(2) { n / 2 } else { 3 * n + 1 })).count() as u32
     };
     assert_gives("", &format!("{steps} data[id] = steps;"), collatz);
-    let found = "fn find(wanted: u32) -> u32 { for (var i = 0u; ; i++) { if (given[i] >= wanted) { return i; } } return 0u; }";
+    let found =
+        "fn find(wanted: u32) -> u32 { for (var i = 0u; ; i++) { if (given[i] >= wanted) { return i; } } return 0u; }";
     assert_gives(found, "data[id] = find(id);", |id| id);
-    assert_gives("fn add(to: ptr<function, vec2<u32>>) { (*to).y += 3u; }", "var v = vec2(id, 1u); add(&v); data[id] = v.x + v.y;", |id| id + 4);
+    assert_gives(
+        "fn add(to: ptr<function, vec2<u32>>) { (*to).y += 3u; }",
+        "var v = vec2(id, 1u); add(&v); data[id] = v.x + v.y;",
+        |id| id + 4,
+    );
 }
 
 #[test]

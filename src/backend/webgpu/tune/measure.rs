@@ -331,13 +331,10 @@ mod tests {
     use super::*;
     use crate::backend::kernel_bench::ModelShape;
     use crate::backend::{AttentionShape, KvDtype, WeightFormat};
+    use bindery_lockstep::{Gpu, adapter};
 
-    #[test]
-    fn every_variant_of_a_right_driver_is_measured() {
-        let gpu = GpuDevice::open(Some("llvmpipe"), None).unwrap_or_else(|error| {
-            panic!("{error}; `cargo xtask test` installs the adapter: mesa-vulkan-drivers (llvmpipe)")
-        });
-        let request = TuneRequest {
+    fn request() -> TuneRequest {
+        TuneRequest {
             shape: ModelShape {
                 name: "tiny".into(),
                 hidden: 128,
@@ -350,12 +347,37 @@ mod tests {
             variant: None,
             batch_invariant: false,
             autotune: Autotune::Retune,
-        };
-        let (chosen, measured) = measure(&gpu, &request).expect("the adapter runs them");
+        }
+    }
+
+    #[test]
+    fn every_variant_of_a_right_driver_is_measured() {
+        let gpu = GpuDevice::open(Some("llvmpipe"), None).unwrap_or_else(|error| {
+            panic!("{error}; `cargo xtask test` installs the adapter: mesa-vulkan-drivers (llvmpipe)")
+        });
+        let (chosen, measured) = measure(&gpu, &request()).expect("the adapter runs them");
         assert_eq!(measured.left_out, Vec::<String>::new());
         let variants: Vec<&str> =
             measured.trials.iter().filter(|trial| trial.knob == "variant").map(|trial| trial.value.as_str()).collect();
         assert_eq!(variants, gpu.summary().variants.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert!(measured.tuning.is_usable(measured.variant) && chosen.variant() == measured.variant);
+    }
+
+    #[test]
+    fn wrong_matrices_are_left_out() {
+        for wrong_matrices in [false, true] {
+            let gpu = Gpu { wrong_matrices, ..Gpu::APPLE };
+            let gpu = GpuDevice::open_adapter(adapter(gpu), None).expect("it has what the kernels need");
+            let mut left_out = Vec::new();
+            let benches = trusted_benches(&gpu, &request(), &mut left_out).expect("the adapter runs them");
+            let variants: Vec<Variant> = benches.iter().map(|bench| bench.gpu.variant()).collect();
+            if wrong_matrices {
+                assert!(left_out.len() == 1 && left_out[0].contains("matrix kernels left out"), "{left_out:?}");
+                assert_eq!(variants, [Variant::Subgroup, Variant::Plain]);
+            } else {
+                assert_eq!(left_out, Vec::<String>::new());
+                assert_eq!(variants, [Variant::Matrix, Variant::Subgroup, Variant::Plain]);
+            }
+        }
     }
 }
