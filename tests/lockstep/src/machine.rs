@@ -6,7 +6,7 @@
 
 use super::kernel::Kernel;
 use super::layout::{Layouts, Memory};
-use super::shared::{Shared, Who};
+use super::shared::{Lane, Shared, Who};
 use super::value::{Mask, Value};
 use naga::valid::FunctionInfo;
 use naga::{
@@ -246,7 +246,7 @@ impl<'a> Machine<'a> {
     pub(crate) fn who(&self, lane: usize) -> Who {
         let [x, y, z] = self.workgroup;
         let workgroup = (z * self.grid[1] + y) * self.grid[0] + x;
-        Who { workgroup, lane: lane as u32, epoch: self.epoch }
+        Who { workgroup, lane: Lane::One(lane as u32), epoch: self.epoch }
     }
 
     pub(crate) fn frame(&self) -> &Frame<'a> {
@@ -496,18 +496,13 @@ impl<'a> Machine<'a> {
                 let at = |offset: u32, scalar: u32| start.wrapping_add(offset).wrapping_add(scalar);
                 if pointer.offset.is_uniform() {
                     let offset = pointer.offset.data[0];
-                    let readers: Vec<Who> = match self.shared[index].is_tracked() {
-                        true => mask.iter().map(|lane| self.who(lane)).collect(),
-                        false => vec![self.who(first)],
-                    };
-                    let shared = &mut self.shared[index];
-                    let mut data = Vec::with_capacity(scalars.len());
-                    for &scalar in scalars {
-                        for &reader in &readers[1..] {
-                            shared.read(at(offset, scalar), reader)?;
-                        }
-                        data.push(shared.read(at(offset, scalar), readers[0])?);
+                    let mut who = self.who(first);
+                    if mask.count() > 1 {
+                        who.lane = Lane::Several;
                     }
+                    let shared = &mut self.shared[index];
+                    let read = scalars.iter().map(|&scalar| shared.read(at(offset, scalar), who));
+                    let data = read.collect::<std::result::Result<Vec<_>, String>>()?;
                     return Ok(Value::uniform(data));
                 }
                 let mut value = Value::zero(scalars.len(), self.lanes);

@@ -5,11 +5,13 @@ use super::value::Value;
 use half::f16;
 use naga::{BinaryOperator, MathFunction, Scalar, ScalarKind, UnaryOperator};
 
+#[inline]
 fn f(bits: u32) -> f32 {
     f32::from_bits(bits)
 }
 
 /// The bits of a float of a type: an f16 is the nearest of that type, and a subnormal f32 is zero, as GPUs may have it.
+#[inline]
 fn float(value: f32, width: u8) -> u32 {
     match width {
         2 => f16::from_f32(value).to_f32().to_bits(),

@@ -6,8 +6,15 @@ use std::fmt;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Who {
     pub(crate) workgroup: u32,
-    pub(crate) lane: u32,
+    pub(crate) lane: Lane,
     pub(crate) epoch: u32,
+}
+
+/// One invocation of a workgroup, or more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    One(u32),
+    Several,
 }
 
 /// A buffer, or a workgroup's memory.
@@ -43,12 +50,6 @@ enum By {
     Workgroups,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lane {
-    One(u32),
-    Several,
-}
-
 impl Default for Lane {
     fn default() -> Self {
         Self::One(0)
@@ -57,21 +58,23 @@ impl Default for Lane {
 
 impl Access {
     fn new(who: Who, atomic: bool) -> Self {
-        Self { by: By::Workgroup(who.workgroup), lane: Lane::One(who.lane), epoch: who.epoch, atomic }
+        Self { by: By::Workgroup(who.workgroup), lane: who.lane, epoch: who.epoch, atomic }
     }
 
     /// Whether nothing orders this access before one of `who`.
+    #[inline]
     fn races_with(&self, who: Who, atomic: bool) -> bool {
         match self.by {
             By::Nobody => false,
             _ if self.atomic && atomic => false,
             By::Workgroups => true,
             By::Workgroup(workgroup) if workgroup != who.workgroup => true,
-            By::Workgroup(_) => self.lane != Lane::One(who.lane) && self.epoch >= who.epoch,
+            By::Workgroup(_) => (self.lane != who.lane || self.lane == Lane::Several) && self.epoch >= who.epoch,
         }
     }
 
     /// This one and another of the same kind.
+    #[inline]
     fn and(&self, other: Self) -> Self {
         match (self.by, other.by) {
             (By::Nobody, _) => other,
@@ -82,12 +85,20 @@ impl Access {
     }
 }
 
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(lane) => write!(f, "invocation {lane}"),
+            Self::Several => f.write_str("more than one invocation"),
+        }
+    }
+}
+
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.by, self.lane) {
-            (By::Workgroup(workgroup), Lane::One(lane)) => write!(f, "invocation {lane} of workgroup {workgroup}"),
-            (By::Workgroup(workgroup), Lane::Several) => write!(f, "several invocations of workgroup {workgroup}"),
-            _ => f.write_str("several workgroups"),
+        match self.by {
+            By::Workgroup(workgroup) => write!(f, "{} of workgroup {workgroup}", self.lane),
+            _ => f.write_str("more than one workgroup"),
         }
     }
 }
@@ -114,10 +125,7 @@ impl<'a> Shared<'a> {
         self.tracks.fill(Track::default());
     }
 
-    pub(crate) fn is_tracked(&self) -> bool {
-        !self.tracks.is_empty()
-    }
-
+    #[inline]
     fn check(&self, at: u32) -> Result<usize, String> {
         let len = self.words.len();
         if at as usize >= len {
@@ -128,11 +136,12 @@ impl<'a> Shared<'a> {
 
     fn race(&self, at: usize, what: &str, who: Who, before: &str, other: Access) -> String {
         format!(
-            "data race: invocation {} of workgroup {} {what} word {at} of {}, which {other} {before} with no barrier between",
+            "data race: {} of workgroup {} {what} word {at} of {}, which {other} {before} with no barrier between",
             who.lane, who.workgroup, self.name
         )
     }
 
+    #[inline]
     pub(crate) fn read(&mut self, at: u32, who: Who) -> Result<u32, String> {
         let at = self.check(at)?;
         if let Some(track) = self.tracks.get(at) {

@@ -1,5 +1,7 @@
 //! Values of all invocations of a workgroup at once.
 
+use std::rc::Rc;
+
 /// Bits of a value's scalars, one after the other ("components"; those of arrays and structs in their order): one number for
 /// all invocations where it does not depend on them, else one for each.
 ///
@@ -35,6 +37,7 @@ impl Value {
         self.width == 1
     }
 
+    #[inline]
     pub(crate) fn get(&self, component: usize, lane: usize) -> u32 {
         if self.width == 1 { self.data[component] } else { self.data[component * self.width + lane] }
     }
@@ -45,14 +48,16 @@ impl Value {
 
     /// Some of the components, in this order.
     pub(crate) fn pick(&self, components: impl IntoIterator<Item = usize>) -> Self {
-        let data = components.into_iter().flat_map(|component| self.component(component)).copied().collect();
+        let mut data = Vec::new();
+        components.into_iter().for_each(|component| data.extend_from_slice(self.component(component)));
         Self { data, width: self.width }
     }
 
     /// All components of all parts, one part after the other.
     pub(crate) fn concat(parts: &[&Self]) -> Self {
         let width = parts.iter().map(|part| part.width).max().unwrap_or(1);
-        let mut data = Vec::new();
+        let components: usize = parts.iter().map(|part| part.components()).sum();
+        let mut data = Vec::with_capacity(components * width);
         for part in parts {
             if part.width == width {
                 data.extend_from_slice(&part.data);
@@ -113,20 +118,20 @@ impl Value {
 /// Some of a workgroup's invocations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mask {
-    lanes: Vec<bool>,
+    lanes: Rc<[bool]>,
     count: usize,
 }
 
 impl Mask {
     pub(crate) fn all(lanes: usize) -> Self {
-        Self { lanes: vec![true; lanes], count: lanes }
+        Self { lanes: vec![true; lanes].into(), count: lanes }
     }
 
     pub(crate) fn none(lanes: usize) -> Self {
-        Self { lanes: vec![false; lanes], count: 0 }
+        Self { lanes: vec![false; lanes].into(), count: 0 }
     }
 
-    fn new(lanes: Vec<bool>) -> Self {
+    fn new(lanes: Rc<[bool]>) -> Self {
         let count = lanes.iter().filter(|&&lane| lane).count();
         Self { lanes, count }
     }
@@ -135,8 +140,13 @@ impl Mask {
         self.lanes.len()
     }
 
+    #[inline]
     pub(crate) fn has(&self, lane: usize) -> bool {
         self.lanes[lane]
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -164,6 +174,12 @@ impl Mask {
     }
 
     pub(crate) fn or(&self, other: &Self) -> Self {
-        Self::new(self.lanes.iter().zip(&other.lanes).map(|(&a, &b)| a || b).collect())
+        if self.is_empty() || other.is_all() {
+            return other.clone();
+        }
+        if other.is_empty() || self.is_all() {
+            return self.clone();
+        }
+        Self::new(self.lanes.iter().zip(other.lanes.iter()).map(|(&a, &b)| a || b).collect())
     }
 }
