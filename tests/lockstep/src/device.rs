@@ -1,21 +1,15 @@
 //! The adapter, its device and queue, behind `wgpu`'s interface for backends.
 
 use super::Gpu;
+use super::commands::{Binding, Words, lock};
+use super::encoder::{CommandBuffer, Encoder};
 use super::kernel::{Kernel, ShaderModule};
-use super::machine::{self, Bound};
-use super::shared::Shared;
-use naga::{AddressSpace, StorageAccess};
-use std::collections::HashMap;
 use std::future::ready;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use wgpu::custom::*;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// For what no kernel of this project needs.
 macro_rules! not_here {
@@ -23,6 +17,7 @@ macro_rules! not_here {
         unimplemented!("this device only runs compute kernels over buffers")
     };
 }
+pub(crate) use not_here;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Adapter(pub(crate) Gpu);
@@ -62,11 +57,9 @@ impl Errors {
     }
 }
 
-type Words = Arc<Mutex<Vec<u32>>>;
-
 #[derive(Debug)]
-struct Buffer {
-    words: Words,
+pub(crate) struct Buffer {
+    pub(crate) words: Words,
 }
 
 #[derive(Debug)]
@@ -81,37 +74,11 @@ struct BindGroupLayout;
 #[derive(Debug)]
 struct PipelineLayout;
 
-/// A binding's number, its buffer, and the words of it.
-type Binding = (u32, Words, Range<usize>);
+#[derive(Debug)]
+pub(crate) struct BindGroup(pub(crate) Arc<Vec<Binding>>);
 
 #[derive(Debug)]
-struct BindGroup(Arc<Vec<Binding>>);
-
-#[derive(Debug)]
-struct Pipeline(Option<Arc<Kernel>>);
-
-/// In the order in which they were recorded.
-type Commands = Arc<Mutex<Vec<Command>>>;
-
-#[derive(Debug)]
-struct Encoder(Commands);
-
-#[derive(Debug)]
-struct CommandBuffer(Commands);
-
-#[derive(Debug)]
-struct Pass {
-    commands: Commands,
-    kernel: Option<Arc<Kernel>>,
-    bindings: Option<Arc<Vec<Binding>>>,
-    immediates: Vec<u32>,
-}
-
-#[derive(Debug)]
-enum Command {
-    Copy { from: Words, to: Words, from_word: usize, to_word: usize, words: usize },
-    Dispatch { kernel: Arc<Kernel>, bindings: Arc<Vec<Binding>>, immediates: Vec<u32>, grid: [u32; 3] },
-}
+pub(crate) struct Pipeline(pub(crate) Option<Arc<Kernel>>);
 
 impl AdapterInterface for Adapter {
     fn request_device(&self, _desc: &wgpu::DeviceDescriptor<'_>) -> Pin<Box<dyn RequestDeviceFuture>> {
@@ -214,7 +181,7 @@ impl DeviceInterface for Device {
             let size = binding.size.map_or(binding.buffer.size() - binding.offset, |size| size.get());
             let words = (binding.offset / 4) as usize..((binding.offset + size) / 4) as usize;
             let buffer = binding.buffer.as_custom::<Buffer>().expect("a buffer of this device");
-            (entry.binding, buffer.words.clone(), words)
+            Binding { number: entry.binding, buffer: buffer.words.clone(), words }
         };
         DispatchBindGroup::custom(BindGroup(Arc::new(desc.entries.iter().map(binding).collect())))
     }
@@ -362,56 +329,6 @@ impl QueueInterface for Queue {
     }
 }
 
-impl Command {
-    fn run(self) -> Result<(), String> {
-        match self {
-            Self::Copy { from, to, from_word, to_word, words } => {
-                let copied = lock(&from)[from_word..][..words].to_vec();
-                lock(&to)[to_word..][..words].copy_from_slice(&copied);
-                Ok(())
-            }
-            Self::Dispatch { kernel, bindings, mut immediates, grid } => {
-                let mut locked: HashMap<*const Mutex<Vec<u32>>, (MutexGuard<'_, Vec<u32>>, Vec<usize>)> =
-                    HashMap::new();
-                for (index, (_, words, _)) in bindings.iter().enumerate() {
-                    let entry = locked.entry(Arc::as_ptr(words));
-                    entry.or_insert_with(|| (lock(words), Vec::new())).1.push(index);
-                }
-                let mut buffers = Vec::new();
-                for (words, indices) in locked.values_mut() {
-                    let mut rest: &mut [u32] = words;
-                    let mut passed = 0;
-                    let mut ranges: Vec<&Binding> = indices.iter().map(|&index| &bindings[index]).collect();
-                    ranges.sort_by_key(|(_, _, range)| range.start);
-                    for (number, _, range) in ranges {
-                        if range.start < passed {
-                            return Err(format!("{}: binding {number} overlaps another", kernel.name()));
-                        }
-                        let (bound, after) = rest.split_at_mut(range.end - passed);
-                        let bound = &mut bound[range.start - passed..];
-                        (rest, passed) = (after, range.end);
-                        let (name, writes) = kernel.binding(*number)?;
-                        let shared = if writes { Shared::written(name, bound) } else { Shared::read_only(name, bound) };
-                        buffers.push((*number, shared));
-                    }
-                }
-                machine::dispatch(&kernel, Bound { buffers, immediates: &mut immediates }, grid)
-            }
-        }
-    }
-}
-
-impl Kernel {
-    /// The name of the variable at a binding, and whether the kernel may write it.
-    fn binding(&self, number: u32) -> Result<(String, bool), String> {
-        let mut variables = self.shader.module.global_variables.iter().map(|(_, variable)| variable);
-        let bound = variables.find(|variable| variable.binding.as_ref().is_some_and(|at| at.binding == number));
-        let bound = bound.ok_or_else(|| format!("{}: no variable has binding {number}", self.name()))?;
-        let AddressSpace::Storage { access } = bound.space else { not_here!() };
-        Ok((bound.name.clone().unwrap_or_default(), access.contains(StorageAccess::STORE)))
-    }
-}
-
 impl BufferInterface for Buffer {
     fn map_async(&self, _mode: wgpu::MapMode, _range: Range<wgpu::BufferAddress>, callback: BufferMapCallback) {
         callback(Ok(()));
@@ -450,166 +367,9 @@ impl ShaderModuleInterface for Shader {
 impl BindGroupLayoutInterface for BindGroupLayout {}
 impl BindGroupInterface for BindGroup {}
 impl PipelineLayoutInterface for PipelineLayout {}
-impl CommandBufferInterface for CommandBuffer {}
 
 impl ComputePipelineInterface for Pipeline {
     fn get_bind_group_layout(&self, _index: u32) -> DispatchBindGroupLayout {
         DispatchBindGroupLayout::custom(BindGroupLayout)
     }
-}
-
-impl CommandEncoderInterface for Encoder {
-    fn copy_buffer_to_buffer(
-        &self,
-        source: &DispatchBuffer,
-        source_offset: wgpu::BufferAddress,
-        destination: &DispatchBuffer,
-        destination_offset: wgpu::BufferAddress,
-        copy_size: Option<wgpu::BufferAddress>,
-    ) {
-        let words =
-            |buffer: &DispatchBuffer| buffer.as_custom::<Buffer>().expect("a buffer of this device").words.clone();
-        let (from, to) = (words(source), words(destination));
-        let all = lock(&from).len() - source_offset as usize / 4;
-        lock(&self.0).push(Command::Copy {
-            from,
-            to,
-            from_word: source_offset as usize / 4,
-            to_word: destination_offset as usize / 4,
-            words: copy_size.map_or(all, |bytes| bytes as usize / 4),
-        });
-    }
-    fn copy_buffer_to_texture(
-        &self,
-        _source: wgpu::TexelCopyBufferInfo<'_>,
-        _destination: wgpu::TexelCopyTextureInfo<'_>,
-        _copy_size: wgpu::Extent3d,
-    ) {
-        not_here!()
-    }
-    fn copy_texture_to_buffer(
-        &self,
-        _source: wgpu::TexelCopyTextureInfo<'_>,
-        _destination: wgpu::TexelCopyBufferInfo<'_>,
-        _copy_size: wgpu::Extent3d,
-    ) {
-        not_here!()
-    }
-    fn copy_texture_to_texture(
-        &self,
-        _source: wgpu::TexelCopyTextureInfo<'_>,
-        _destination: wgpu::TexelCopyTextureInfo<'_>,
-        _copy_size: wgpu::Extent3d,
-    ) {
-        not_here!()
-    }
-    fn begin_compute_pass(&self, _desc: &wgpu::ComputePassDescriptor<'_>) -> DispatchComputePass {
-        DispatchComputePass::custom(Pass {
-            commands: self.0.clone(),
-            kernel: None,
-            bindings: None,
-            immediates: vec![0; 32],
-        })
-    }
-    fn begin_render_pass(&self, _desc: &wgpu::RenderPassDescriptor<'_>) -> DispatchRenderPass {
-        not_here!()
-    }
-    fn finish(&mut self) -> DispatchCommandBuffer {
-        DispatchCommandBuffer::custom(CommandBuffer(self.0.clone()))
-    }
-    fn clear_texture(&self, _texture: &DispatchTexture, _subresource_range: &wgpu::ImageSubresourceRange) {
-        not_here!()
-    }
-    fn clear_buffer(&self, _buffer: &DispatchBuffer, _offset: wgpu::BufferAddress, _size: Option<wgpu::BufferAddress>) {
-        not_here!()
-    }
-    fn insert_debug_marker(&self, _label: &str) {}
-    fn push_debug_group(&self, _label: &str) {}
-    fn pop_debug_group(&self) {}
-    fn write_timestamp(&self, _query_set: &DispatchQuerySet, _query_index: u32) {
-        not_here!()
-    }
-    fn resolve_query_set(
-        &self,
-        _query_set: &DispatchQuerySet,
-        _first_query: u32,
-        _query_count: u32,
-        _destination: &DispatchBuffer,
-        _destination_offset: wgpu::BufferAddress,
-    ) {
-        not_here!()
-    }
-    fn mark_acceleration_structures_built<'a>(
-        &self,
-        _blas: &mut dyn Iterator<Item = &'a wgpu::Blas>,
-        _tlas: &mut dyn Iterator<Item = &'a wgpu::Tlas>,
-    ) {
-        not_here!()
-    }
-    fn build_acceleration_structures<'a>(
-        &self,
-        _blas: &mut dyn Iterator<Item = &'a wgpu::BlasBuildEntry<'a>>,
-        _tlas: &mut dyn Iterator<Item = &'a wgpu::Tlas>,
-    ) {
-        not_here!()
-    }
-    fn transition_resources<'a>(
-        &mut self,
-        _buffer_transitions: &mut dyn Iterator<Item = wgpu::wgt::BufferTransition<&'a DispatchBuffer>>,
-        _texture_transitions: &mut dyn Iterator<Item = wgpu::wgt::TextureTransition<&'a DispatchTexture>>,
-    ) {
-    }
-}
-
-impl ComputePassInterface for Pass {
-    fn set_pipeline(&mut self, pipeline: &DispatchComputePipeline) {
-        self.kernel = pipeline.as_custom::<Pipeline>().expect("a pipeline of this device").0.clone();
-    }
-    fn set_bind_group(
-        &mut self,
-        _index: u32,
-        bind_group: Option<&DispatchBindGroup>,
-        _offsets: &[wgpu::DynamicOffset],
-    ) {
-        let group = |group: &DispatchBindGroup| group.as_custom::<BindGroup>().expect("of this device").0.clone();
-        self.bindings = bind_group.map(group);
-    }
-    fn set_immediates(&mut self, offset: u32, data: &[u8]) {
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.immediates);
-        bytes[offset as usize..][..data.len()].copy_from_slice(data);
-    }
-    fn insert_debug_marker(&mut self, _label: &str) {}
-    fn push_debug_group(&mut self, _group_label: &str) {}
-    fn pop_debug_group(&mut self) {}
-    fn write_timestamp(&mut self, _query_set: &DispatchQuerySet, _query_index: u32) {
-        not_here!()
-    }
-    fn begin_pipeline_statistics_query(&mut self, _query_set: &DispatchQuerySet, _query_index: u32) {
-        not_here!()
-    }
-    fn end_pipeline_statistics_query(&mut self) {
-        not_here!()
-    }
-    fn dispatch_workgroups(&mut self, x: u32, y: u32, z: u32) {
-        let (Some(kernel), Some(bindings)) = (self.kernel.clone(), self.bindings.clone()) else { return };
-        let immediates = self.immediates.clone();
-        lock(&self.commands).push(Command::Dispatch { kernel, bindings, immediates, grid: [x, y, z] });
-    }
-    fn dispatch_workgroups_indirect(
-        &mut self,
-        _indirect_buffer: &DispatchBuffer,
-        _indirect_offset: wgpu::BufferAddress,
-    ) {
-        not_here!()
-    }
-    fn transition_resources<'a>(
-        &mut self,
-        _buffer_transitions: &mut dyn Iterator<Item = wgpu::wgt::BufferTransition<&'a DispatchBuffer>>,
-        _texture_transitions: &mut dyn Iterator<Item = wgpu::wgt::TextureTransition<&'a DispatchTextureView>>,
-    ) {
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {}
 }

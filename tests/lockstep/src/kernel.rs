@@ -2,7 +2,7 @@
 
 use super::Gpu;
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
-use naga::{Module, Span};
+use naga::{AddressSpace, Module, Span, StorageAccess};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -77,5 +77,17 @@ impl Kernel {
 
     pub(crate) fn name(&self) -> &str {
         &self.shader.module.entry_points[self.entry_point].name
+    }
+
+    /// The name of the buffer that is bound by this number, and whether the kernel may write it.
+    pub(crate) fn variable_at(&self, binding: u32) -> Result<(String, bool), String> {
+        let mut variables = self.shader.module.global_variables.iter().map(|(_, variable)| variable);
+        let bound = variables.find(|variable| variable.binding.as_ref().is_some_and(|at| at.binding == binding));
+        match bound.map(|variable| (&variable.name, variable.space)) {
+            Some((name, AddressSpace::Storage { access })) => {
+                Ok((name.clone().unwrap_or_default(), access.contains(StorageAccess::STORE)))
+            }
+            _ => Err(format!("{}: no storage buffer has binding {binding}", self.name())),
+        }
     }
 }

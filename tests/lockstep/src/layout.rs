@@ -29,12 +29,14 @@ impl Layout {
     }
 }
 
+type Known = HashMap<(Handle<Type>, Memory), Rc<Layout>>;
+
 /// The layouts of a module's types.
 pub(crate) struct Layouts<'a> {
     module: &'a Module,
     /// Lanes that share a cooperative matrix.
     matrix_lanes: u32,
-    known: RefCell<HashMap<(Handle<Type>, Memory), Rc<Layout>>>,
+    known: RefCell<Known>,
 }
 
 impl<'a> Layouts<'a> {

@@ -12,13 +12,17 @@
 //! allows. A kernel is interpreted from `naga`'s IR, so it is what `wgpu` would give to any driver. What the kernels of this
 //! project do not use (textures, `switch`, scans, matrices in buffers ...) is refused by name.
 
+mod access;
+mod commands;
 mod device;
+mod encoder;
 mod expression;
 mod kernel;
 mod layout;
 mod machine;
 mod math;
 mod shared;
+mod statement;
 mod subgroup;
 mod value;
 

@@ -10,14 +10,10 @@ use super::shared::{Lane, Shared, Who};
 use super::value::{Mask, Value};
 use naga::valid::FunctionInfo;
 use naga::{
-    AddressSpace, AtomicFunction, Barrier, Binding, Block, BuiltIn, Expression, Function, GlobalVariable, Handle,
-    Module, Scalar, ScalarKind, Span, Statement, TypeInner,
+    AddressSpace, Binding, BuiltIn, Expression, Function, GlobalVariable, Handle, Module, Scalar, ScalarKind, TypeInner,
 };
 use std::collections::HashMap;
 use std::rc::Rc;
-
-/// Rounds of one loop, beyond which it is taken to have no end.
-const MOST_ROUNDS: u32 = 1 << 22;
 
 /// What workgroup memory holds before anybody writes.
 const UNDEFINED: u32 = 0x7fc0_dead;
@@ -26,7 +22,7 @@ const UNDEFINED: u32 = 0x7fc0_dead;
 #[derive(Debug)]
 pub(crate) struct Fault {
     message: String,
-    line: Option<String>,
+    pub(crate) line: Option<String>,
 }
 
 impl From<String> for Fault {
@@ -87,7 +83,7 @@ pub(crate) struct Pointer {
 pub(crate) struct Pointee {
     /// From where it begins, in words or cells.
     pub(crate) scalars: Vec<u32>,
-    is_atomic: bool,
+    pub(crate) is_atomic: bool,
 }
 
 /// A function that is being run.
@@ -99,13 +95,13 @@ pub(crate) struct Frame<'a> {
     pub(crate) given: Vec<Option<Rc<Given>>>,
     /// By variable: cells, by lane.
     pub(crate) locals: Vec<Vec<u32>>,
-    returned: Option<Value>,
+    pub(crate) returned: Option<Value>,
 }
 
 /// Where lanes have gone that left a loop's body.
-struct LoopExits {
-    broke: Mask,
-    continued: Mask,
+pub(crate) struct LoopExits {
+    pub(crate) broke: Mask,
+    pub(crate) continued: Mask,
 }
 
 pub(crate) struct Machine<'a> {
@@ -118,11 +114,19 @@ pub(crate) struct Machine<'a> {
     pub(crate) frames: Vec<Frame<'a>>,
     /// The invocations of each subgroup.
     pub(crate) subgroups: Vec<Rc<[usize]>>,
-    loops: Vec<LoopExits>,
+    pub(crate) loops: Vec<LoopExits>,
     workgroup: [u32; 3],
     grid: [u32; 3],
-    /// Barriers that the workgroup has passed.
-    epoch: u32,
+    pub(crate) epochs: Epochs,
+    /// Index of the workgroup's memory in [`Machine::shared`].
+    workgroup_memory: usize,
+}
+
+/// Barriers that the workgroup has passed, by the memory that they order.
+#[derive(Default)]
+pub(crate) struct Epochs {
+    pub(crate) workgroup_memory: u32,
+    pub(crate) buffers: u32,
 }
 
 /// What a dispatch binds: buffers by binding, and the parameters' words.
@@ -154,9 +158,9 @@ pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std
             }
             (AddressSpace::Immediate, _) => (Root::Shared(0, 0), Memory::Buffer),
             (AddressSpace::WorkGroup, _) => {
+                let first = cells;
                 cells += layouts.of(variable.ty, Memory::Cells).size;
-                let size = layouts.of(variable.ty, Memory::Cells).size;
-                (Root::Shared(shared.len(), cells - size), Memory::Cells)
+                (Root::Shared(shared.len(), first), Memory::Cells)
             }
             (space, _) => return Err(format!("{}: variables in {space:?} are not known here", kernel.name())),
         };
@@ -177,14 +181,15 @@ pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std
         loops: Vec::new(),
         workgroup: [0; 3],
         grid,
-        epoch: 0,
+        epochs: Epochs::default(),
+        workgroup_memory,
     };
     let entry = &module.entry_points[kernel.entry_point];
     for z in 0..grid[2] {
         for y in 0..grid[1] {
             for x in 0..grid[0] {
                 machine.workgroup = [x, y, z];
-                machine.epoch = 0;
+                machine.epochs = Epochs::default();
                 machine.shared[workgroup_memory].forget();
                 let arguments = entry.function.arguments.iter().map(|argument| machine.argument(argument)).collect();
                 let info = kernel.shader.info.get_entry_point(kernel.entry_point);
@@ -243,10 +248,13 @@ impl<'a> Machine<'a> {
         seat.expect("every invocation is in a subgroup")
     }
 
-    pub(crate) fn who(&self, lane: usize) -> Who {
+    /// An invocation, before it touches some shared memory.
+    pub(crate) fn who(&self, shared: usize, lane: usize) -> Who {
         let [x, y, z] = self.workgroup;
         let workgroup = (z * self.grid[1] + y) * self.grid[0] + x;
-        Who { workgroup, lane: Lane::One(lane as u32), epoch: self.epoch }
+        let Epochs { workgroup_memory, buffers } = self.epochs;
+        let epoch = if shared == self.workgroup_memory { workgroup_memory } else { buffers };
+        Who { workgroup, lane: Lane::One(lane as u32), epoch }
     }
 
     pub(crate) fn frame(&self) -> &Frame<'a> {
@@ -257,7 +265,7 @@ impl<'a> Machine<'a> {
         self.frames.last_mut().expect("a function is being run")
     }
 
-    fn call(
+    pub(crate) fn call(
         &mut self,
         function: &'a Function,
         info: &'a FunctionInfo,
@@ -294,141 +302,7 @@ impl<'a> Machine<'a> {
         Ok(self.frames.pop().expect("pushed above").returned)
     }
 
-    /// Runs a block; the lanes that come to its end.
-    fn block(&mut self, block: &'a Block, mut mask: Mask) -> Result<Mask> {
-        for (statement, span) in block.span_iter() {
-            if mask.is_empty() {
-                break;
-            }
-            mask = self.statement(statement, *span, mask)?;
-        }
-        Ok(mask)
-    }
-
-    fn statement(&mut self, statement: &'a Statement, span: Span, mask: Mask) -> Result<Mask> {
-        self.run(statement, mask).map_err(|mut fault| {
-            fault.line.get_or_insert_with(|| self.kernel.shader.line(span));
-            fault
-        })
-    }
-
-    fn run(&mut self, statement: &'a Statement, mask: Mask) -> Result<Mask> {
-        let none = Mask::none(self.lanes);
-        match statement {
-            Statement::Emit(range) => {
-                for expression in range.clone() {
-                    let span = self.frame().function.expressions.get_span(expression);
-                    let given = self.compute(expression, &mask).map_err(|mut fault| {
-                        fault.line.get_or_insert_with(|| self.kernel.shader.line(span));
-                        fault
-                    })?;
-                    self.give(expression, given);
-                }
-            }
-            Statement::Block(block) => return self.block(block, mask),
-            Statement::If { condition, accept, reject } => {
-                let condition = self.evaluate(*condition, &mask)?;
-                let (yes, no) = (mask.where_is(condition.value()?, true), mask.where_is(condition.value()?, false));
-                let yes = self.block(accept, yes)?;
-                let no = self.block(reject, no)?;
-                return Ok(yes.or(&no));
-            }
-            Statement::Loop { body, continuing, break_if } => return self.repeat(body, continuing, *break_if, mask),
-            Statement::Break => {
-                let exits = self.loops.last_mut().expect("`break` stands in a loop");
-                exits.broke = exits.broke.or(&mask);
-                return Ok(none);
-            }
-            Statement::Continue => {
-                let exits = self.loops.last_mut().expect("`continue` stands in a loop");
-                exits.continued = exits.continued.or(&mask);
-                return Ok(none);
-            }
-            Statement::Return { value } => {
-                if let Some(value) = value {
-                    let given = self.evaluate(*value, &mask)?;
-                    let returned = self.frame_mut().returned.as_mut().expect("the function has a result");
-                    returned.merge(given.value()?, &mask);
-                }
-                return Ok(none);
-            }
-            Statement::ControlBarrier(barrier) => {
-                if !mask.is_all() {
-                    return Err("a barrier that some invocations of the workgroup do not come to".into());
-                }
-                if *barrier == Barrier::SUB_GROUP {
-                    return Err("barriers of subgroups are not known here".into());
-                }
-                self.epoch += 1;
-            }
-            Statement::Store { pointer, value } => {
-                let pointee = self.pointee(*pointer)?;
-                let (pointer, value) = (self.evaluate(*pointer, &mask)?, self.evaluate(*value, &mask)?);
-                self.store(pointer.pointer()?, &pointee, value.value()?, &mask)?;
-            }
-            Statement::Atomic { pointer, fun, value, result } => {
-                let (pointer, value) = (self.evaluate(*pointer, &mask)?, self.evaluate(*value, &mask)?);
-                let before = self.atomic(pointer.pointer()?, fun, value.value()?, &mask)?;
-                if let Some(result) = result {
-                    self.give(*result, Given::Value(before));
-                }
-            }
-            Statement::Call { function, arguments, result } => {
-                let given = arguments.iter().map(|&argument| self.evaluate(argument, &mask)).collect::<Result<_>>()?;
-                let callee = &self.module.functions[*function];
-                let returned = self.call(callee, &self.kernel.shader.info[*function], given, &mask)?;
-                if let (Some(result), Some(returned)) = (result, returned) {
-                    self.give(*result, Given::Value(returned));
-                }
-            }
-            Statement::SubgroupGather { mode, argument, result } => {
-                let argument = self.evaluate(*argument, &mask)?;
-                let gathered = self.gather(mode, argument.value()?, &mask)?;
-                self.give(*result, Given::Value(gathered));
-            }
-            Statement::SubgroupCollectiveOperation { op, collective_op, argument, result } => {
-                let scalar = self.scalar(*argument);
-                let argument = self.evaluate(*argument, &mask)?;
-                let collected = self.collect(*op, *collective_op, argument.value()?, scalar, &mask)?;
-                self.give(*result, Given::Value(collected));
-            }
-            Statement::CooperativeStore { target, data } => {
-                let matrix = self.evaluate(*target, &mask)?;
-                self.store_matrix(*target, matrix.value()?, data, &mask)?;
-            }
-            _ => return Err("a statement that is not known here".into()),
-        }
-        Ok(mask)
-    }
-
-    fn repeat(
-        &mut self,
-        body: &'a Block,
-        continuing: &'a Block,
-        break_if: Option<Handle<Expression>>,
-        mut active: Mask,
-    ) -> Result<Mask> {
-        let none = Mask::none(self.lanes);
-        let mut left = none.clone();
-        for _ in 0..MOST_ROUNDS {
-            self.loops.push(LoopExits { broke: none.clone(), continued: none.clone() });
-            let through = self.block(body, active)?;
-            let exits = self.loops.pop().expect("pushed above");
-            left = left.or(&exits.broke);
-            active = self.block(continuing, through.or(&exits.continued))?;
-            if let (Some(condition), false) = (break_if, active.is_empty()) {
-                let condition = self.evaluate(condition, &active)?;
-                left = left.or(&active.where_is(condition.value()?, true));
-                active = active.where_is(condition.value()?, false);
-            }
-            if active.is_empty() {
-                return Ok(left);
-            }
-        }
-        Err(format!("a loop of more than {MOST_ROUNDS} rounds").into())
-    }
-
-    fn give(&mut self, expression: Handle<Expression>, given: Given) {
+    pub(crate) fn give(&mut self, expression: Handle<Expression>, given: Given) {
         self.frame_mut().given[expression.index()] = Some(Rc::new(given));
     }
 
@@ -448,117 +322,5 @@ impl<'a> Machine<'a> {
     pub(crate) fn scalar(&self, expression: Handle<Expression>) -> Scalar {
         let inner = self.frame().info[expression].ty.inner_with(&self.module.types);
         inner.scalar().unwrap_or(Scalar { kind: ScalarKind::Uint, width: 4 })
-    }
-
-    pub(crate) fn pointee(&self, pointer: Handle<Expression>) -> Result<Pointee> {
-        let types = &self.module.types;
-        let memory = |space| match space {
-            AddressSpace::Storage { .. } | AddressSpace::Immediate => Memory::Buffer,
-            _ => Memory::Cells,
-        };
-        match *self.frame().info[pointer].ty.inner_with(types) {
-            TypeInner::Pointer { base, space } => Ok(Pointee {
-                scalars: self.layouts.of(base, memory(space)).scalars.clone(),
-                is_atomic: matches!(types[base].inner, TypeInner::Atomic(_)),
-            }),
-            TypeInner::ValuePointer { size, .. } => {
-                let scalars = (0..size.map_or(1, |size| size as u32)).collect();
-                Ok(Pointee { scalars, is_atomic: false })
-            }
-            _ => Err("a value where a pointer is needed".into()),
-        }
-    }
-
-    pub(crate) fn load(&mut self, pointer: &Pointer, scalars: &[u32], mask: &Mask) -> Result<Value> {
-        let Some(first) = mask.first() else { return Ok(Value::zero(scalars.len(), self.lanes)) };
-        match pointer.root {
-            Root::Local(depth, variable) => {
-                let cells = &self.frames[depth].locals[variable];
-                let mut data = Vec::with_capacity(scalars.len() * self.lanes);
-                for &scalar in scalars {
-                    match &pointer.offset.data[..] {
-                        &[offset] => {
-                            let at = (offset + scalar) as usize * self.lanes;
-                            data.extend_from_slice(cells.get(at..at + self.lanes).ok_or("beyond a variable's end")?);
-                        }
-                        offsets => {
-                            for (lane, offset) in offsets.iter().enumerate() {
-                                let at = offset.wrapping_add(scalar) as usize * self.lanes + lane;
-                                let bits = if mask.has(lane) { cells.get(at) } else { Some(&0) };
-                                data.push(*bits.ok_or("beyond a variable's end")?);
-                            }
-                        }
-                    }
-                }
-                Ok(Value { data, width: self.lanes })
-            }
-            Root::Shared(index, start) => {
-                let at = |offset: u32, scalar: u32| start.wrapping_add(offset).wrapping_add(scalar);
-                if pointer.offset.is_uniform() {
-                    let offset = pointer.offset.data[0];
-                    let mut who = self.who(first);
-                    if mask.count() > 1 {
-                        who.lane = Lane::Several;
-                    }
-                    let shared = &mut self.shared[index];
-                    let read = scalars.iter().map(|&scalar| shared.read(at(offset, scalar), who));
-                    let data = read.collect::<std::result::Result<Vec<_>, String>>()?;
-                    return Ok(Value::uniform(data));
-                }
-                let mut value = Value::zero(scalars.len(), self.lanes);
-                for (component, &scalar) in scalars.iter().enumerate() {
-                    for lane in mask.iter() {
-                        let who = self.who(lane);
-                        let bits = self.shared[index].read(at(pointer.offset.data[lane], scalar), who)?;
-                        value.data[component * self.lanes + lane] = bits;
-                    }
-                }
-                Ok(value)
-            }
-        }
-    }
-
-    fn store(&mut self, pointer: &Pointer, pointee: &Pointee, value: &Value, mask: &Mask) -> Result<()> {
-        for (component, &scalar) in pointee.scalars.iter().enumerate() {
-            for lane in mask.iter() {
-                let (offset, bits) = (pointer.offset.get(0, lane).wrapping_add(scalar), value.get(component, lane));
-                match pointer.root {
-                    Root::Local(depth, variable) => {
-                        let at = offset as usize * self.lanes + lane;
-                        let cells = &mut self.frames[depth].locals[variable];
-                        *cells.get_mut(at).ok_or("beyond a variable's end")? = bits;
-                    }
-                    Root::Shared(index, start) => {
-                        let (at, who) = (start.wrapping_add(offset), self.who(lane));
-                        match pointee.is_atomic {
-                            true => self.shared[index].update(at, who, |_| bits).map(drop)?,
-                            false => self.shared[index].write(at, who, bits)?,
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn atomic(&mut self, pointer: &Pointer, fun: &AtomicFunction, value: &Value, mask: &Mask) -> Result<Value> {
-        let Root::Shared(index, start) = pointer.root else {
-            return Err("an atomic variable of one invocation".into());
-        };
-        let mut before = Value::zero(1, self.lanes);
-        for lane in mask.iter() {
-            let (at, bits, who) = (start + pointer.offset.get(0, lane), value.get(0, lane), self.who(lane));
-            let after: fn(u32, u32) -> u32 = match fun {
-                AtomicFunction::Add => u32::wrapping_add,
-                AtomicFunction::Subtract => u32::wrapping_sub,
-                AtomicFunction::And => |a, b| a & b,
-                AtomicFunction::InclusiveOr => |a, b| a | b,
-                AtomicFunction::ExclusiveOr => |a, b| a ^ b,
-                AtomicFunction::Exchange { compare: None } => |_, b| b,
-                _ => return Err("an atomic operation that is not known here".into()),
-            };
-            before.data[lane] = self.shared[index].update(at, who, |a| after(a, bits))?;
-        }
-        Ok(before)
     }
 }

@@ -16,6 +16,9 @@ use std::rc::Rc;
 /// A matrix as an expression, and its scalars.
 type Matrix<'v> = (Handle<Expression>, &'v Value);
 
+/// The invocations of a subgroup, and where the elements of its matrix lie in shared memory, row by row.
+type Placed = (Rc<[usize]>, Vec<u32>);
+
 impl<'a> Machine<'a> {
     /// The subgroups that are active.
     fn active(&self, mask: &Mask) -> Result<Vec<Rc<[usize]>>> {
@@ -108,13 +111,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Where a matrix's elements lie in shared memory, row by row, for each active subgroup.
+    /// The memory that a matrix lies in, an index into [`Machine::shared`], and where, for each active subgroup.
     fn matrix_places(
         &mut self,
         (columns, rows): (usize, usize),
         data: &CooperativeData,
         mask: &Mask,
-    ) -> Result<(usize, Vec<(Rc<[usize]>, Vec<u32>)>)> {
+    ) -> Result<(usize, Vec<Placed>)> {
         let (pointer, stride) = (self.evaluate(data.pointer, mask)?, self.evaluate(data.stride, mask)?);
         let (Pointer { root, offset, memory }, stride) = (pointer.pointer()?, stride.value()?);
         let (&Root::Shared(index, start), Memory::Cells) = (root, *memory) else {
@@ -151,7 +154,7 @@ impl<'a> Machine<'a> {
         for (lanes, places) in places {
             for (element, &at) in places.iter().enumerate() {
                 let lane = lanes[element % lanes.len()];
-                let who = self.who(lane);
+                let who = self.who(index, lane);
                 loaded.data[element / lanes.len() * self.lanes + lane] = self.shared[index].read(at, who)?;
             }
         }
@@ -170,7 +173,7 @@ impl<'a> Machine<'a> {
         for (lanes, places) in places {
             for (element, &at) in places.iter().enumerate() {
                 let lane = lanes[element % lanes.len()];
-                let who = self.who(lane);
+                let who = self.who(index, lane);
                 self.shared[index].write(at, who, matrix.get(element / lanes.len(), lane))?;
             }
         }

@@ -110,6 +110,15 @@ fn a_race_between_invocations_of_a_workgroup() {
 }
 
 #[test]
+fn a_barrier_orders_one_kind_of_memory() {
+    let through_buffer = |barrier: &str| {
+        format!("data[id] = li; {barrier}(); let other = data[id ^ 1u]; storageBarrier(); data[id] = other;")
+    };
+    assert_fault("", &through_buffer("workgroupBarrier"), "reads word 1 of data");
+    assert_gives("", &through_buffer("storageBarrier"), |id| (id % 32) ^ 1);
+}
+
+#[test]
 fn a_race_between_workgroups() {
     assert_fault("", "data[li] = 1u;", "of workgroup 0 wrote");
     assert_fault("", "if (id == 0u) { data[40] = 1u; } if (id == 63u) { data[1] = data[40]; }", "reads word 40");
