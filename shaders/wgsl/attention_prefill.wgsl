@@ -96,8 +96,7 @@ fn attention_prefill(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invoca
             }
         }
     }
-    // The lanes' sums meet.
-    workgroupBarrier();
+    // The lanes' sums meet: nobody reads scores after the barrier above.
     if (lane < KEYS) { scores[team * KEYS + lane] = row_sum; }
     workgroupBarrier();
     row_sum = vec4<f32>(0.0);
