@@ -32,6 +32,11 @@ fn nvidia_subgroup_kernels() {
 }
 
 #[test]
+fn amd_subgroup_kernels_in_wide_subgroups() {
+    run(Gpu { subgroup_sizes: &[64], ..Gpu::AMD }, Variant::Subgroup);
+}
+
+#[test]
 fn amd_matrix_kernels() {
     run(Gpu::AMD, Variant::Matrix);
 }
@@ -72,7 +77,10 @@ fn intel_tuned_kernels() {
     let gpu = open(Gpu::INTEL, Variant::Subgroup);
     let of_attention = |tuning: &Tuning| tuning.attention_heads != Tuning::default().attention_heads;
     let of_products = |tuning: &Tuning| tuning.matvec_cols != Tuning::default().matvec_cols;
-    for tuning in tuning_candidates().into_iter().filter(|tuning| of_attention(tuning) || of_products(tuning)) {
+    let tunings = tuning_candidates().into_iter().filter(|tuning| of_attention(tuning) || of_products(tuning));
+    let tunings: Vec<Tuning> = tunings.collect();
+    assert_eq!(tunings.len(), 4);
+    for tuning in tunings {
         let kernel = if of_attention(&tuning) { "paged_attention" } else { "matmul" };
         run_on(&gpu, tuning, |case: &KernelCase| case.quick && case.kernel == kernel);
     }

@@ -6,12 +6,14 @@ use bindery::backend::kernel_cases::{KernelCase, all_cases, run_case};
 use bindery::backend::webgpu::{GpuDevice, Tuning, WebGpuBackend};
 use std::sync::Arc;
 
-/// Those that `keep` says, with these numbers; of them, those with `BINDERY_KERNEL_CASE` in their name.
+/// Runs the cases that `keep` says, with these numbers; of them, those with `BINDERY_KERNEL_CASE` in their name.
 pub fn run_on(gpu: &Arc<GpuDevice>, tuning: Tuning, keep: impl Fn(&KernelCase) -> bool) {
     let gpu = gpu.with_kernels(gpu.variant(), tuning);
     let only = std::env::var("BINDERY_KERNEL_CASE").unwrap_or_default();
-    let cases = all_cases().into_iter().filter(|case| keep(case) && case.name.contains(&only));
-    assert_pass(&gpu, &tuning.to_string(), &cases.collect::<Vec<_>>());
+    let kept: Vec<KernelCase> = all_cases().into_iter().filter(keep).collect();
+    assert!(!kept.is_empty(), "no case is kept");
+    let cases: Vec<KernelCase> = kept.into_iter().filter(|case| case.name.contains(&only)).collect();
+    assert_pass(&gpu, &tuning.to_string(), &cases);
 }
 
 /// Quick cases of quantised weights, with activations rounded to int8.

@@ -246,7 +246,7 @@ impl Comparison {
                 Ok(kept) if (got as usize) < vocab => kept.distance(f64::from(draw.uniform), got),
                 _ => f64::INFINITY,
             };
-            let error = at_borders(draw).map(distance).into_iter().fold(f64::INFINITY, f64::min);
+            let error = at_borders(draw).map(distance).fold(f64::INFINITY, f64::min);
             self.error(error, error, tolerance, || {
                 format!("{label}: draw {i} gives {got} instead of {want}: {draw:?}")
             });
@@ -271,14 +271,12 @@ impl Comparison {
 }
 
 /// A draw, and those whose cuts by weight are a rounding error to either side: a token at the very border may stay or go.
-fn at_borders(draw: &TokenDraw) -> [TokenDraw; 3] {
-    const ROUNDING: f32 = 1e-5;
+fn at_borders(draw: &TokenDraw) -> impl Iterator<Item = TokenDraw> {
+    const ROUNDINGS: [f32; 3] = [0.0, -1e-5, 1e-5];
     let moved = |cut: f32, by: f32| if cut < 1.0 { (cut * (1.0 + by)).min(1.0) } else { cut };
-    [0.0, -ROUNDING, ROUNDING].map(|by| TokenDraw {
-        top_p: moved(draw.top_p, by),
-        min_p: moved(draw.min_p, by),
-        ..*draw
-    })
+    let top_ps = ROUNDINGS.map(|by| moved(draw.top_p, by));
+    let min_ps = ROUNDINGS.map(|by| moved(draw.min_p, by));
+    top_ps.into_iter().flat_map(move |top_p| min_ps.map(|min_p| TokenDraw { top_p, min_p, ..*draw }))
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ pub(super) struct Pipeline {
 /// An open device; several backends may share one, and with it the compiled pipelines.
 #[derive(Clone)]
 pub struct GpuDevice {
-    adapter: wgpu::Adapter,
+    /// The adapter, if the program gave it.
+    given: Option<wgpu::Adapter>,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) variant: Variant,
@@ -43,22 +44,24 @@ impl GpuDevice {
     /// [`BackendError::NoDevice`] when there is no such adapter, or it lacks what the kernels need.
     pub fn open(selector: Option<&str>, variant: Option<Variant>) -> Result<Arc<Self>, BackendError> {
         let (adapter, summary) = adapter::choose(selector)?;
-        Self::open_chosen(adapter, summary, variant)
+        Self::open_chosen(&adapter, summary, variant, None)
     }
 
-    /// Opens an adapter that the program has already, with the kernel variant that suits it best or the one asked for.
+    /// Opens an adapter that the program has already, of the [`wgpu`](super::wgpu) that this crate is built with; otherwise as
+    /// [`GpuDevice::open`]. Its index in [`AdapterSummary`] is 0.
     ///
     /// # Errors
-    /// [`BackendError::NoDevice`] when it lacks what the kernels need.
+    /// [`BackendError::NoDevice`] when it lacks what the kernels need, does not run the variant, or does not open.
     pub fn open_adapter(adapter: wgpu::Adapter, variant: Option<Variant>) -> Result<Arc<Self>, BackendError> {
         let summary = adapter::summarize(0, &adapter);
-        Self::open_chosen(adapter, summary, variant)
+        Self::open_chosen(&adapter, summary, variant, Some(adapter.clone()))
     }
 
     fn open_chosen(
-        adapter: wgpu::Adapter,
+        adapter: &wgpu::Adapter,
         summary: AdapterSummary,
         variant: Option<Variant>,
+        given: Option<wgpu::Adapter>,
     ) -> Result<Arc<Self>, BackendError> {
         if let Some(why) = &summary.unusable {
             return Err(BackendError::NoDevice(format!("device {:?} cannot be used: {why}", summary.name)));
@@ -106,7 +109,7 @@ impl GpuDevice {
             }
         });
         Ok(Arc::new(Self {
-            adapter,
+            given,
             device,
             queue,
             variant: chosen,
@@ -123,7 +126,10 @@ impl GpuDevice {
     /// # Errors
     /// As [`GpuDevice::open`].
     pub(super) fn reopen(&self, variant: Variant) -> Result<Arc<Self>, BackendError> {
-        Self::open_chosen(self.adapter.clone(), self.summary.clone(), Some(variant))
+        match &self.given {
+            Some(adapter) => Self::open_adapter(adapter.clone(), Some(variant)),
+            None => Self::open(Some(&self.summary.index.to_string()), Some(variant)),
+        }
     }
 
     /// The same device with other kernels: a variant, one of [`AdapterSummary::variants`], and its numbers.

@@ -42,25 +42,34 @@ impl Command {
     }
 }
 
-fn dispatch(kernel: &Kernel, bindings: &[Binding], mut immediates: Vec<u32>, grid: [u32; 3]) -> Result<(), String> {
+fn dispatch(kernel: &Kernel, bindings: &[Binding], immediates: Vec<u32>, grid: [u32; 3]) -> Result<(), String> {
+    let most = wgpu::Limits::default().max_compute_workgroups_per_dimension;
+    if grid.iter().any(|&workgroups| workgroups > most) {
+        return Err(format!("{}: {grid:?} workgroups, at most {most} in a dimension", kernel.name()));
+    }
     let mut sorted: Vec<&Binding> = bindings.iter().collect();
     sorted.sort_by_key(|binding| (Arc::as_ptr(&binding.buffer), binding.words.start));
     let of_buffers: Vec<&[&Binding]> = sorted.chunk_by(|a, b| Arc::ptr_eq(&a.buffer, &b.buffer)).collect();
     let mut locked: Vec<_> = of_buffers.iter().map(|bindings| lock(&bindings[0].buffer)).collect();
     let mut buffers = Vec::new();
     for (bindings, words) in of_buffers.iter().zip(&mut locked) {
-        let (mut rest, mut passed): (&mut [u32], usize) = (words, 0);
-        for Binding { number, words, .. } in bindings.iter() {
-            if words.start < passed {
-                return Err(format!("{}: binding {number} overlaps another", kernel.name()));
+        let variables = bindings.iter().map(|binding| kernel.variable_at(binding.number));
+        let variables = variables.collect::<Result<Vec<_>, String>>()?;
+        match &variables[..] {
+            [(name, true)] => {
+                let Binding { number, words: bound, .. } = bindings[0];
+                buffers.push((*number, Shared::written(name.clone(), &mut words[bound.clone()])));
             }
-            let (bound, after) = rest.split_at_mut(words.end - passed);
-            let bound = &mut bound[words.start - passed..];
-            (rest, passed) = (after, words.end);
-            let (name, writes) = kernel.variable_at(*number)?;
-            let shared = if writes { Shared::written(name, bound) } else { Shared::read_only(name, bound) };
-            buffers.push((*number, shared));
+            several if several.iter().any(|&(_, writes)| writes) => {
+                let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
+                return Err(format!("{}: one buffer is bound as {}", kernel.name(), names.join(", ")));
+            }
+            constants => {
+                for ((name, _), Binding { number, words: bound, .. }) in constants.iter().zip(*bindings) {
+                    buffers.push((*number, Shared::constant(name.clone(), &words[bound.clone()])));
+                }
+            }
         }
     }
-    machine::dispatch(kernel, Bound { buffers, immediates: &mut immediates }, grid)
+    machine::dispatch(kernel, Bound { buffers, immediates: &immediates }, grid)
 }

@@ -163,7 +163,7 @@ impl DeviceInterface for Device {
         _shader_bound_checks: wgpu::ShaderRuntimeChecks,
     ) -> DispatchShaderModule {
         let wgpu::ShaderSource::Wgsl(source) = desc.source else { not_here!() };
-        let shader = ShaderModule::new(&source).map_err(|error| self.errors.report(error)).ok();
+        let shader = ShaderModule::new(&source, features(&self.gpu)).map_err(|error| self.errors.report(error)).ok();
         DispatchShaderModule::custom(Shader(shader.map(Arc::new)))
     }
     unsafe fn create_shader_module_passthrough(
@@ -195,10 +195,11 @@ impl DeviceInterface for Device {
         not_here!()
     }
     fn create_compute_pipeline(&self, desc: &wgpu::ComputePipelineDescriptor<'_>) -> DispatchComputePipeline {
+        assert!(desc.compilation_options.constants.is_empty(), "pipeline constants are not known here");
         let shader = desc.module.as_custom::<Shader>().expect("a module of this device").0.clone();
         let kernel = shader.and_then(|shader| {
             let name = desc.entry_point.expect("pipelines name their entry points");
-            Kernel::new(shader, name, &self.gpu).map_err(|error| self.errors.report(error)).ok()
+            Kernel::new(shader, name, &self.gpu, &limits(&self.gpu)).map_err(|error| self.errors.report(error)).ok()
         });
         DispatchComputePipeline::custom(Pipeline(kernel.map(Arc::new)))
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use wgpu::custom::*;
 
 /// In the order in which they were recorded.
-pub(crate) type Commands = Arc<Mutex<Vec<Command>>>;
+type Commands = Arc<Mutex<Vec<Command>>>;
 
 #[derive(Debug)]
 pub(crate) struct Encoder(pub(crate) Commands);
@@ -132,12 +132,8 @@ impl ComputePassInterface for Pass {
     fn set_pipeline(&mut self, pipeline: &DispatchComputePipeline) {
         self.kernel = pipeline.as_custom::<Pipeline>().expect("a pipeline of this device").0.clone();
     }
-    fn set_bind_group(
-        &mut self,
-        _index: u32,
-        bind_group: Option<&DispatchBindGroup>,
-        _offsets: &[wgpu::DynamicOffset],
-    ) {
+    fn set_bind_group(&mut self, index: u32, bind_group: Option<&DispatchBindGroup>, _offsets: &[wgpu::DynamicOffset]) {
+        assert_eq!(index, 0, "one bind group is known here");
         let group = |group: &DispatchBindGroup| group.as_custom::<BindGroup>().expect("of this device").0.clone();
         self.bindings = bind_group.map(group);
     }

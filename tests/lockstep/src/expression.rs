@@ -25,7 +25,7 @@ impl<'a> Machine<'a> {
             }
             Expression::Access { base, index } => {
                 let (given, index) = (of(self, *base)?, of(self, *index)?);
-                return self.access(*base, &given, index.value()?, mask);
+                return self.element(*base, &given, index.value()?, mask);
             }
             Expression::AccessIndex { base, index } => {
                 let given = of(self, *base)?;
@@ -40,9 +40,9 @@ impl<'a> Machine<'a> {
                 return Ok(Given::Pointer(Pointer { root, offset: Value::uniform(vec![0]), memory: Memory::Cells }));
             }
             Expression::Load { pointer } => {
-                let scalars = self.pointee(*pointer)?.scalars;
+                let pointee = self.pointee(*pointer)?;
                 let pointer = of(self, *pointer)?;
-                self.load(pointer.pointer()?, &scalars, mask)?
+                self.load(pointer.pointer()?, &pointee, mask)?
             }
             Expression::Unary { op, expr } => math::unary(*op, of(self, *expr)?.value()?, self.scalar(*expr)),
             Expression::Binary { op, left, right } => {
@@ -66,7 +66,8 @@ impl<'a> Machine<'a> {
             Expression::As { expr, kind, convert } => {
                 let (scalar, given) = (self.scalar(*expr), of(self, *expr)?);
                 match convert {
-                    None => given.value()?.clone(),
+                    None if scalar.width == 4 => given.value()?.clone(),
+                    None => return Err(format!("{scalar:?} as other bits is not known here").into()),
                     Some(width) => math::convert(given.value()?, scalar, *kind, *width)
                         .ok_or_else(|| format!("conversions of {scalar:?} to {kind:?} are not known here"))?,
                 }
@@ -109,7 +110,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn access(&self, base: Handle<Expression>, given: &Given, index: &Value, mask: &Mask) -> Result<Given> {
+    fn element(&self, base: Handle<Expression>, given: &Given, index: &Value, mask: &Mask) -> Result<Given> {
         let inner = self.inner(base);
         let count = match inner {
             TypeInner::Array { size: ArraySize::Constant(count), .. } => Some(count.get()),
@@ -124,6 +125,13 @@ impl<'a> Machine<'a> {
         match given {
             Given::Pointer(pointer) => {
                 let stride = self.layouts.stride(&inner, pointer.memory);
+                let wraps = |&lane: &usize| {
+                    let past = index.get(0, lane).checked_mul(stride);
+                    past.and_then(|past| past.checked_add(pointer.offset.get(0, lane))).is_none()
+                };
+                if let Some(lane) = mask.iter().find(wraps) {
+                    return Err(format!("index {} in invocation {lane}", index.get(0, lane) as i32).into());
+                }
                 let offset = pointer.offset.zip(index, |offset, index| offset.wrapping_add(index.wrapping_mul(stride)));
                 Ok(Given::Pointer(Pointer { offset, ..*pointer }))
             }

@@ -1,5 +1,6 @@
 //! Where the scalars of a type stand in memory.
 
+use super::kernel::Kernel;
 use naga::{ArraySize, Handle, Module, Type, TypeInner};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub(crate) fn in_a_row(scalars: u32) -> Self {
+    fn in_a_row(scalars: u32) -> Self {
         Self { size: scalars, scalars: (0..scalars).collect() }
     }
 }
@@ -34,14 +35,20 @@ type Known = HashMap<(Handle<Type>, Memory), Rc<Layout>>;
 /// The layouts of a module's types.
 pub(crate) struct Layouts<'a> {
     module: &'a Module,
-    /// Lanes that share a cooperative matrix.
-    matrix_lanes: u32,
+    /// Invocations of the smallest subgroup.
+    smallest_subgroup: usize,
     known: RefCell<Known>,
 }
 
 impl<'a> Layouts<'a> {
-    pub(crate) fn new(module: &'a Module, matrix_lanes: u32) -> Self {
-        Self { module, matrix_lanes, known: RefCell::default() }
+    pub(crate) fn new(module: &'a Module, kernel: &Kernel) -> Self {
+        let smallest_subgroup = kernel.subgroups().iter().map(|lanes| lanes.len()).min().unwrap_or(1);
+        Self { module, smallest_subgroup, known: RefCell::default() }
+    }
+
+    /// Scalars that each lane of a subgroup has of a cooperative matrix of so many elements.
+    pub(crate) fn matrix_scalars(&self, elements: usize) -> usize {
+        elements.div_ceil(self.smallest_subgroup)
     }
 
     pub(crate) fn of(&self, ty: Handle<Type>, memory: Memory) -> Rc<Layout> {
@@ -53,7 +60,7 @@ impl<'a> Layouts<'a> {
         layout
     }
 
-    pub(crate) fn of_inner(&self, inner: &TypeInner, memory: Memory) -> Layout {
+    fn of_inner(&self, inner: &TypeInner, memory: Memory) -> Layout {
         match *inner {
             TypeInner::Scalar(scalar) | TypeInner::Atomic(scalar) | TypeInner::Vector { scalar, .. }
                 if memory == Memory::Buffer && scalar.width != 4 =>
@@ -63,7 +70,7 @@ impl<'a> Layouts<'a> {
             TypeInner::Scalar(_) | TypeInner::Atomic(_) => Layout::in_a_row(1),
             TypeInner::Vector { size, .. } => Layout::in_a_row(size as u32),
             TypeInner::CooperativeMatrix { columns, rows, .. } => {
-                Layout::in_a_row((columns as u32 * rows as u32).div_ceil(self.matrix_lanes))
+                Layout::in_a_row(self.matrix_scalars(columns as usize * rows as usize) as u32)
             }
             TypeInner::Array { base, size, .. } => {
                 let (element, stride) = (self.of(base, memory), self.stride(inner, memory));

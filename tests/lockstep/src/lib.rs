@@ -6,13 +6,13 @@
 //! - accesses beyond a buffer, an array or a variable;
 //! - barriers that not all invocations of a workgroup come to, and operations of subgroups that not all of theirs do;
 //! - shuffles from lanes that there are not, places of cooperative matrices that differ within a subgroup;
-//! - stores to buffers that are bound to be read, and buffers that are bound twice where one is written.
+//! - buffers that are bound twice where one is written, more storage buffers, invocations, workgroups or workgroup memory than
+//!   the GPU has, and operations of subgroups or matrices where it has none.
 //!
 //! Such a fault ends the dispatch and goes to the device's handler of uncaptured errors. Subnormal floats are zero, as WGSL
 //! allows. A kernel is interpreted from `naga`'s IR, so it is what `wgpu` would give to any driver. What the kernels of this
 //! project do not use (textures, `switch`, scans, matrices in buffers ...) is refused by name.
 
-mod access;
 mod commands;
 mod device;
 mod encoder;
@@ -21,6 +21,7 @@ mod kernel;
 mod layout;
 mod machine;
 mod math;
+mod pointer;
 mod shared;
 mod statement;
 mod subgroup;

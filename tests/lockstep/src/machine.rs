@@ -65,8 +65,8 @@ impl Given {
 /// Where a pointer begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Root {
-    /// Index into [`Machine::shared`], and the first word.
-    Shared(usize, u32),
+    /// Index into [`Machine::shared`].
+    Shared(usize),
     /// A variable of a function that is being run: how deep, and which.
     Local(usize, usize),
 }
@@ -118,8 +118,6 @@ pub(crate) struct Machine<'a> {
     workgroup: [u32; 3],
     grid: [u32; 3],
     pub(crate) epochs: Epochs,
-    /// Index of the workgroup's memory in [`Machine::shared`].
-    workgroup_memory: usize,
 }
 
 /// Barriers that the workgroup has passed, by the memory that they order.
@@ -132,43 +130,40 @@ pub(crate) struct Epochs {
 /// What a dispatch binds: buffers by binding, and the parameters' words.
 pub(crate) struct Bound<'a> {
     pub(crate) buffers: Vec<(u32, Shared<'a>)>,
-    pub(crate) immediates: &'a mut [u32],
+    pub(crate) immediates: &'a [u32],
 }
 
 /// Runs a kernel for every workgroup of a grid.
 pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std::result::Result<(), String> {
     let module = &kernel.shader.module;
-    let smallest = kernel.subgroups().iter().map(|members| members.len()).min().unwrap_or(1);
-    let layouts = Layouts::new(module, smallest as u32);
-    let mut cells = 0;
+    let layouts = Layouts::new(module, kernel);
     let mut globals = HashMap::new();
-    let mut shared = vec![Shared::read_only("parameters".into(), bound.immediates)];
+    let mut shared = vec![Shared::constant("parameters".into(), bound.immediates)];
     let mut indices = HashMap::new();
     for (binding, buffer) in bound.buffers {
         indices.insert(binding, shared.len());
         shared.push(buffer);
     }
-    for (handle, variable) in module.global_variables.iter() {
-        let place = match (variable.space, &variable.binding) {
-            (AddressSpace::Storage { .. }, Some(binding)) => {
-                let index = indices.get(&binding.binding);
-                let index =
-                    index.ok_or_else(|| format!("{}: binding {} is not bound", kernel.name(), binding.binding))?;
-                (Root::Shared(*index, 0), Memory::Buffer)
-            }
-            (AddressSpace::Immediate, _) => (Root::Shared(0, 0), Memory::Buffer),
-            (AddressSpace::WorkGroup, _) => {
-                let first = cells;
-                cells += layouts.of(variable.ty, Memory::Cells).size;
-                (Root::Shared(shared.len(), first), Memory::Cells)
-            }
+    let variables = || module.global_variables.iter();
+    let of_workgroup = variables().filter(|(_, variable)| variable.space == AddressSpace::WorkGroup);
+    let cells_of = |ty| vec![UNDEFINED; layouts.of(ty, Memory::Cells).size as usize];
+    let mut cells: Vec<_> = of_workgroup.map(|(handle, variable)| (handle, cells_of(variable.ty))).collect();
+    for (handle, cells) in &mut cells {
+        globals.insert(*handle, (Root::Shared(shared.len()), Memory::Cells));
+        let name = module.global_variables[*handle].name.clone().unwrap_or_default();
+        shared.push(Shared::of_workgroup(name, cells));
+    }
+    for (handle, variable) in variables() {
+        let index = match (variable.space, &variable.binding) {
+            (AddressSpace::WorkGroup, _) => continue,
+            (AddressSpace::Immediate, _) => 0,
+            (AddressSpace::Storage { .. }, Some(binding)) => *indices
+                .get(&binding.binding)
+                .ok_or_else(|| format!("{}: binding {} is not bound", kernel.name(), binding.binding))?,
             (space, _) => return Err(format!("{}: variables in {space:?} are not known here", kernel.name())),
         };
-        globals.insert(handle, place);
+        globals.insert(handle, (Root::Shared(index), Memory::Buffer));
     }
-    let mut workgroup_cells = vec![UNDEFINED; cells as usize];
-    let workgroup_memory = shared.len();
-    shared.push(Shared::undefined("workgroup memory".into(), &mut workgroup_cells));
     let mut machine = Machine {
         kernel,
         module,
@@ -182,7 +177,6 @@ pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std
         workgroup: [0; 3],
         grid,
         epochs: Epochs::default(),
-        workgroup_memory,
     };
     let entry = &module.entry_points[kernel.entry_point];
     for z in 0..grid[2] {
@@ -190,13 +184,14 @@ pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std
             for x in 0..grid[0] {
                 machine.workgroup = [x, y, z];
                 machine.epochs = Epochs::default();
-                machine.shared[workgroup_memory].forget();
+                machine.shared.iter_mut().filter(|shared| shared.is_of_workgroup).for_each(Shared::forget);
                 let arguments = entry.function.arguments.iter().map(|argument| machine.argument(argument)).collect();
                 let info = kernel.shader.info.get_entry_point(kernel.entry_point);
                 let all = Mask::all(kernel.lanes);
                 machine.call(&entry.function, info, arguments, &all).map_err(|fault| {
                     let line = fault.line.unwrap_or_default();
-                    format!("{}, workgroup {x}, {y}, {z}: {} ({line})", kernel.name(), fault.message)
+                    let (name, size) = (kernel.name(), kernel.subgroup_size);
+                    format!("{name}, workgroup {x}, {y}, {z}, subgroups of {size}: {} ({line})", fault.message)
                 })?;
             }
         }
@@ -241,7 +236,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The subgroup of an invocation, and its place there.
-    fn seat(&self, lane: usize) -> (usize, usize) {
+    pub(crate) fn seat(&self, lane: usize) -> (usize, usize) {
         let place = |members: &Rc<[usize]>| members.iter().position(|&member| member == lane);
         let mut seats = self.subgroups.iter().enumerate();
         let seat = seats.find_map(|(subgroup, members)| Some((subgroup, place(members)?)));
@@ -253,7 +248,7 @@ impl<'a> Machine<'a> {
         let [x, y, z] = self.workgroup;
         let workgroup = (z * self.grid[1] + y) * self.grid[0] + x;
         let Epochs { workgroup_memory, buffers } = self.epochs;
-        let epoch = if shared == self.workgroup_memory { workgroup_memory } else { buffers };
+        let epoch = if self.shared[shared].is_of_workgroup { workgroup_memory } else { buffers };
         Who { workgroup, lane: Lane::One(lane as u32), epoch }
     }
 

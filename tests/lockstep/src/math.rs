@@ -22,12 +22,16 @@ fn float(value: f32, width: u8) -> u32 {
 
 /// A result that may be so many units in the last place off, and is, up or down as its argument's bits fall.
 fn rough(exact: f32, ulps: f32, argument: f32) -> f32 {
-    let up = argument.to_bits().wrapping_mul(0x9e37_79b9) >> 31 == 0;
-    let error = exact * ulps * (f32::EPSILON / 2.0);
+    let unit = f32::from_bits(exact.to_bits() & 0x7f80_0000) * f32::EPSILON;
+    let error = ulps.floor() * unit;
     if !exact.is_normal() || !error.is_finite() {
         return exact;
     }
-    if up { exact + error } else { exact - error }
+    if goes_up(argument) { exact + error } else { exact - error }
+}
+
+fn goes_up(argument: f32) -> bool {
+    argument.to_bits().wrapping_mul(0x9e37_79b9) >> 31 == 0
 }
 
 fn quotient(a: f32, b: f32) -> f32 {
@@ -46,13 +50,13 @@ fn exp2(a: f32) -> f32 {
     rough(a.exp2(), 3.0 + 2.0 * a.abs(), a)
 }
 
-/// Near 1 it is the absolute error that is bounded.
-fn log(a: f32) -> f32 {
-    if (a - 1.0).abs() > 0.5 {
-        return rough(a.ln(), 3.0, a);
+/// From 0.5 to 2 it is the absolute error that is bounded.
+fn rough_log(exact: f32, argument: f32) -> f32 {
+    match argument {
+        0.5..=2.0 if goes_up(argument) => exact + 2.0_f32.powi(-21),
+        0.5..=2.0 => exact - 2.0_f32.powi(-21),
+        _ => rough(exact, 3.0, argument),
     }
-    let error = if a.to_bits() & 1 == 0 { 2.0_f32.powi(-21) } else { -2.0_f32.powi(-21) };
-    a.ln() + error
 }
 
 pub(crate) fn unary(op: UnaryOperator, value: &Value, of: Scalar) -> Value {
@@ -171,8 +175,8 @@ pub(crate) fn function(fun: MathFunction, arguments: &[&Value], of: Scalar) -> O
         (ScalarKind::Float, M::Fma, [a, b, c]) => a.zip3(b, c, |a, b, c| float(f(a) * f(b) + f(c), of.width)),
         (ScalarKind::Float, M::Exp, _) => one(exp),
         (ScalarKind::Float, M::Exp2, _) => one(exp2),
-        (ScalarKind::Float, M::Log, _) => one(log),
-        (ScalarKind::Float, M::Log2, _) => one(|a| log(a) * std::f32::consts::LOG2_E),
+        (ScalarKind::Float, M::Log, _) => one(|a| rough_log(a.ln(), a)),
+        (ScalarKind::Float, M::Log2, _) => one(|a| rough_log(a.log2(), a)),
         (ScalarKind::Float, M::Sqrt, _) => one(|a| quotient(1.0, inverse_sqrt(a))),
         (ScalarKind::Float, M::InverseSqrt, _) => one(inverse_sqrt),
         (ScalarKind::Float, M::Ceil, _) => one(f32::ceil),

@@ -10,32 +10,39 @@ pub(crate) struct Who {
     pub(crate) epoch: u32,
 }
 
-/// One invocation of a workgroup, or more.
+/// Who of a workgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
     One(u32),
+    /// For a matrix: which of its invocations touches which element is nobody's to know.
+    OfSubgroup(u32),
     Several,
 }
 
-/// A buffer, or a workgroup's memory.
+/// A buffer, or a variable of a workgroup.
 pub(crate) struct Shared<'a> {
     name: String,
-    words: &'a mut [u32],
-    /// What was done to each word; empty where nobody writes.
-    tracks: Vec<Track>,
-    /// Whether reading a word that was not written is a fault.
-    begins_undefined: bool,
+    words: Words<'a>,
+    /// Whether it is a workgroup's: its barriers are others, and what nobody wrote is undefined.
+    pub(crate) is_of_workgroup: bool,
+}
+
+enum Words<'a> {
+    /// Of a buffer that the kernel only reads.
+    Constant(&'a [u32]),
+    /// And what was done to each.
+    Written(&'a mut [u32], Vec<Track>),
 }
 
 #[derive(Clone, Copy, Default)]
 struct Track {
-    written: Access,
-    read: Access,
+    written: Touch,
+    read: Touch,
 }
 
-/// The last access to a word, or several of one kind.
+/// The last who read or wrote a word, or several of them.
 #[derive(Clone, Copy, Default)]
-struct Access {
+struct Touch {
     by: By,
     lane: Lane,
     epoch: u32,
@@ -56,7 +63,7 @@ impl Default for Lane {
     }
 }
 
-impl Access {
+impl Touch {
     fn new(who: Who, atomic: bool) -> Self {
         Self { by: By::Workgroup(who.workgroup), lane: who.lane, epoch: who.epoch, atomic }
     }
@@ -89,12 +96,13 @@ impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One(lane) => write!(f, "invocation {lane}"),
+            Self::OfSubgroup(subgroup) => write!(f, "some invocation of subgroup {subgroup}"),
             Self::Several => f.write_str("more than one invocation"),
         }
     }
 }
 
-impl fmt::Display for Access {
+impl fmt::Display for Touch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.by {
             By::Workgroup(workgroup) => write!(f, "{} of workgroup {workgroup}", self.lane),
@@ -105,84 +113,81 @@ impl fmt::Display for Access {
 
 impl<'a> Shared<'a> {
     /// A buffer that the kernel only reads.
-    pub(crate) fn read_only(name: String, words: &'a mut [u32]) -> Self {
-        Self { name, words, tracks: Vec::new(), begins_undefined: false }
+    pub(crate) fn constant(name: String, words: &'a [u32]) -> Self {
+        Self { name, words: Words::Constant(words), is_of_workgroup: false }
     }
 
     /// A buffer that the kernel writes.
     pub(crate) fn written(name: String, words: &'a mut [u32]) -> Self {
         let tracks = vec![Track::default(); words.len()];
-        Self { name, words, tracks, begins_undefined: false }
+        Self { name, words: Words::Written(words, tracks), is_of_workgroup: false }
     }
 
-    /// A workgroup's memory, which holds anything.
-    pub(crate) fn undefined(name: String, words: &'a mut [u32]) -> Self {
-        Self { begins_undefined: true, ..Self::written(name, words) }
+    /// A workgroup's variable, which holds anything.
+    pub(crate) fn of_workgroup(name: String, words: &'a mut [u32]) -> Self {
+        Self { is_of_workgroup: true, ..Self::written(name, words) }
     }
 
     /// Another workgroup begins.
     pub(crate) fn forget(&mut self) {
-        self.tracks.fill(Track::default());
-    }
-
-    #[inline]
-    fn check(&self, at: u32) -> Result<usize, String> {
-        let len = self.words.len();
-        if at as usize >= len {
-            return Err(format!("word {at} of {}, which has {len}", self.name));
+        if let Words::Written(_, tracks) = &mut self.words {
+            tracks.fill(Track::default());
         }
-        Ok(at as usize)
     }
 
-    fn race(&self, at: usize, what: &str, who: Who, before: &str, other: Access) -> String {
+    fn race(&self, at: u32, what: &str, who: Who, before: &str, other: Touch) -> String {
         format!(
             "data race: {} of workgroup {} {what} word {at} of {}, which {other} {before} with no barrier between",
             who.lane, who.workgroup, self.name
         )
     }
 
-    #[inline]
-    pub(crate) fn read(&mut self, at: u32, who: Who) -> Result<u32, String> {
-        let at = self.check(at)?;
-        if let Some(track) = self.tracks.get(at) {
-            if track.written.races_with(who, false) {
-                return Err(self.race(at, "reads", who, "wrote", track.written));
-            }
-            if self.begins_undefined && track.written.by == By::Nobody {
-                return Err(format!("word {at} of {} is read and was never written", self.name));
-            }
-            self.tracks[at].read = track.read.and(Access::new(who, false));
-        }
-        Ok(self.words[at])
-    }
-
-    pub(crate) fn write(&mut self, at: u32, who: Who, bits: u32) -> Result<(), String> {
-        let at = self.check(at)?;
-        self.own(at, who, false)?;
-        self.words[at] = bits;
-        Ok(())
-    }
-
-    /// What was there before.
-    pub(crate) fn update(&mut self, at: u32, who: Who, f: impl FnOnce(u32) -> u32) -> Result<u32, String> {
-        let at = self.check(at)?;
-        self.own(at, who, true)?;
-        let before = self.words[at];
-        self.words[at] = f(before);
-        Ok(before)
-    }
-
-    fn own(&mut self, at: usize, who: Who, atomic: bool) -> Result<(), String> {
-        let Some(track) = self.tracks.get(at).copied() else {
-            return Err(format!("{} is written and was bound to be read", self.name));
+    fn beyond(&self, at: u32) -> String {
+        let len = match &self.words {
+            Words::Constant(words) => words.len(),
+            Words::Written(words, _) => words.len(),
         };
-        if track.written.races_with(who, atomic) {
-            return Err(self.race(at, "writes", who, "wrote", track.written));
+        format!("word {at} of {}, which has {len}", self.name)
+    }
+
+    #[inline]
+    pub(crate) fn read(&mut self, at: u32, who: Who, atomic: bool) -> Result<u32, String> {
+        match &mut self.words {
+            Words::Constant(words) => words.get(at as usize).copied().ok_or_else(|| self.beyond(at)),
+            Words::Written(words, tracks) => {
+                let Some(track) = tracks.get_mut(at as usize) else { return Err(self.beyond(at)) };
+                let written = track.written;
+                if written.races_with(who, atomic) {
+                    return Err(self.race(at, "reads", who, "wrote", written));
+                }
+                if self.is_of_workgroup && written.by == By::Nobody {
+                    return Err(format!("word {at} of {} is read and was never written", self.name));
+                }
+                track.read = track.read.and(Touch::new(who, atomic));
+                Ok(words[at as usize])
+            }
         }
-        if track.read.races_with(who, atomic) {
-            return Err(self.race(at, "writes", who, "read", track.read));
+    }
+
+    pub(crate) fn write(&mut self, at: u32, who: Who, atomic: bool, bits: u32) -> Result<(), String> {
+        let Words::Written(words, tracks) = &mut self.words else { panic!("naga takes no such store") };
+        let Some(track) = tracks.get_mut(at as usize) else { return Err(self.beyond(at)) };
+        let Track { written, read } = *track;
+        if written.races_with(who, atomic) {
+            return Err(self.race(at, "writes", who, "wrote", written));
         }
-        self.tracks[at].written = track.written.and(Access::new(who, atomic));
+        if read.races_with(who, atomic) {
+            return Err(self.race(at, "writes", who, "read", read));
+        }
+        track.written = written.and(Touch::new(who, atomic));
+        words[at as usize] = bits;
         Ok(())
+    }
+
+    /// An atomic operation; what was there before.
+    pub(crate) fn update(&mut self, at: u32, who: Who, after: impl FnOnce(u32) -> u32) -> Result<u32, String> {
+        let before = self.read(at, who, true)?;
+        self.write(at, who, true, after(before))?;
+        Ok(before)
     }
 }

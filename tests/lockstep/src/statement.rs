@@ -65,16 +65,7 @@ impl<'a> Machine<'a> {
                 }
                 return Ok(Mask::none(self.lanes));
             }
-            Statement::ControlBarrier(barrier) => {
-                if !mask.is_all() {
-                    return Err("a barrier that some invocations of the workgroup do not come to".into());
-                }
-                if barrier.contains(Barrier::SUB_GROUP) {
-                    return Err("barriers of subgroups are not known here".into());
-                }
-                self.epochs.workgroup_memory += u32::from(barrier.contains(Barrier::WORK_GROUP));
-                self.epochs.buffers += u32::from(barrier.contains(Barrier::STORAGE));
-            }
+            Statement::ControlBarrier(barrier) => self.barrier(*barrier, &mask)?,
             Statement::Store { pointer, value } => {
                 let pointee = self.pointee(*pointer)?;
                 let (pointer, value) = (self.evaluate(*pointer, &mask)?, self.evaluate(*value, &mask)?);
@@ -95,24 +86,44 @@ impl<'a> Machine<'a> {
                     self.give(*result, Given::Value(returned));
                 }
             }
+            _ => self.run_together(statement, &mask)?,
+        }
+        Ok(mask)
+    }
+
+    fn barrier(&mut self, barrier: Barrier, mask: &Mask) -> Result<()> {
+        if !mask.is_all() {
+            return Err("a barrier that some invocations of the workgroup do not come to".into());
+        }
+        if barrier.intersects(Barrier::SUB_GROUP | Barrier::TEXTURE) {
+            return Err("barriers of subgroups and for textures are not known here".into());
+        }
+        self.epochs.workgroup_memory += u32::from(barrier.contains(Barrier::WORK_GROUP));
+        self.epochs.buffers += u32::from(barrier.contains(Barrier::STORAGE));
+        Ok(())
+    }
+
+    /// What the invocations of a subgroup do together.
+    fn run_together(&mut self, statement: &'a Statement, mask: &Mask) -> Result<()> {
+        match statement {
             Statement::SubgroupGather { mode, argument, result } => {
-                let argument = self.evaluate(*argument, &mask)?;
-                let gathered = self.gather(mode, argument.value()?, &mask)?;
+                let argument = self.evaluate(*argument, mask)?;
+                let gathered = self.gather(mode, argument.value()?, mask)?;
                 self.give(*result, Given::Value(gathered));
             }
             Statement::SubgroupCollectiveOperation { op, collective_op, argument, result } => {
                 let scalar = self.scalar(*argument);
-                let argument = self.evaluate(*argument, &mask)?;
-                let collected = self.collect(*op, *collective_op, argument.value()?, scalar, &mask)?;
+                let argument = self.evaluate(*argument, mask)?;
+                let collected = self.collect(*op, *collective_op, argument.value()?, scalar, mask)?;
                 self.give(*result, Given::Value(collected));
             }
             Statement::CooperativeStore { target, data } => {
-                let matrix = self.evaluate(*target, &mask)?;
-                self.store_matrix(*target, matrix.value()?, data, &mask)?;
+                let matrix = self.evaluate(*target, mask)?;
+                self.store_matrix(*target, matrix.value()?, data, mask)?;
             }
             _ => return Err("a statement that is not known here".into()),
         }
-        Ok(mask)
+        Ok(())
     }
 
     fn repeat(

@@ -6,6 +6,7 @@
 use super::layout::Memory;
 use super::machine::{Machine, Pointer, Result, Root};
 use super::math;
+use super::shared::{Lane, Who};
 use super::value::{Mask, Value};
 use naga::{
     BinaryOperator, CollectiveOperation, CooperativeData, Expression, GatherMode, Handle, MathFunction, Scalar,
@@ -120,7 +121,7 @@ impl<'a> Machine<'a> {
     ) -> Result<(usize, Vec<Placed>)> {
         let (pointer, stride) = (self.evaluate(data.pointer, mask)?, self.evaluate(data.stride, mask)?);
         let (Pointer { root, offset, memory }, stride) = (pointer.pointer()?, stride.value()?);
-        let (&Root::Shared(index, start), Memory::Cells) = (root, *memory) else {
+        let (&Root::Shared(index), Memory::Cells) = (root, *memory) else {
             return Err("cooperative matrices are known here in workgroup memory only".into());
         };
         let mut places = Vec::new();
@@ -134,12 +135,18 @@ impl<'a> Machine<'a> {
             }
             let place = |row: usize, column: usize| {
                 let (major, minor) = if data.row_major { (row, column) } else { (column, row) };
-                start + offset_of_first + major as u32 * stride_of_first + minor as u32
+                let past = (major as u32).wrapping_mul(stride_of_first).wrapping_add(minor as u32);
+                offset_of_first.wrapping_add(past)
             };
             let all = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
             places.push((lanes, all.map(|(row, column)| place(row, column)).collect()));
         }
         Ok((index, places))
+    }
+
+    /// Nobody knows which invocation of a lane's subgroup.
+    fn some_of_subgroup(&self, shared: usize, lane: usize) -> Who {
+        Who { lane: Lane::OfSubgroup(self.seat(lane).0 as u32), ..self.who(shared, lane) }
     }
 
     pub(crate) fn load_matrix(
@@ -150,12 +157,12 @@ impl<'a> Machine<'a> {
     ) -> Result<Value> {
         let (columns, rows, _) = self.matrix(expression)?;
         let (index, places) = self.matrix_places((columns, rows), data, mask)?;
-        let mut loaded = Value::zero(self.matrix_scalars(columns * rows), self.lanes);
+        let mut loaded = Value::zero(self.layouts.matrix_scalars(columns * rows), self.lanes);
         for (lanes, places) in places {
             for (element, &at) in places.iter().enumerate() {
                 let lane = lanes[element % lanes.len()];
-                let who = self.who(index, lane);
-                loaded.data[element / lanes.len() * self.lanes + lane] = self.shared[index].read(at, who)?;
+                let who = self.some_of_subgroup(index, lane);
+                loaded.data[element / lanes.len() * self.lanes + lane] = self.shared[index].read(at, who, false)?;
             }
         }
         Ok(loaded)
@@ -173,8 +180,8 @@ impl<'a> Machine<'a> {
         for (lanes, places) in places {
             for (element, &at) in places.iter().enumerate() {
                 let lane = lanes[element % lanes.len()];
-                let who = self.who(index, lane);
-                self.shared[index].write(at, who, matrix.get(element / lanes.len(), lane))?;
+                let who = self.some_of_subgroup(index, lane);
+                self.shared[index].write(at, who, false, matrix.get(element / lanes.len(), lane))?;
             }
         }
         Ok(())
@@ -192,7 +199,7 @@ impl<'a> Machine<'a> {
         if inner != inner_too || (scalar.kind, scalar.width) != (ScalarKind::Float, 4) {
             return Err("cooperative matrices that are not multiplied here".into());
         }
-        let mut product = Value::zero(self.matrix_scalars(columns * rows), self.lanes);
+        let mut product = Value::zero(self.layouts.matrix_scalars(columns * rows), self.lanes);
         for lanes in self.active(mask)? {
             let at = |matrix: &Value, element: usize| matrix.get(element / lanes.len(), lanes[element % lanes.len()]);
             let [a, b]: [Vec<u32>; 2] = [(a, rows * inner), (b, inner * columns)]
@@ -206,11 +213,5 @@ impl<'a> Machine<'a> {
             }
         }
         Ok(product)
-    }
-
-    /// Scalars of a matrix in each lane, for so many elements.
-    fn matrix_scalars(&self, elements: usize) -> usize {
-        let smallest = self.subgroups.iter().map(|lanes| lanes.len()).min().unwrap_or(1);
-        elements.div_ceil(smallest)
     }
 }

@@ -18,6 +18,9 @@ impl<'a> Machine<'a> {
                 scalars: self.layouts.of(base, memory(space)).scalars.clone(),
                 is_atomic: matches!(types[base].inner, TypeInner::Atomic(_)),
             }),
+            TypeInner::ValuePointer { scalar, space, .. } if memory(space) == Memory::Buffer && scalar.width != 4 => {
+                Err("scalars of other than four bytes in a buffer are not known here".into())
+            }
             TypeInner::ValuePointer { size, .. } => {
                 let scalars = (0..size.map_or(1, |size| size as u32)).collect();
                 Ok(Pointee { scalars, is_atomic: false })
@@ -26,7 +29,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    pub(crate) fn load(&mut self, pointer: &Pointer, scalars: &[u32], mask: &Mask) -> Result<Value> {
+    pub(crate) fn load(&mut self, pointer: &Pointer, pointee: &Pointee, mask: &Mask) -> Result<Value> {
+        let scalars = &pointee.scalars[..];
         let Some(first) = mask.first() else { return Ok(Value::zero(scalars.len(), self.lanes)) };
         match pointer.root {
             Root::Local(depth, variable) => {
@@ -49,8 +53,8 @@ impl<'a> Machine<'a> {
                 }
                 Ok(Value { data, width: self.lanes })
             }
-            Root::Shared(index, start) => {
-                let at = |offset: u32, scalar: u32| start.wrapping_add(offset).wrapping_add(scalar);
+            Root::Shared(index) => {
+                let at = |offset: u32, scalar: u32| offset.wrapping_add(scalar);
                 if pointer.offset.is_uniform() {
                     let offset = pointer.offset.data[0];
                     let mut who = self.who(index, first);
@@ -58,7 +62,7 @@ impl<'a> Machine<'a> {
                         who.lane = Lane::Several;
                     }
                     let shared = &mut self.shared[index];
-                    let read = scalars.iter().map(|&scalar| shared.read(at(offset, scalar), who));
+                    let read = scalars.iter().map(|&scalar| shared.read(at(offset, scalar), who, pointee.is_atomic));
                     let data = read.collect::<std::result::Result<Vec<_>, String>>()?;
                     return Ok(Value::uniform(data));
                 }
@@ -66,7 +70,8 @@ impl<'a> Machine<'a> {
                 for (component, &scalar) in scalars.iter().enumerate() {
                     for lane in mask.iter() {
                         let who = self.who(index, lane);
-                        let bits = self.shared[index].read(at(pointer.offset.data[lane], scalar), who)?;
+                        let at = at(pointer.offset.data[lane], scalar);
+                        let bits = self.shared[index].read(at, who, pointee.is_atomic)?;
                         value.data[component * self.lanes + lane] = bits;
                     }
                 }
@@ -85,12 +90,9 @@ impl<'a> Machine<'a> {
                         let cells = &mut self.frames[depth].locals[variable];
                         *cells.get_mut(at).ok_or("beyond a variable's end")? = bits;
                     }
-                    Root::Shared(index, start) => {
-                        let (at, who) = (start.wrapping_add(offset), self.who(index, lane));
-                        match pointee.is_atomic {
-                            true => self.shared[index].update(at, who, |_| bits).map(drop)?,
-                            false => self.shared[index].write(at, who, bits)?,
-                        }
+                    Root::Shared(index) => {
+                        let who = self.who(index, lane);
+                        self.shared[index].write(offset, who, pointee.is_atomic, bits)?;
                     }
                 }
             }
@@ -105,12 +107,12 @@ impl<'a> Machine<'a> {
         value: &Value,
         mask: &Mask,
     ) -> Result<Value> {
-        let Root::Shared(index, start) = pointer.root else {
+        let Root::Shared(index) = pointer.root else {
             return Err("an atomic variable of one invocation".into());
         };
         let mut before = Value::zero(1, self.lanes);
         for lane in mask.iter() {
-            let (at, bits, who) = (start + pointer.offset.get(0, lane), value.get(0, lane), self.who(index, lane));
+            let (at, bits, who) = (pointer.offset.get(0, lane), value.get(0, lane), self.who(index, lane));
             let after: fn(u32, u32) -> u32 = match fun {
                 AtomicFunction::Add => u32::wrapping_add,
                 AtomicFunction::Subtract => u32::wrapping_sub,
