@@ -10,20 +10,26 @@ pub(crate) struct Who {
     pub(crate) epoch: u32,
 }
 
-/// Who of a workgroup.
+/// One of a workgroup's invocations, or more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
     One(u32),
-    /// For a matrix: which of its invocations touches which element is nobody's to know.
+    /// One of a subgroup's, but nobody knows which: so its invocations share the elements of a matrix.
     OfSubgroup(u32),
     Several,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self::One(0)
+    }
 }
 
 /// A buffer, or a variable of a workgroup.
 pub(crate) struct Shared<'a> {
     name: String,
     words: Words<'a>,
-    /// Whether it is a workgroup's: its barriers are others, and what nobody wrote is undefined.
+    /// Whether it is a workgroup's: other barriers order it, and what nobody wrote is undefined.
     pub(crate) is_of_workgroup: bool,
 }
 
@@ -57,12 +63,6 @@ enum By {
     Workgroups,
 }
 
-impl Default for Lane {
-    fn default() -> Self {
-        Self::One(0)
-    }
-}
-
 impl Touch {
     fn new(who: Who, atomic: bool) -> Self {
         Self { by: By::Workgroup(who.workgroup), lane: who.lane, epoch: who.epoch, atomic }
@@ -83,11 +83,13 @@ impl Touch {
     /// This one and another of the same kind.
     #[inline]
     fn and(&self, other: Self) -> Self {
+        let atomic = self.atomic && other.atomic;
         match (self.by, other.by) {
             (By::Nobody, _) => other,
-            (mine, others) if mine != others => Self { by: By::Workgroups, ..other },
-            _ if self.epoch < other.epoch || self.lane == other.lane => other,
-            _ => Self { lane: Lane::Several, ..other },
+            (mine, others) if mine != others => Self { by: By::Workgroups, atomic, ..other },
+            _ if self.epoch < other.epoch => other,
+            _ if self.lane == other.lane => Self { atomic, ..other },
+            _ => Self { lane: Lane::Several, atomic, ..other },
         }
     }
 }
