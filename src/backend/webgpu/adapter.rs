@@ -269,7 +269,7 @@ mod tests {
             // Of matrices that are listed the largest, where they are there at all.
             (Gpu { matrix_sizes: &[8, 16], ..Gpu::NVIDIA }, Some((32, 32)), Some(16), vec![Matrix, Subgroup, Plain]),
             (Gpu { name: "AMD Radeon Pro", ..Gpu::APPLE }, Some((8, 64)), None, vec![Subgroup, Plain]),
-            // Mali of the first generation.
+            // Subgroups that are smaller than those of the kernels for GPUs.
             (Gpu { told_subgroup_sizes: Some((4, 4)), ..Gpu::INTEL }, Some((4, 4)), None, vec![Plain]),
         ] {
             let name = gpu.name;

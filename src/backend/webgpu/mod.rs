@@ -28,6 +28,7 @@ pub use tune::{
     tuning_candidates,
 };
 pub use tuning::Tuning;
+/// The version of `wgpu` whose adapters [`GpuDevice::open_adapter`] takes.
 pub use wgpu;
 
 use super::gpu::{best_of, buffers, folded, fusion, grid, repack, step_words, wanted, weight_runs};

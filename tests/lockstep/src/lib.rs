@@ -27,8 +27,8 @@ mod statement;
 mod subgroup;
 mod value;
 
-/// What an adapter says that it is, and how it runs kernels. The constants are what GPUs of these makers are like, as far as
-/// kernels can tell.
+/// What an adapter says that it is, and how it runs kernels. The constants follow what is documented of these makers' GPUs;
+/// none of these has been seen.
 #[derive(Debug, Clone)]
 pub struct Gpu {
     /// Its name.

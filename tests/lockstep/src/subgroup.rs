@@ -126,17 +126,14 @@ impl<'a> Machine<'a> {
         };
         let mut places = Vec::new();
         for lanes in self.active(mask)? {
-            let (offset_of_first, stride_of_first) = (offset.get(0, lanes[0]), stride.get(0, lanes[0]));
-            if lanes
-                .iter()
-                .any(|&lane| (offset.get(0, lane), stride.get(0, lane)) != (offset_of_first, stride_of_first))
-            {
+            let of_lane = |lane: usize| (offset.get(0, lane), stride.get(0, lane));
+            let (first, stride) = of_lane(lanes[0]);
+            if lanes.iter().any(|&lane| of_lane(lane) != (first, stride)) {
                 return Err("invocations of a subgroup give different places of a cooperative matrix".into());
             }
             let place = |row: usize, column: usize| {
                 let (major, minor) = if data.row_major { (row, column) } else { (column, row) };
-                let past = (major as u32).wrapping_mul(stride_of_first).wrapping_add(minor as u32);
-                offset_of_first.wrapping_add(past)
+                first.wrapping_add((major as u32).wrapping_mul(stride)).wrapping_add(minor as u32)
             };
             let all = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
             places.push((lanes, all.map(|(row, column)| place(row, column)).collect()));
@@ -144,9 +141,9 @@ impl<'a> Machine<'a> {
         Ok((index, places))
     }
 
-    /// Nobody knows which invocation of a lane's subgroup.
-    fn some_of_subgroup(&self, shared: usize, lane: usize) -> Who {
-        Who { lane: Lane::OfSubgroup(self.seat(lane).0 as u32), ..self.who(shared, lane) }
+    /// One of a subgroup's invocations, nobody knows which, before it touches some shared memory.
+    fn some_of(&self, lanes: &[usize], shared: usize) -> Who {
+        Who { lane: Lane::OfSubgroup(self.seat(lanes[0]).0 as u32), ..self.who(shared, lanes[0]) }
     }
 
     pub(crate) fn load_matrix(
@@ -159,9 +156,9 @@ impl<'a> Machine<'a> {
         let (index, places) = self.matrix_places((columns, rows), data, mask)?;
         let mut loaded = Value::zero(self.layouts.matrix_scalars(columns * rows), self.lanes);
         for (lanes, places) in places {
+            let who = self.some_of(&lanes, index);
             for (element, &at) in places.iter().enumerate() {
                 let lane = lanes[element % lanes.len()];
-                let who = self.some_of_subgroup(index, lane);
                 loaded.data[element / lanes.len() * self.lanes + lane] = self.shared[index].read(at, who, false)?;
             }
         }
@@ -178,9 +175,9 @@ impl<'a> Machine<'a> {
         let (columns, rows, _) = self.matrix(expression)?;
         let (index, places) = self.matrix_places((columns, rows), data, mask)?;
         for (lanes, places) in places {
+            let who = self.some_of(&lanes, index);
             for (element, &at) in places.iter().enumerate() {
                 let lane = lanes[element % lanes.len()];
-                let who = self.some_of_subgroup(index, lane);
                 self.shared[index].write(at, who, false, matrix.get(element / lanes.len(), lane))?;
             }
         }
