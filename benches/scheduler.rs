@@ -40,6 +40,7 @@ impl Decode {
                 enable_prefix_caching,
                 long_prefill_token_threshold: 0,
                 policy: Policy::Fcfs,
+                drafts: None,
             },
             b"bench",
         );

@@ -51,6 +51,7 @@ fn scheduler(enable_prefix_caching: bool, num_samples: u32) -> Scheduler {
         enable_prefix_caching,
         long_prefill_token_threshold: 0,
         policy: Policy::Fcfs,
+        drafts: None,
     };
     let limits = config.limits();
     let mut scheduler = Scheduler::new(config, b"allocations");

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use bindery::backend::webgpu::{Autotune, Variant};
 use bindery::backend::{BackendKind, KvDtype};
 use bindery::engine::{DEFAULT_BLOCK_SIZE, Policy};
-use bindery::llm::{LlmOptions, PreemptionMode};
+use bindery::llm::{LlmOptions, PreemptionMode, SpeculativeConfig};
 use bindery::model::{Dtype, LoadFormat};
 use clap::{ArgAction, Args, ValueEnum};
 use serde_json::{Map, Value};
@@ -130,6 +130,12 @@ pub(super) struct EngineArgs {
     /// Begin a step when the one before it has ended
     #[arg(long)]
     no_async_scheduling: bool,
+
+    /// Draft tokens by prompt lookup, so that several of a sequence may be found in one step: '{"method": "ngram"}', with
+    /// num_speculative_tokens (7), prompt_lookup_min (3), prompt_lookup_max (5) and disable_by_batch_size (8) if need be.
+    /// For answers that repeat what came before; steps wait for each other then
+    #[arg(long, value_name = "JSON", value_parser = speculative_config)]
+    speculative_config: Option<SpeculativeConfig>,
 
     /// Element type of the KV pool; auto is f16, int8 has a scale for each token and head and takes about half of it
     #[arg(long, value_name = "TYPE", default_value = "auto")]
@@ -276,6 +282,7 @@ impl EngineArgs {
             quantize_activations: self.quantize_activations,
             disable_cascade_attn: self.disable_cascade_attn,
             async_scheduling: (self.async_scheduling || self.no_async_scheduling).then_some(self.async_scheduling),
+            speculative: self.speculative_config,
             enable_prefix_caching: self.enable_prefix_caching || !self.no_enable_prefix_caching,
             policy: match self.scheduling_policy {
                 SchedulingPolicy::Fcfs => Policy::Fcfs,
@@ -287,6 +294,11 @@ impl EngineArgs {
             ..LlmOptions::new(model(named_model, self.load_format)?)
         })
     }
+}
+
+fn speculative_config(text: &str) -> Result<SpeculativeConfig, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("not a speculative configuration, as {{\"method\": \"ngram\"}}: {error}"))
 }
 
 fn json_object(text: &str) -> Result<Map<String, Value>, String> {

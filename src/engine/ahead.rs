@@ -10,16 +10,17 @@ impl Scheduler {
     /// earlier step first.
     ///
     /// `None`, and nothing has changed, when that is not possible: when a request would have to give its blocks up, when it is
-    /// not for the device to sample (beams, prompt logits), or when nothing is left to compute.
+    /// not for the device to sample (beams, prompt logits), when a sequence is to have drafts, or when nothing is left to compute.
     ///
     /// # Panics
     /// When no step is in flight, or two are.
     pub fn schedule_ahead(&mut self) -> Option<&Batch> {
         assert_eq!(self.steps_in_flight, 1, "schedule_ahead() follows schedule() or update()");
-        if !self.can_go_ahead() {
+        if self.waits_for_tokens_to_draft() || !self.can_go_ahead() {
             return None;
         }
         self.ended.clear();
+        self.drafts_left = 0;
         std::mem::swap(&mut self.batch, &mut self.older);
         self.batch.step = self.older.step;
         self.batch.clear();

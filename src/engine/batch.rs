@@ -27,6 +27,9 @@ pub struct ScheduledSeq {
     pub num_logits_rows: u32,
     /// Whether the last of those rows yields the sequence's next token.
     pub samples: bool,
+    /// Its last so many tokens of the step are drafts, see [`super::DraftConfig`]: then the row in front of each yields a token
+    /// as well.
+    pub num_drafts: u32,
 }
 
 /// One token to draw: whose it is, and from which logits.
@@ -86,8 +89,9 @@ pub struct Batch {
     pub block_table_start: Vec<u32>,
     /// Indices into the token arrays of the rows whose logits are wanted, `[L]`.
     pub logits_indices: Vec<u32>,
-    /// The tokens to draw. One per sequence that samples; when a prompt of `n` parallel samples is done, `n` entries
-    /// share one row, and all but the first name sequences that join [`Batch::seqs`] only in the next step.
+    /// The tokens to draw. One per sequence that samples, and one more for each of its drafts, in order; when a prompt of `n`
+    /// parallel samples is done, `n` entries share one row, and all but the first name sequences that join [`Batch::seqs`]
+    /// only in the next step.
     pub sample_rows: Vec<SampleRow>,
     /// Blocks to copy from device to host before anything else of this step. Their contents may be overwritten in it.
     pub swap_outs: Vec<BlockSwap>,
@@ -98,10 +102,28 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The position of the token that is drawn from a row.
+    pub fn position_of(&self, sample: &SampleRow) -> u32 {
+        self.positions[self.logits_indices[sample.row as usize] as usize] + 1
+    }
+
+    /// The sample row after `index`, which has given `token`. Rows behind a draft that is another one are passed over: what
+    /// is drawn from them is drawn after a token that the sequence does not have.
+    pub fn next_sample(&self, index: usize, token: TokenId) -> usize {
+        let SampleRow { seq, row } = self.sample_rows[index];
+        let others = self.sample_rows[index + 1..].iter().take_while(|other| other.seq == seq).count();
+        let is_drafted = || self.token_ids[self.logits_indices[row as usize] as usize + 1] == token;
+        match others > 0 && !is_drafted() {
+            true => index + 1 + others,
+            false => index + 1,
+        }
+    }
+
     /// An empty batch whose arrays need never grow.
     pub(super) fn with_room_for(config: &SchedulerConfig) -> Self {
         let tokens = config.max_num_batched_tokens as usize;
         let seqs = config.max_num_seqs as usize;
+        let drafts = config.drafts.map_or(0, |drafts| drafts.max_rows() as usize);
         let rows = config.max_num_logits_rows as usize;
         Batch {
             token_ids: Vec::with_capacity(tokens),
@@ -114,7 +136,7 @@ impl Batch {
             block_tables: Vec::with_capacity(seqs * config.max_model_len.div_ceil(config.block_size) as usize),
             block_table_start: Vec::with_capacity(seqs + 1),
             logits_indices: Vec::with_capacity(rows),
-            sample_rows: Vec::with_capacity(seqs),
+            sample_rows: Vec::with_capacity(seqs + drafts),
             block_copies: Vec::with_capacity(seqs),
             ..Batch::default()
         }
@@ -162,15 +184,27 @@ impl Batch {
         }
     }
 
-    /// Appends one sequence's share of the step: the tokens `context_len..context_len + query_len` of `token_ids`, and
+    /// Appends one sequence's share of the step: the tokens `context_len..` of `token_ids`, `query_len` with the drafts, and
     /// the logits of the last `num_logits_rows` of them.
     pub(super) fn push_seq(&mut self, entry: SeqEntry) {
-        let SeqEntry { seq, token_ids, fed, table, block_size, context_len, query_len, num_logits_rows, samples } =
-            entry;
+        let SeqEntry {
+            seq,
+            token_ids,
+            fed,
+            drafts,
+            table,
+            block_size,
+            context_len,
+            query_len,
+            num_logits_rows,
+            samples,
+        } = entry;
         let seq_len = context_len + query_len;
+        let num_drafts = drafts.len() as u32;
         let first_token = self.token_ids.len() as u32;
         let first_logits_row = self.logits_indices.len() as u32;
-        self.token_ids.extend_from_slice(&token_ids[context_len as usize..seq_len as usize]);
+        self.token_ids.extend_from_slice(&token_ids[context_len as usize..(seq_len - num_drafts) as usize]);
+        self.token_ids.extend_from_slice(drafts);
         self.positions.extend(context_len..seq_len);
         self.slot_mapping.extend((context_len..seq_len).map(|position| {
             let at_boundary = position > 0 && position.is_multiple_of(block_size);
@@ -184,9 +218,18 @@ impl Batch {
         }
         self.logits_indices.extend(end - num_logits_rows..end);
         if samples {
-            self.sample_rows.push(SampleRow { seq, row: self.logits_indices.len() as u32 - 1 });
+            let rows = self.logits_indices.len() as u32;
+            self.sample_rows.extend((rows - 1 - num_drafts..rows).map(|row| SampleRow { seq, row }));
         }
-        self.seqs.push(ScheduledSeq { seq, context_len, query_len, first_logits_row, num_logits_rows, samples });
+        self.seqs.push(ScheduledSeq {
+            seq,
+            context_len,
+            query_len,
+            first_logits_row,
+            num_logits_rows,
+            samples,
+            num_drafts,
+        });
         self.seq_lens.push(seq_len);
         self.query_start_loc.push(end);
         self.block_tables.extend(table.blocks().iter().map(|block| block.0));
@@ -212,6 +255,7 @@ pub(super) struct SeqEntry<'a> {
     pub token_ids: &'a [TokenId],
     /// The sample of the step before that the last of them is, if it is not known.
     pub fed: Option<u32>,
+    pub drafts: &'a [TokenId],
     pub table: &'a BlockTable,
     pub block_size: u32,
     pub context_len: u32,

@@ -1,5 +1,7 @@
 //! What the scheduler is configured with, and the limits that follow for requests.
 
+use super::DraftConfig;
+
 /// In which order requests are served.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Policy {
@@ -33,6 +35,8 @@ pub struct SchedulerConfig {
     pub long_prefill_token_threshold: u32,
     /// In which order requests are served.
     pub policy: Policy,
+    /// Whether sequences have drafts, and how many.
+    pub drafts: Option<DraftConfig>,
 }
 
 impl SchedulerConfig {
@@ -53,6 +57,7 @@ impl SchedulerConfig {
         assert!(self.max_num_batched_tokens > 0, "max_num_batched_tokens must not be 0");
         assert!(self.max_num_logits_rows > 0, "max_num_logits_rows must not be 0");
         assert!(self.max_model_len > 1, "max_model_len must hold a prompt token and a completion token");
+        self.drafts.iter().for_each(DraftConfig::assert_valid);
         let slots = self.num_blocks.checked_mul(self.block_size);
         assert!(slots.is_some(), "slots are numbered in 32 bits: num_blocks * block_size is too large");
     }

@@ -28,7 +28,7 @@ const POISON: EchoKv = EchoKv { token: u32::MAX, position: u32::MAX, tag: u32::M
 /// What a sequence must find in its slots.
 #[derive(Debug, Clone, Copy)]
 pub struct EchoHistory<'a> {
-    /// Prompt and completion; `None` for a sequence that has ended, when nobody looks at what it reads.
+    /// Prompt and completion, without drafts; `None` for a sequence that has ended, when nobody looks at what it reads.
     pub token_ids: Option<&'a [TokenId]>,
     /// Stands for what else its keys and values depend on, or must not be shared across: adapter, salt.
     pub tag: u32,
@@ -143,7 +143,9 @@ impl EchoDevice {
         let table = &batch.block_tables[batch.block_table_start[i] as usize..batch.block_table_start[i + 1] as usize];
         assert_eq!(batch.seq_lens[i], seq_len, "length of sequence {}", scheduled.seq);
         assert_eq!(scheduled.first_logits_row as usize, rows.len(), "first logits row of sequence {}", scheduled.seq);
-        assert!(seq_len as usize <= token_ids.len(), "sequence {} computes unknown tokens", scheduled.seq);
+        let known = seq_len - scheduled.num_drafts;
+        assert!(known as usize <= token_ids.len(), "sequence {} computes unknown tokens", scheduled.seq);
+        let of_batch = |position: u32| batch.query_start_loc[i] + (position - scheduled.context_len);
         let mut hash = EchoHash::EMPTY;
         let mut position = 0;
         'table: for &block in table {
@@ -151,12 +153,15 @@ impl EchoDevice {
                 if position == seq_len {
                     break 'table;
                 }
-                let expected = EchoKv { token: token_ids[position as usize], position, tag };
+                let token = match position < known {
+                    true => token_ids[position as usize],
+                    false => batch.token_ids[of_batch(position) as usize],
+                };
+                let expected = EchoKv { token, position, tag };
                 assert_eq!(*found, expected, "sequence {} reads a foreign slot in block {block}", scheduled.seq);
                 hash = hash.push(found.token);
                 if position >= first_row_position {
-                    let token = batch.query_start_loc[i] + (position - scheduled.context_len);
-                    assert_eq!(batch.logits_indices[rows.len()], token, "logits row {}", rows.len());
+                    assert_eq!(batch.logits_indices[rows.len()], of_batch(position), "logits row {}", rows.len());
                     rows.push(hash);
                 }
                 position += 1;

@@ -27,6 +27,8 @@ pub struct TokenEvent {
     pub seq: SeqId,
     /// Its new last token.
     pub token: TokenId,
+    /// Where that stands in the sequence.
+    pub position: u32,
     /// Set on the last token of a sequence.
     pub finish: Option<FinishReason>,
 }

@@ -38,7 +38,8 @@ impl Scheduler {
                     "I3: table of {} for {reserved} tokens",
                     state.seq_id(at)
                 );
-                assert!(reserved <= seq.num_tokens(), "sequence {} computes tokens it lacks", state.seq_id(at));
+                let known = seq.num_tokens() + seq.drafts.len() as u32;
+                assert!(reserved <= known, "sequence {} computes tokens it lacks", state.seq_id(at));
                 assert!(state.running || seq.table.is_empty(), "waiting sequence {} holds blocks", state.seq_id(at));
                 assert!(
                     !state.running || seq.host_table.is_empty(),
@@ -46,6 +47,7 @@ impl Scheduler {
                     state.seq_id(at)
                 );
                 assert!(self.is_in_flight() || !seq.is_scheduled(), "sequence {} is left in a step", state.seq_id(at));
+                assert!(seq.is_scheduled() || seq.drafts.is_empty(), "sequence {} keeps its drafts", state.seq_id(at));
                 let expects = self.steps_in_flight == 2 || seq.pending.is_none();
                 assert!(seq.ended || expects, "sequence {} expects a token of no step", state.seq_id(at));
             }

@@ -14,8 +14,8 @@ impl RequestState {
             *seq.token_ids.last_mut().expect("one is pending") = token;
         } else {
             assert!(seq.samples, "sequence {id} got a token that it did not ask for");
-            seq.samples = false;
             seq.token_ids.push(token);
+            seq.samples = seq.check_draft(token);
         }
         let completion_tokens = seq.num_tokens() - prompt_len;
         let params = &self.request.params;
@@ -26,7 +26,11 @@ impl RequestState {
         } else {
             None
         };
-        seq.ended = finish.is_some();
+        if finish.is_some() {
+            seq.ended = true;
+            seq.samples = false;
+            seq.forget_drafts();
+        }
         finish
     }
 }

@@ -12,6 +12,7 @@
 //! | `sequence`, `request_state`, `requests` | tokens computed chasing tokens known |
 //! | `host_pool`, `preempt` | how a request gives its blocks up, and gets them back |
 //! | `scheduler`, `ahead`, `placement`, `lifecycle`, `invariants` | the step, the one after it, how they are filled, how sequences end, what must hold |
+//! | `drafts` | tokens computed before they are known, to be several steps in one |
 //! | `echo`, `simulator` | a device that checks what it reads, and random traffic against it |
 
 mod ahead;
@@ -22,6 +23,7 @@ mod block_manager;
 mod block_pool;
 mod block_table;
 mod config;
+mod drafts;
 mod echo;
 mod event;
 mod free_queue;
@@ -48,6 +50,7 @@ pub use block_manager::{BlockManager, Reserved};
 pub use block_pool::BlockPool;
 pub use block_table::BlockTable;
 pub use config::{Limits, Policy, SchedulerConfig};
+pub use drafts::DraftConfig;
 pub use echo::{EchoDevice, EchoHash, EchoHistory};
 pub use event::{EndedRequest, FinishReason, RequestAccounting, SampledToken, TokenEvent};
 pub use free_queue::FreeQueue;

@@ -20,8 +20,16 @@ enum Placement {
 struct Budget {
     tokens: u32,
     logits_rows: u32,
-    /// Rows that running sequences behind this one may need for their next token.
-    logits_rows_promised: u32,
+    /// Running sequences behind this one: each may need a row, for its next token.
+    seqs_behind: u32,
+}
+
+impl Budget {
+    /// Tokens that are left, each with a row, when a sequence has got `tokens` and a row, and those behind it theirs.
+    fn left_behind(self, tokens: u32) -> u32 {
+        let tokens = self.tokens.saturating_sub(tokens + self.seqs_behind);
+        tokens.min(self.logits_rows.saturating_sub(1 + self.seqs_behind))
+    }
 }
 
 impl Scheduler {
@@ -118,8 +126,8 @@ impl Scheduler {
     }
 
     /// Gives one sequence its share of the step: tokens, blocks, logits rows.
-    fn place(&mut self, id: RequestId, at: usize, logits_rows_promised: u32) -> Placement {
-        let budget = self.budget(logits_rows_promised);
+    fn place(&mut self, id: RequestId, at: usize, seqs_behind: u32) -> Placement {
+        let budget = self.budget(seqs_behind);
         let block_size = self.config.block_size;
         let state = self.requests.get_mut(&id).expect("scheduled requests are alive");
         if state.seqs[at].samples || state.seqs[at].ended {
@@ -159,31 +167,38 @@ impl Scheduler {
             let resumed = state.accounting.preemptions > 0;
             self.count_prefix_hits(id, at, resumed);
         }
+        let num_drafts = match self.requests[&id].seqs[at].samples {
+            true => self.draft(id, at, budget.left_behind(query_len)),
+            false => 0,
+        };
         self.cache_full_blocks(id, at);
-        let seq = &self.requests[&id].seqs[at];
+        let state = self.requests.get_mut(&id).expect("scheduled requests are alive");
+        let seq = &mut state.seqs[at];
+        seq.num_scheduled_tokens += num_drafts;
         self.batch.push_seq(SeqEntry {
             seq: SeqId { request: id, index: seq.index },
             token_ids: &seq.token_ids,
             fed: seq.pending,
+            drafts: &seq.drafts,
             table: &seq.table,
             block_size,
             context_len,
-            query_len,
+            query_len: query_len + num_drafts,
             num_logits_rows: if wants_prompt_logits {
                 seq_len.saturating_sub(logits_from)
             } else {
-                u32::from(seq.samples)
+                u32::from(seq.samples) + num_drafts
             },
             samples: seq.samples,
         });
         Placement::Scheduled
     }
 
-    fn budget(&self, logits_rows_promised: u32) -> Budget {
+    fn budget(&self, seqs_behind: u32) -> Budget {
         Budget {
             tokens: self.config.max_num_batched_tokens - self.batch.token_ids.len() as u32,
             logits_rows: self.config.max_num_logits_rows - self.batch.logits_indices.len() as u32,
-            logits_rows_promised,
+            seqs_behind,
         }
     }
 
@@ -282,7 +297,7 @@ fn query_len(state: &RequestState, at: usize, context_len: u32, budget: Budget, 
     if state.wants_prompt_logits() {
         // One row per token from the first one whose logits are still missing; but the decodes behind get theirs.
         let without_row = state.prompt_logits_done.saturating_sub(context_len);
-        let rows = budget.logits_rows.saturating_sub(budget.logits_rows_promised).max(1).min(budget.logits_rows);
+        let rows = budget.logits_rows.saturating_sub(budget.seqs_behind).max(1).min(budget.logits_rows);
         query_len.min(without_row + rows)
     } else if query_len == remaining && budget.logits_rows == 0 {
         // The last token would need a row.

@@ -30,6 +30,8 @@ pub(crate) enum PlantedBug {
     SwapOutForgetsBlock,
     /// A token that is not known yet is fed from the sample row before its own.
     FedTokenOfNeighbour,
+    /// Drafts that were wrong are taken to be in the KV cache.
+    WrongDraftsStay,
     /// The salt does not enter the block hash.
     SaltIgnored,
 }

@@ -23,6 +23,7 @@ impl Scheduler {
             seq.num_scheduled_tokens = 0;
             seq.num_cached_blocks = 0;
             seq.samples = false;
+            seq.drafts.clear();
         }
         state.running = false;
         state.preempted = true;

@@ -20,6 +20,9 @@ pub struct RequestParams {
     pub max_sequences: u32,
     /// Whether the logits of every prompt position are wanted. Such requests do not read the prefix cache.
     pub prompt_logits: bool,
+    /// Whether its sequences may have drafts, if the scheduler makes any: not if the choice of a token depends on the ones
+    /// before it by more than the logits do.
+    pub drafts: bool,
     /// With [`super::Policy::Priority`]: lower is served first.
     pub priority: i32,
     /// Blocks are shared only with requests of the same salt.
@@ -37,6 +40,7 @@ impl Default for RequestParams {
             num_samples: 1,
             max_sequences: 0,
             prompt_logits: false,
+            drafts: true,
             priority: 0,
             cache_salt: None,
             adapter: None,

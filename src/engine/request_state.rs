@@ -79,6 +79,11 @@ impl RequestState {
         self.request.prompt_token_ids.len() as u32
     }
 
+    /// Completion tokens of one of its sequences, with the one that is pending.
+    pub fn completion_tokens(&self, seq: &Sequence) -> u32 {
+        seq.num_tokens() - self.prompt_len()
+    }
+
     /// Whether logits of prompt positions are still wanted.
     pub fn wants_prompt_logits(&self) -> bool {
         self.request.params.prompt_logits && self.prompt_logits_done < self.prompt_len()

@@ -40,6 +40,8 @@ pub struct Scheduler {
     pub(super) steps_in_flight: u32,
     pub(super) counters: Stats,
     pub(super) ended: Vec<EndedRequest>,
+    /// Drafts that the step being scheduled may still have.
+    pub(super) drafts_left: u32,
     /// Prefix hits of the sequence being scheduled.
     pub(super) hits: Vec<BlockId>,
     /// Blocks that the request being scheduled has made findable in this step.
@@ -67,6 +69,7 @@ impl Scheduler {
             steps_in_flight: 0,
             counters: Stats::default(),
             ended: Vec::new(),
+            drafts_left: 0,
             hits: Vec::new(),
             newly_cached: Vec::new(),
             model_identity: model_identity.to_vec(),
@@ -110,6 +113,7 @@ impl Scheduler {
             return None;
         }
         self.batch.clear();
+        self.drafts_left = self.drafts_of_a_step();
         let preempted = self.schedule_running();
         // Whoever was preempted is first in line now, and does not fit.
         if !preempted {
@@ -130,9 +134,12 @@ impl Scheduler {
         self.steps_in_flight += 1;
     }
 
-    /// Ends the step in flight, the earlier one of two, with the tokens drawn for [`Batch::sample_rows`], in any order, and appends to `events`
+    /// Ends the step in flight, the earlier one of two, with the tokens drawn for [`Batch::sample_rows`], and appends to `events`
     /// what came of them. Tokens of sequences that ended meanwhile are ignored. Sequences forked during the step need a
     /// token of their own.
+    ///
+    /// Sequences come in any order. One with drafts has several rows: its tokens stand in the order of these, up to the first
+    /// that is not the next draft (see [`Batch::next_sample`]).
     ///
     /// The sequences of a beam search (more [`super::RequestParams::max_sequences`] than samples) may get theirs in a later
     /// step, as long as one of them has something left to compute: whoever chooses among the beams waits until all of
@@ -150,8 +157,10 @@ impl Scheduler {
         for &SampledToken { seq: id, token } in sampled {
             let Some(state) = self.requests.get_mut(&id.request) else { continue };
             let Some(at) = state.position(id.index) else { continue };
+            self.counters.accepted_draft_tokens += u64::from(state.seqs[at].drafts.first() == Some(&token));
             let finish = state.push_token(at, token);
-            events.push(TokenEvent { seq: id, token, finish });
+            let position = state.seqs[at].num_known_tokens() - 1;
+            events.push(TokenEvent { seq: id, token, position, finish });
         }
         self.release_ended();
     }

@@ -12,13 +12,19 @@ pub struct Sequence {
     pub token_ids: Vec<TokenId>,
     /// Tokens whose keys and values are in the KV cache.
     pub num_computed_tokens: u32,
-    /// Tokens that the step in flight computes, the later one of two.
+    /// Tokens that the step in flight computes, the later one of two, drafts included.
     pub num_scheduled_tokens: u32,
     /// Whether the step in flight (the later one of two) yields the next token, or an earlier one has, and [`super::Scheduler::update`] is yet to
     /// bring it: so for a beam whose siblings have not come as far.
     pub samples: bool,
     /// While the last of the tokens is [`super::UNKNOWN_TOKEN`]: the sample row of the step in flight that it is.
     pub pending: Option<u32>,
+    /// Tokens that the step in flight computes after the known ones: those that it may go on with.
+    pub drafts: Vec<TokenId>,
+    /// Drafts of the step that is ending that were right, as far as its tokens are known.
+    pub num_right_drafts: u32,
+    /// Drafts that it gets next time, at most.
+    pub drafts_limit: u32,
     /// Its blocks.
     pub table: BlockTable,
     /// Its blocks in the host pool, while it is swapped out.
@@ -41,6 +47,9 @@ impl Sequence {
             num_scheduled_tokens: 0,
             samples: false,
             pending: None,
+            drafts: Vec::new(),
+            num_right_drafts: 0,
+            drafts_limit: u32::MAX,
             table: BlockTable::default(),
             host_table: BlockTable::default(),
             hashes: Vec::new(),

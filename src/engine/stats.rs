@@ -32,6 +32,12 @@ pub struct Stats {
     pub steps_ahead: u64,
     /// Tokens scheduled to be computed.
     pub scheduled_tokens: u64,
+    /// Times that a sequence had drafts in a step.
+    pub drafts: u64,
+    /// Tokens drafted.
+    pub draft_tokens: u64,
+    /// Those of them that were right.
+    pub accepted_draft_tokens: u64,
     /// Requests preempted.
     pub preemptions: u64,
     /// Those of them that were swapped out, rather than to be computed again.

@@ -184,7 +184,8 @@ impl ActiveRequest {
                     true => FinishReason::Stop(token),
                     false => FinishReason::Length,
                 });
-                let event = TokenEvent { seq: SeqId { request, index }, token, finish };
+                let position = self.prompt_len + i as u32;
+                let event = TokenEvent { seq: SeqId { request, index }, token, position, finish };
                 let (mut update, _) = self.push(&event, logprobs.next(), eos_token_ids)?;
                 if let (Event::Token(update), true) = (&mut update, i == last)
                     && let Some(finish) = &mut update.finish

@@ -32,6 +32,7 @@ mod perplexity;
 mod preemption;
 mod profile;
 mod request;
+mod speculative;
 mod step;
 
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
@@ -44,6 +45,7 @@ pub use output::{Completion, RequestOutput};
 pub use perplexity::Perplexity;
 pub use preemption::PreemptionMode;
 pub use profile::{HostTimes, KernelTimes, Profile};
+pub use speculative::{SpeculativeConfig, SpeculativeMethod};
 
 use crate::backend::{Backend, StepLimits};
 use crate::engine::{BlockEvent, Request, RequestId, RequestParams, Scheduler, SchedulerConfig, Stats, TokenId};
@@ -118,7 +120,7 @@ impl Llm {
         options: &LlmOptions,
         progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Self, LlmError> {
-        options.validate()?;
+        let drafts = options.validate()?;
         let config = checkpoint.config().clone();
         let tokenizer = options.tokenizer(checkpoint);
         if let (Err(_), false) = (&tokenizer, matches!(options.load_format, LoadFormat::Dummy(_))) {
@@ -134,7 +136,7 @@ impl Llm {
         options.check_quantize_activations(checkpoint.matrix_format())?;
 
         let loaded = Llama::load(checkpoint, &mut *backend, max_model_len, progress)?;
-        let limits = options.step_limits(max_model_len);
+        let limits = options.step_limits(max_model_len, drafts.map_or(0, |drafts| drafts.max_rows()));
         let layout = memory::plan(&config, &*backend, options, max_model_len, &loaded.program, &limits)?;
         let kv_memory = KvMemory::new(&layout, max_model_len, memory::size_option(options, &backend.memory()));
         backend.prepare(loaded.program, layout, limits)?;
@@ -155,6 +157,7 @@ impl Llm {
             enable_prefix_caching: options.enable_prefix_caching,
             long_prefill_token_threshold: options.long_prefill_token_threshold,
             policy: options.policy,
+            drafts,
         };
         let eos_token_ids = eos_token_ids(&config, tokenizer.as_deref().ok());
         let (vocab_size, most_adjustments) = (config.vocab_size, limits.max_adjustments / limits.max_draws);
@@ -328,6 +331,7 @@ impl Llm {
             num_samples: if beam_width.is_some() { 1 } else { params.num_sequences() },
             max_sequences: beam_width.unwrap_or(0),
             prompt_logits: params.prompt_logprobs.is_some(),
+            drafts: !params.needs_logits() && !params.has_penalties(),
             priority,
             cache_salt,
             ..RequestParams::default()
@@ -393,9 +397,9 @@ impl Llm {
     }
 }
 
-/// Tokens that one sequence's draws may adjust, at most, as long as there are few sequences; more are sampled on the host.
-const MOST_ADJUSTMENTS_PER_SEQ: u32 = 4096;
-/// The same for all sequences of a step together (16 bytes each).
+/// Tokens that a draw may adjust, at most, as long as there are few draws; more are sampled on the host.
+const MOST_ADJUSTMENTS_PER_DRAW: u32 = 4096;
+/// The same for all draws of a step together (16 bytes each).
 const MOST_ADJUSTMENTS: u32 = 1 << 20;
 
 fn eos_token_ids(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Vec<TokenId> {
@@ -407,17 +411,19 @@ fn eos_token_ids(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Vec<Tok
 }
 
 impl LlmOptions {
-    fn step_limits(&self, max_model_len: u32) -> StepLimits {
+    /// `draft_rows` are logits rows, and draws, beside those of the sequences.
+    fn step_limits(&self, max_model_len: u32, draft_rows: u32) -> StepLimits {
+        let rows = self.max_num_seqs.saturating_add(draft_rows);
         StepLimits {
             max_tokens: self.max_num_batched_tokens,
             max_seqs: self.max_num_seqs,
-            max_logits_rows: self.max_num_seqs,
+            max_logits_rows: rows,
             max_block_table_entries: self
                 .max_num_seqs
                 .saturating_mul(max_model_len.div_ceil(crate::engine::DEFAULT_BLOCK_SIZE)),
             max_block_copies: self.max_num_seqs,
-            max_draws: self.max_num_seqs,
-            max_adjustments: self.max_num_seqs.saturating_mul(MOST_ADJUSTMENTS_PER_SEQ).min(MOST_ADJUSTMENTS),
+            max_draws: rows,
+            max_adjustments: rows.saturating_mul(MOST_ADJUSTMENTS_PER_DRAW).min(MOST_ADJUSTMENTS),
             batch_invariant: self.batch_invariant,
             quantize_activations: self.quantize_activations,
             cascade_attention: !self.disable_cascade_attn,

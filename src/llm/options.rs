@@ -1,12 +1,12 @@
 //! How a model is loaded and run.
 
-use super::{LlmError, PreemptionMode};
+use super::{LlmError, PreemptionMode, SpeculativeConfig};
 #[cfg(feature = "webgpu")]
 use crate::backend::webgpu::{Autotune, Variant};
 #[cfg(any(feature = "webgpu", feature = "cuda"))]
 use crate::backend::{BackendKind, DeviceChoice, KernelVariant};
 use crate::backend::{KvDtype, WeightFormat};
-use crate::engine::Policy;
+use crate::engine::{DraftConfig, Policy};
 use crate::model::rope::rope_table_bytes;
 use crate::model::{Checkpoint, Dtype, LoadError, LoadFormat, ModelConfig};
 use crate::text::{ChatTemplate, TextError, Tokenizer};
@@ -73,6 +73,8 @@ pub struct LlmOptions {
     /// Whether a step is scheduled and submitted before the tokens of the one before it are known, where no request needs
     /// the host in between; `None` for on devices that compute beside the host. The tokens are the same.
     pub async_scheduling: Option<bool>,
+    /// Whether tokens are drafted, so that several of a sequence are found in one step.
+    pub speculative: Option<SpeculativeConfig>,
     /// Whether full blocks are shared among requests with the same prefix.
     pub enable_prefix_caching: bool,
     /// In which order requests are served.
@@ -116,6 +118,7 @@ impl LlmOptions {
             quantize_activations: false,
             disable_cascade_attn: false,
             async_scheduling: None,
+            speculative: None,
             enable_prefix_caching: true,
             policy: Policy::Fcfs,
             max_logprobs: 20,
@@ -142,7 +145,8 @@ impl LlmOptions {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<(), LlmError> {
+    /// Checks what can be checked without the model. Returns how many drafts there are.
+    pub(super) fn validate(&self) -> Result<Option<DraftConfig>, LlmError> {
         let refuse =
             |option, value: String, allowed: &str| Err(LlmError::Option { option, value, allowed: allowed.to_owned() });
         if self.max_num_seqs == 0 || self.max_num_seqs > 65_535 {
@@ -158,7 +162,7 @@ impl LlmOptions {
             let value = self.gpu_memory_utilization.to_string();
             return refuse("--gpu-memory-utilization", value, "must be above 0 and at most 1");
         }
-        Ok(())
+        self.speculative.map(|speculative| speculative.drafts(self.max_num_seqs)).transpose()
     }
 
     /// Whether activations can be rounded to int8, if they are to be.

@@ -73,7 +73,8 @@ impl TokenSource {
 #[derive(Default)]
 pub(super) struct Sampled {
     pub(super) tokens: Vec<SampledToken>,
-    logprobs: BTreeMap<SeqId, TokenLogprobs>,
+    /// By sequence and position of the token.
+    logprobs: BTreeMap<(SeqId, u32), TokenLogprobs>,
     failed: Vec<(RequestId, SampleError)>,
 }
 
@@ -233,8 +234,15 @@ impl Llm {
 
     /// Finds the next tokens of the batch in flight, apart from those of beam searches.
     fn sample(&mut self, wanted: &Wanted, output: &StepOutput, sampled: &mut Sampled, logits: &mut Vec<f32>) {
+        let mut next = 0;
         for index in 0..wanted.sources.len() {
-            let sample = self.scheduler.batch().sample_rows[index];
+            if index < next {
+                // It stands behind a draft that was wrong.
+                continue;
+            }
+            let batch = self.scheduler.batch();
+            let sample = batch.sample_rows[index];
+            let position = batch.position_of(&sample);
             // A sequence may have ended after its step had begun.
             if sampled.has_failed(sample.seq.request) || self.scheduler.tokens(sample.seq).is_none() {
                 continue;
@@ -250,18 +258,21 @@ impl Llm {
                     // A row may be sampled more than once, and the sampler changes what it is given.
                     logits.clear();
                     logits.extend_from_slice(self.logits_of(sample.row, &wanted.whole, output));
-                    self.sample_on_host(sample.seq, logits, sampled)
+                    self.sample_on_host(sample.seq, position, logits, sampled)
                 }
                 TokenSource::Elsewhere => continue,
             };
             let token = token.and_then(|token| {
                 if let Some((scored, top)) = wanted.sources[index].scored(&sample, &self.active) {
-                    sampled.logprobs.insert(sample.seq, wanted.logprobs(sample.row, scored, top, output)?);
+                    sampled.logprobs.insert((sample.seq, position), wanted.logprobs(sample.row, scored, top, output)?);
                 }
                 Ok(token)
             });
             match token {
-                Ok(token) => sampled.tokens.push(SampledToken { seq: sample.seq, token }),
+                Ok(token) => {
+                    sampled.tokens.push(SampledToken { seq: sample.seq, token });
+                    next = self.scheduler.batch().next_sample(index, token);
+                }
                 Err(error) => sampled.fail(sample.seq.request, error),
             }
         }
@@ -270,19 +281,20 @@ impl Llm {
     fn sample_on_host(
         &mut self,
         seq: SeqId,
+        position: u32,
         logits: &mut [f32],
         sampled: &mut Sampled,
     ) -> Result<TokenId, SampleError> {
         let active = self.active.get_mut(&seq.request).expect("it was there before the step");
         let tokens = tokens_of(&self.scheduler, seq);
-        let (history, draw) = (active.history(tokens), active.draw(seq.index, tokens));
+        let (history, draw) = (active.history(tokens), active.draw(seq.index, position));
         let allowed = active.grammar(seq.index).map(Grammar::allowed).transpose().map_err(SampleError::Grammar)?;
         let token = self.sampler.sample(logits, &active.params, allowed.as_deref(), history, draw)?;
         if let Some(grammar) = active.grammar(seq.index) {
             grammar.accept(token.token).map_err(SampleError::Grammar)?;
         }
         if let Some(logprobs) = token.logprobs {
-            sampled.logprobs.insert(seq, logprobs);
+            sampled.logprobs.insert((seq, position), logprobs);
         }
         Ok(token.token)
     }
@@ -300,13 +312,20 @@ impl Llm {
         token_events.clear();
         self.scheduler.update(&sampled.tokens, token_events);
         self.fail(&sampled.failed, events);
+        let mut stopped = None;
         for event in &*token_events {
+            if stopped == Some(event.seq) {
+                // Its text has ended before this token.
+                continue;
+            }
             let request = self.active.get_mut(&event.seq.request).filter(|request| request.beams.is_none());
             let Some(request) = request else { continue };
-            let (update, ended) = request.push(event, sampled.logprobs.remove(&event.seq), &self.eos_token_ids)?;
+            let logprobs = sampled.logprobs.remove(&(event.seq, event.position));
+            let (update, ended) = request.push(event, logprobs, &self.eos_token_ids)?;
             events.push(update);
             if ended {
                 self.scheduler.finish_seq(event.seq);
+                stopped = Some(event.seq);
             }
         }
         for ended in self.scheduler.ended_requests() {
@@ -390,7 +409,9 @@ impl Wanted {
         }
         for sample in &batch.sample_rows {
             let source = match active.get(&sample.seq.request) {
-                Some(request) if request.beams.is_none() => self.source(scheduler, request, sample),
+                Some(request) if request.beams.is_none() => {
+                    self.source(scheduler, request, sample, batch.position_of(sample))
+                }
                 _ => TokenSource::Elsewhere,
             };
             if source == TokenSource::Host {
@@ -449,7 +470,14 @@ impl Wanted {
         Ok(TokenLogprobs { chosen: TokenLogprob { token, logprob, rank }, top })
     }
 
-    fn source(&mut self, scheduler: &Scheduler, request: &ActiveRequest, sample: &SampleRow) -> TokenSource {
+    /// Where the token of a sample row is to come from, which goes to `position`.
+    fn source(
+        &mut self,
+        scheduler: &Scheduler,
+        request: &ActiveRequest,
+        sample: &SampleRow,
+        position: u32,
+    ) -> TokenSource {
         if request.params.needs_logits() {
             return TokenSource::Host;
         }
@@ -459,7 +487,7 @@ impl Wanted {
         // The next draw counts the token of this one.
         self.is_left_to_device &= !request.params.has_penalties();
         let tokens = tokens_of(scheduler, sample.seq);
-        let (history, draw) = (request.history(tokens), request.draw(sample.seq.index, tokens));
+        let (history, draw) = (request.history(tokens), request.draw(sample.seq.index, position));
         match self.draws.push(sample.row, &request.params, history, draw) {
             true => TokenSource::Draw(self.draws.draws().len() as u32 - 1),
             false => TokenSource::Host,
@@ -473,8 +501,8 @@ impl ActiveRequest {
         History { prompt, output }
     }
 
-    fn draw(&self, sample_index: u32, tokens: &[TokenId]) -> Draw {
-        Draw { seed: self.seed, sample_index, position: tokens.len() as u32 }
+    fn draw(&self, sample_index: u32, position: u32) -> Draw {
+        Draw { seed: self.seed, sample_index, position }
     }
 }
 

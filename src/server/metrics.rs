@@ -42,6 +42,9 @@ pub(super) struct Metrics {
     prefix_queries: IntCounter,
     prefix_hits: IntCounter,
     preemptions: IntCounter,
+    drafts: IntCounter,
+    draft_tokens: IntCounter,
+    accepted_draft_tokens: IntCounter,
     prompt_tokens: IntCounter,
     prompt_tokens_cached: IntCounter,
     generation_tokens: IntCounter,
@@ -110,6 +113,12 @@ impl Metrics {
             prefix_queries: counter("vllm:prefix_cache_queries_total", "Tokens looked up in the prefix cache."),
             prefix_hits: counter("vllm:prefix_cache_hits_total", "Tokens found in the prefix cache."),
             preemptions: counter("vllm:num_preemptions_total", "Times that a request was preempted."),
+            drafts: counter("vllm:spec_decode_num_drafts_total", "Times that tokens of a sequence were drafted."),
+            draft_tokens: counter("vllm:spec_decode_num_draft_tokens_total", "Tokens drafted."),
+            accepted_draft_tokens: counter(
+                "vllm:spec_decode_num_accepted_tokens_total",
+                "Tokens drafted that were right.",
+            ),
             prompt_tokens: counter("vllm:prompt_tokens_total", "Prompt tokens of requests that got their first token."),
             prompt_tokens_cached: counter(
                 "vllm:prompt_tokens_cached_total",
@@ -223,6 +232,9 @@ impl Metrics {
         self.prefix_hits.inc_by(now.prefix_hit_tokens - before.prefix_hit_tokens);
         self.prompt_tokens_cached.inc_by(now.prefix_hit_tokens - before.prefix_hit_tokens);
         self.preemptions.inc_by(now.preemptions - before.preemptions);
+        self.drafts.inc_by(now.drafts - before.drafts);
+        self.draft_tokens.inc_by(now.draft_tokens - before.draft_tokens);
+        self.accepted_draft_tokens.inc_by(now.accepted_draft_tokens - before.accepted_draft_tokens);
         self.cow_copies.inc_by(now.cow_copies - before.cow_copies);
         self.swapped_blocks.inc_by(now.swapped_blocks - before.swapped_blocks);
         self.swaps.inc_by(now.swaps - before.swaps);

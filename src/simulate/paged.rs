@@ -54,6 +54,7 @@ impl<'a> Run<'a> {
             enable_prefix_caching: setup.enable_prefix_caching,
             long_prefill_token_threshold: 0,
             policy: Policy::Fcfs,
+            drafts: None,
         };
         Run {
             workload,

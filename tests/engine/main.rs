@@ -45,6 +45,7 @@ fn config() -> SchedulerConfig {
         enable_prefix_caching: false,
         long_prefill_token_threshold: 0,
         policy: Policy::Fcfs,
+        drafts: None,
     }
 }
 

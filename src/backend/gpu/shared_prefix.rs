@@ -1,13 +1,14 @@
-//! Which sequences of a step read the same blocks first: samples of one prompt, beams, hits of the prefix cache.
+//! Which tokens of a step read the same blocks first: those of samples of one prompt, of beams, of hits of the prefix cache,
+//! and a sequence's last token with its drafts.
 
-/// Sequences from which on their common blocks are read once for all of them. Below it the partial results that this
+/// Tokens from which on their common blocks are read once for all of them. Below it the partial results that this
 /// takes, and their merging, cost about what it saves.
-const MIN_SEQS: usize = 4;
-/// Common tokens from which on it is done: two splits of keys. Less than one split is a single work item for each sequence
+const MIN_READERS: usize = 4;
+/// Common keys from which on it is done: two splits of them. Less than one split is a single work item for each token
 /// anyway, whose reading is small beside the rest of a step.
-const MIN_TOKENS: u32 = 512;
+const MIN_KEYS: u32 = 512;
 
-/// Sequences whose block tables begin with the same blocks.
+/// Tokens whose block tables begin with the same blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Group {
     /// Where its members stand in [`SharedPrefixes::members`].
@@ -20,7 +21,7 @@ pub(super) struct Group {
 /// The groups of a step, found again every step in the same allocations.
 #[derive(Debug, Default)]
 pub(super) struct SharedPrefixes {
-    /// Indices of sequences, group by group.
+    /// Indices of tokens, group by group.
     pub(super) members: Vec<u32>,
     pub(super) groups: Vec<Group>,
     order: Vec<u32>,
@@ -33,20 +34,15 @@ impl SharedPrefixes {
         self.order.clear();
     }
 
-    /// Groups `candidates`, for which `table` gives the blocks that may be read together with others.
+    /// Groups so many tokens, for which `table` gives the blocks that each may read together with others.
     ///
-    /// A sequence is in one group at most. Of the ways to split sequences with a common start (all of them over what all
+    /// A token is in one group at most. Of the ways to split tokens with a common start (all of them over what all
     /// share, or some of them over more) the one is taken that leaves the fewest blocks to read.
-    pub(super) fn find<'a>(
-        &mut self,
-        candidates: impl Iterator<Item = u32>,
-        table: impl Fn(u32) -> &'a [u32],
-        block_size: u32,
-    ) {
+    pub(super) fn find<'a>(&mut self, num_tokens: u32, table: impl Fn(u32) -> &'a [u32], block_size: u32) {
         self.clear();
-        let min_blocks = MIN_TOKENS.div_ceil(block_size) as usize;
-        self.order.extend(candidates.filter(|&seq| table(seq).len() >= min_blocks));
-        if self.order.len() < MIN_SEQS {
+        let min_blocks = MIN_KEYS.div_ceil(block_size) as usize;
+        self.order.extend((0..num_tokens).filter(|&token| table(token).len() >= min_blocks));
+        if self.order.len() < MIN_READERS {
             return;
         }
         // Then sequences with a common start stand together, and what a run of them has in common is what its ends have.
@@ -60,7 +56,7 @@ impl SharedPrefixes {
 
     /// Adds the best groups of a run; returns the blocks that they save reading.
     fn split<'a>(&mut self, run: &[u32], table: &impl Fn(u32) -> &'a [u32]) -> usize {
-        if run.len() < MIN_SEQS {
+        if run.len() < MIN_READERS {
             return 0;
         }
         let (first, last) = (table(run[0]), table(run[run.len() - 1]));
@@ -89,10 +85,10 @@ impl SharedPrefixes {
 mod tests {
     use super::*;
 
-    /// The groups of these tables as (sequences, blocks), in blocks of 16 tokens.
+    /// The groups of these tables as (tokens, blocks), in blocks of 16 tokens.
     fn groups(tables: &[Vec<u32>]) -> Vec<(Vec<u32>, u32)> {
         let mut found = SharedPrefixes::default();
-        found.find(0..tables.len() as u32, |seq| &tables[seq as usize], 16);
+        found.find(tables.len() as u32, |token| &tables[token as usize], 16);
         let group = |group: &Group| {
             let mut members = found.members[group.first..group.first + group.len].to_vec();
             members.sort_unstable();

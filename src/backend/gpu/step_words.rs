@@ -5,7 +5,7 @@ use super::super::{AttentionShape, LogitAdjustment, Rows, SampledBy, ScoredToken
 pub(in crate::backend) use super::work_items::NO_PARTIAL;
 use super::work_items::WorkItems;
 pub(in crate::backend) use super::work_items::{
-    AttentionTiling, ITEM_WORDS, Items, QUERY_WORDS, REDUCE_WORDS, Round, RoundLimits,
+    AttentionTiling, DECODE_TOKENS, ITEM_WORDS, Items, QUERY_WORDS, REDUCE_WORDS, Round, RoundLimits,
 };
 
 /// Header indices, as in the WGSL.
@@ -106,14 +106,14 @@ pub(in crate::backend) struct StepWords {
     items: WorkItems,
 }
 
-/// Most work items of a step's decodes: every split of every token that is one. A sequence that shares its first blocks has
-/// one more, where these end.
+/// Most work items of a step's decodes: every split of every token that is one. A token that shares its first blocks has one
+/// more, where these end.
 fn max_decode_items(limits: &StepLimits, block_size: u32, tiling: &AttentionTiling) -> u64 {
-    if tiling.decode_tokens > 1 {
-        return u64::from(limits.max_tokens) * u64::from(max_splits(limits, block_size, tiling));
-    }
+    let of_one_token = u64::from(max_splits(limits, block_size, tiling)) + 1;
     let keys = u64::from(limits.max_block_table_entries) * u64::from(block_size);
-    keys.div_ceil(u64::from(tiling.split)) + 2 * u64::from(limits.max_seqs)
+    let of_a_token_each = keys.div_ceil(u64::from(tiling.split)) + 2 * u64::from(limits.max_seqs);
+    let of_all_tokens = u64::from(limits.max_tokens) * of_one_token;
+    of_all_tokens.min(u64::from(tiling.decode_tokens) * of_a_token_each)
 }
 
 /// Most splits of one token.

@@ -1,9 +1,9 @@
 //! One step's attention, cut into work items.
 //!
-//! The tokens of a sequence with few new ones (commonly one: a decode) are split over their keys, each split a work item
-//! with partial results that are merged at the end; a sequence with more is cut over its query tokens. Decodes whose
-//! sequences begin with the same blocks read these together: a work item for several tokens, as in a prefill, that gives a
-//! partial result for each of them.
+//! The tokens of a sequence with few new ones (commonly one: a decode; or one and its drafts) are split over their keys, each
+//! split a work item with partial results that are merged at the end; a sequence with more is cut over its query tokens.
+//! Decodes whose keys begin with the same blocks, of one sequence or of several, read these together: a work item for several
+//! tokens, as in a prefill, that gives a partial result for each of them.
 //!
 //! Items are dispatched in rounds, commonly one: a round ends where its partial results fill their buffers, which the next
 //! one uses again, or where a dispatch would have too many workgroups or take too long.
@@ -18,6 +18,10 @@ pub(in crate::backend) const REDUCE_WORDS: usize = 3;
 /// `Query::partials` of a token whose only work item writes its output itself.
 pub(in crate::backend) const NO_PARTIAL: u32 = u32::MAX;
 
+/// New tokens of a sequence, at most, that are decodes on GPUs: a last token and a few drafts. As a prefill they would be one
+/// workgroup for each KV head, whatever the context.
+pub(in crate::backend) const DECODE_TOKENS: u32 = 8;
+
 /// How attention's work is cut up for one device and shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::backend) struct AttentionTiling {
@@ -31,7 +35,7 @@ pub(in crate::backend) struct AttentionTiling {
     pub(in crate::backend) split: u32,
     /// New tokens of a sequence, at most, that are decode work items each; more of them are prefill work items.
     pub(in crate::backend) decode_tokens: u32,
-    /// Whether decodes read the blocks that their sequences begin with in common together.
+    /// Whether decodes read the blocks that they begin with in common together.
     pub(in crate::backend) share_prefixes: bool,
 }
 
@@ -63,6 +67,16 @@ pub(in crate::backend) struct Round {
     pub(in crate::backend) keys: u64,
 }
 
+/// A token that is decode work items.
+#[derive(Debug, Clone, Copy)]
+struct Decode {
+    token: u32,
+    /// Where the block table of its sequence begins, among those of the step.
+    table: u32,
+    /// Keys that it attends to.
+    num_keys: u32,
+}
+
 /// The items, rebuilt every step in the same allocations.
 #[derive(Debug, Default)]
 pub(super) struct WorkItems {
@@ -75,7 +89,9 @@ pub(super) struct WorkItems {
     partials: u32,
     keys: u64,
     begin: [u32; 3],
+    decodes: Vec<Decode>,
     prefixes: SharedPrefixes,
+    /// Which decodes have their work items, as they share a prefix.
     is_shared: Vec<bool>,
 }
 
@@ -95,24 +111,21 @@ impl WorkItems {
         self.reduce.clear();
         self.rounds.clear();
         (self.partials, self.keys, self.begin) = (0, 0, [0; 3]);
-        self.is_shared.clear();
-        self.is_shared.resize(input.seq_lens.len(), false);
+        self.find_decodes(input, tiling.decode_tokens);
         if tiling.share_prefixes {
-            self.shared_prefixes(input, tables_at, block_size, tiling, limits);
+            self.shared_prefixes(input.block_tables, tables_at, block_size, tiling, limits);
+        }
+        for at in 0..self.decodes.len() {
+            if !self.is_shared[at] {
+                self.decode_token(self.decodes[at], tables_at, tiling.split, limits);
+            }
         }
         for seq in 0..input.seq_lens.len() {
-            if self.is_shared[seq] {
-                continue;
-            }
             let first = input.query_start_loc[seq];
             let query_len = input.query_start_loc[seq + 1] - first;
             let table = tables_at + input.block_table_start[seq];
             let context_len = input.seq_lens[seq] - query_len;
-            if query_len <= tiling.decode_tokens {
-                for token in 0..query_len {
-                    self.decode_token(first + token, table, context_len + token + 1, tiling.split, limits);
-                }
-            } else {
+            if query_len > tiling.decode_tokens {
                 for at in (0..query_len).step_by(tiling.prefill_tokens as usize) {
                     let tokens = tiling.prefill_tokens.min(query_len - at);
                     let keys = context_len + at + tokens;
@@ -151,13 +164,32 @@ impl WorkItems {
         self.begin = [decode, prefill, reduce].map(|items| items.first + items.count);
     }
 
-    /// The work items of one token with the keys `0..num_keys`.
-    fn decode_token(&mut self, token: u32, table: u32, num_keys: u32, split: u32, limits: &RoundLimits) {
+    /// The tokens of sequences with at most so many new ones.
+    fn find_decodes(&mut self, input: &StepInput<'_>, decode_tokens: u32) {
+        self.decodes.clear();
+        for (seq, &seq_len) in input.seq_lens.iter().enumerate() {
+            let (first, end) = (input.query_start_loc[seq], input.query_start_loc[seq + 1]);
+            if end - first <= decode_tokens {
+                let table = input.block_table_start[seq];
+                self.decodes.extend((first..end).map(|token| Decode {
+                    token,
+                    table,
+                    num_keys: seq_len - (end - 1 - token),
+                }));
+            }
+        }
+        self.is_shared.clear();
+        self.is_shared.resize(self.decodes.len(), false);
+    }
+
+    /// The work items of a token that reads all of its keys for itself.
+    fn decode_token(&mut self, decode: Decode, tables_at: u32, split: u32, limits: &RoundLimits) {
+        let Decode { token, table, num_keys } = decode;
         let splits = num_keys.div_ceil(split);
         self.make_room(if splits > 1 { splits } else { 0 }, splits, u64::from(num_keys), limits);
         let partials = if splits > 1 { self.partials_of(token, splits) } else { NO_PARTIAL };
         self.queries.push([token, partials]);
-        self.splits(self.queries.len() as u32 - 1, table, 0..num_keys, split, 0);
+        self.splits(self.queries.len() as u32 - 1, tables_at + table, 0..num_keys, split, 0);
     }
 
     /// Partial results for a token, merged in their order; the row of the first.
@@ -180,54 +212,50 @@ impl WorkItems {
     /// Decodes that read common blocks together.
     fn shared_prefixes(
         &mut self,
-        input: &StepInput<'_>,
+        block_tables: &[u32],
         tables_at: u32,
         block_size: u32,
         tiling: &AttentionTiling,
         limits: &RoundLimits,
     ) {
+        let decodes = std::mem::take(&mut self.decodes);
         // At least the token's own key is left to it.
-        let blocks = |seq: u32| {
-            let start = input.block_table_start[seq as usize] as usize;
-            &input.block_tables[start..start + ((input.seq_lens[seq as usize] - 1) / block_size) as usize]
-        };
-        let is_decode = |seq: &u32| {
-            let seq = *seq as usize;
-            input.query_start_loc[seq + 1] - input.query_start_loc[seq] == 1
+        let blocks = |decode: u32| {
+            let Decode { table, num_keys, .. } = decodes[decode as usize];
+            &block_tables[table as usize..][..((num_keys - 1) / block_size) as usize]
         };
         let mut prefixes = std::mem::take(&mut self.prefixes);
-        prefixes.find((0..input.seq_lens.len() as u32).filter(is_decode), blocks, block_size);
+        prefixes.find(decodes.len() as u32, blocks, block_size);
         for group in &prefixes.groups {
             let members = &prefixes.members[group.first..group.first + group.len];
             let shared = group.blocks * block_size;
             let shared_splits = shared.div_ceil(tiling.split);
-            let own_splits = |seq: &u32| (input.seq_lens[*seq as usize] - shared).div_ceil(tiling.split);
+            let own_splits = |decode: &u32| (decodes[*decode as usize].num_keys - shared).div_ceil(tiling.split);
             let longest = shared_splits + members.iter().map(own_splits).max().expect("a group has members");
             // All that reads a stretch of keys together is in one round.
             let together = (limits.partials / longest).clamp(1, tiling.prefill_tokens);
             for members in members.chunks(together as usize) {
                 let own_items: u32 = members.iter().map(own_splits).sum();
                 let partials = own_items + members.len() as u32 * shared_splits;
-                let keys = members.iter().map(|&seq| u64::from(input.seq_lens[seq as usize])).sum();
+                let keys = members.iter().map(|&decode| u64::from(decodes[decode as usize].num_keys)).sum();
                 self.make_room(partials, own_items.max(shared_splits), keys, limits);
                 let first_query = self.queries.len() as u32;
-                for &seq in members {
-                    let own_splits = own_splits(&seq);
-                    let seq = seq as usize;
-                    self.is_shared[seq] = true;
-                    let (token, table) = (input.query_start_loc[seq], tables_at + input.block_table_start[seq]);
-                    let partials = self.partials_of(token, shared_splits + own_splits);
+                for &member in members {
+                    self.is_shared[member as usize] = true;
+                    let Decode { token, table, num_keys } = decodes[member as usize];
+                    let partials = self.partials_of(token, shared_splits + own_splits(&member));
                     self.queries.push([token, partials]);
-                    let own = shared..input.seq_lens[seq];
-                    self.splits(self.queries.len() as u32 - 1, table, own, tiling.split, shared_splits);
+                    let query = self.queries.len() as u32 - 1;
+                    self.splits(query, tables_at + table, shared..num_keys, tiling.split, shared_splits);
                 }
-                let table = tables_at + input.block_table_start[members[0] as usize];
+                let table = tables_at + decodes[members[0] as usize].table;
                 for i in 0..shared_splits {
                     let (begin, end) = (i * tiling.split, shared.min((i + 1) * tiling.split));
                     self.prefill.push([first_query, members.len() as u32, table, begin, end, i]);
                 }
             }
         }
+        self.decodes = decodes;
         self.prefixes = prefixes;
     }
 }
@@ -333,11 +361,34 @@ mod tests {
     }
 
     #[test]
+    fn a_token_and_its_drafts_read_their_context_together() {
+        let tiling = AttentionTiling { decode_tokens: DECODE_TOKENS, ..TILING };
+        let apart = AttentionTiling { share_prefixes: false, ..tiling };
+        // Two sequences of their own, the second of which has too few tokens for it, or too short a context.
+        for (second, num_groups) in [((600, 3), 1), ((400, 6), 1), ((700, 5), 2)] {
+            let mut first_block = 0;
+            let plan = |(context_len, query_len): (u32, u32)| {
+                let blocks = (context_len + query_len).div_ceil(16);
+                first_block += blocks;
+                SeqPlan { context_len, query_len, table: (first_block - blocks..first_block).collect() }
+            };
+            let seqs: Vec<SeqPlan> = [(1020, 8), second].map(plan).into();
+            let (items, together) = keys_by_token(&seqs, &tiling, &ONE_ROUND);
+            let (apart, alone) = keys_by_token(&seqs, &apart, &ONE_ROUND);
+            assert_eq!(together, alone);
+            assert!(apart.prefill.is_empty());
+            // Up to four tokens in an item, for each split of the common context: 1008 keys, and 688 of the second.
+            let of_second = if num_groups == 2 { 2 * 3 } else { 0 };
+            assert_eq!(items.prefill.len(), 2 * 4 + of_second, "{second:?}");
+        }
+    }
+
+    #[test]
     fn rounds_keep_to_their_limits_and_change_nothing() {
         let mut more_than_one = 0;
         for (sharing, common) in SHARINGS {
             let seqs = plans(sharing, common, &[(600, 1), (33, 17), (0, 5)]);
-            for decode_tokens in [1, u32::MAX] {
+            for decode_tokens in [1, DECODE_TOKENS, u32::MAX] {
                 let tiling = AttentionTiling { decode_tokens, ..TILING };
                 let (whole, at_once) = keys_by_token(&seqs, &tiling, &ONE_ROUND);
                 for limits in [

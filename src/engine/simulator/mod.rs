@@ -1,7 +1,7 @@
 //! The simulator: random traffic on a tiny pool, every step of it checked.
 //!
-//! A seed gives sizes (pools of 3 to 12 blocks), requests (shared prefixes, parallel samples, beams, salts, priorities)
-//! and misfortunes (aborts in the middle of a step). The [`EchoDevice`] reads back what the scheduler wrote, the
+//! A seed gives sizes (pools of 3 to 12 blocks), requests (shared prefixes, parallel samples, beams, salts, priorities),
+//! drafts and misfortunes (aborts in the middle of a step). The [`EchoDevice`] reads back what the scheduler wrote, the
 //! invariants are checked before and after each step, and the tokens against those of the same request alone.
 
 mod mirror;
@@ -14,10 +14,11 @@ use std::collections::VecDeque;
 use self::mirror::{Mirror, MirrorSeq};
 pub use self::report::SimReport;
 pub use self::rng::Rng;
-use self::traffic::{Traffic, random_config};
+use self::traffic::{Traffic, random_config, random_drafts};
 use super::echo::{EchoDevice, EchoHash, EchoHistory};
 use super::{
-    BlockId, PreemptionCosts, Request, RequestId, SampledToken, Scheduler, SchedulerConfig, SeqId, TokenEvent, TokenId,
+    BlockId, PreemptionCosts, Request, RequestId, RequestParams, SampledToken, Scheduler, SchedulerConfig, SeqId,
+    TokenEvent, TokenId,
 };
 
 /// Runs one episode of about `steps` steps: the traffic of `seed`, then everything still alive to its end.
@@ -54,6 +55,8 @@ struct Episode {
     ahead_rate: u32,
     /// Decides it. Drawn apart, as the host pool.
     ahead: Rng,
+    /// Decides which requests have drafts. Drawn apart, too.
+    drafts: Rng,
     /// Whether a step is scheduled that the device has not run.
     device_is_behind: bool,
     /// Tokens of beams that wait for their siblings.
@@ -68,7 +71,8 @@ impl Episode {
         let mut swap = Rng::new(!seed);
         let num_host_blocks = swap.pick(&[0, 0, 2, 4, 12]);
         let costs = PreemptionCosts { compute_token: 2, copy_block: swap.pick(&[0, 1, 4]) };
-        let config = SchedulerConfig { num_host_blocks, ..random_config(&mut rng) };
+        let mut drafts = Rng::new(seed.rotate_left(16) ^ 0xD4AF7);
+        let config = SchedulerConfig { num_host_blocks, drafts: random_drafts(&mut drafts), ..random_config(&mut rng) };
         let mut ahead = Rng::new(seed.rotate_left(32) ^ 0x5EED);
         let mut scheduler = Scheduler::new(config.clone(), b"echo");
         scheduler.set_preemption_costs(costs);
@@ -85,6 +89,7 @@ impl Episode {
             fed: Vec::new(),
             ahead_rate: ahead.pick(&[0, 500, 1000]),
             ahead,
+            drafts,
             device_is_behind: false,
             held: Vec::new(),
             events: Vec::new(),
@@ -102,7 +107,8 @@ impl Episode {
             self.report.requests += 1;
             let limits = self.scheduler.config().limits();
             let prompt = self.traffic.prompt(&mut self.rng);
-            match Request::new(id, prompt, self.traffic.params(&mut self.rng), &limits) {
+            let params = RequestParams { drafts: self.drafts.chance(800), ..self.traffic.params(&mut self.rng) };
+            match Request::new(id, prompt, params, &limits) {
                 Ok(request) => {
                     let mirror = Mirror::new(&request);
                     self.tags.push(mirror.tag);
@@ -147,7 +153,11 @@ impl Episode {
         self.misfortunes();
         if self.sampled.len() > 1 && self.rng.chance(100) {
             let len = self.sampled.len() as u32;
-            self.sampled.swap(self.rng.below(len) as usize, self.rng.below(len) as usize);
+            let (a, b) = (self.rng.below(len) as usize, self.rng.below(len) as usize);
+            // Those of one sequence are in order.
+            if self.scheduler.batch().seqs.iter().all(|seq| seq.num_drafts == 0) {
+                self.sampled.swap(a, b);
+            }
         }
         self.update();
         self.scheduler.check_invariants();
@@ -200,14 +210,23 @@ impl Episode {
         }
         self.sampled.clear();
         self.fed.clear();
-        for sample in &batch.sample_rows {
+        let mut next = 0;
+        for (index, sample) in batch.sample_rows.iter().enumerate() {
             let hash = self.rows[sample.row as usize];
             let token = hash.next_token(sample.seq.index, self.traffic.vocab_size);
             self.fed.push(token);
+            if index < next {
+                // It stands behind a wrong draft.
+                continue;
+            }
+            next = batch.next_sample(index, token);
             self.sampled.push(SampledToken { seq: sample.seq, token });
             let Some(at) = position(&self.mirrors, sample.seq.request) else { continue };
             let Some(seq) = self.mirrors[at].seq(sample.seq.index) else { continue };
-            assert_eq!(hash, seq.hash, "sequence {} samples from a foreign row", sample.seq);
+            let drafted = self.sampled.iter().rev().skip(1).take_while(|sampled| sampled.seq == sample.seq).count();
+            let drafted = &self.sampled[self.sampled.len() - 1 - drafted..self.sampled.len() - 1];
+            let expected = drafted.iter().fold(seq.hash, |hash, sampled| hash.push(sampled.token));
+            assert_eq!(hash, expected, "sequence {} samples from a foreign row", sample.seq);
         }
     }
 
@@ -325,17 +344,24 @@ impl Episode {
         }
     }
 
-    /// Ends the step, and checks that every live sequence that sampled emits its token, once, and nobody else.
+    /// Ends the step, and checks that every live sequence that sampled emits its tokens, once, up to the one that ends it, and
+    /// nobody else.
     fn update(&mut self) {
         self.events.clear();
         self.scheduler.update(&self.sampled, &mut self.events);
         let mirrors = &self.mirrors;
         let alive = |seq: SeqId| position(mirrors, seq.request).is_some_and(|at| mirrors[at].seq(seq.index).is_some());
-        let expected = self.sampled.iter().filter(|sampled| alive(sampled.seq));
-        assert!(
-            expected.map(|sampled| sampled.seq).eq(self.events.iter().map(|event| event.seq)),
-            "a token was lost, or emitted twice"
-        );
+        let mut events = self.events.iter();
+        let mut ended = None;
+        for &SampledToken { seq, token } in self.sampled.iter().filter(|sampled| alive(sampled.seq)) {
+            if ended == Some(seq) {
+                continue;
+            }
+            let event = events.next().expect("a token was lost");
+            assert_eq!((event.seq, event.token), (seq, token), "a token was lost");
+            ended = event.finish.map(|_| seq);
+        }
+        assert_eq!(events.next(), None, "a token was emitted twice");
         for i in 0..self.events.len() {
             self.book(self.events[i]);
         }
@@ -354,6 +380,8 @@ impl Episode {
         if mirror.params.prompt_logits {
             assert_eq!(mirror.prompt_logits_rows, mirror.prompt_len, "prompt logits rows of {}", mirror.id);
         }
+        let at_position = mirror.seq(event.seq.index).map(|seq| seq.token_ids.len() as u32);
+        assert_eq!(Some(event.position), at_position, "position of a token of sequence {}", event.seq);
         let finish = mirror.push(event.seq, event.token, self.traffic.vocab_size);
         assert_eq!(event.finish, finish, "finish reason of sequence {}", event.seq);
         if finish.is_some() {
@@ -393,6 +421,8 @@ impl Episode {
         assert_eq!(report.requests, ended, "every request ends exactly once");
         assert_eq!(stats.steps, report.steps, "steps");
         report.ahead = stats.steps_ahead;
+        report.draft_tokens = stats.draft_tokens;
+        report.accepted_draft_tokens = stats.accepted_draft_tokens;
         report.computed_tokens = stats.scheduled_tokens;
         report.preemptions = stats.preemptions;
         report.swaps = stats.swaps;

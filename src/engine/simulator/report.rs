@@ -12,6 +12,10 @@ pub struct SimReport {
     pub steps: u64,
     /// Those of them that were scheduled before the step before them had ended.
     pub ahead: u64,
+    /// Tokens drafted.
+    pub draft_tokens: u64,
+    /// Those of them that were right.
+    pub accepted_draft_tokens: u64,
     /// Tokens computed.
     pub computed_tokens: u64,
     /// Tokens emitted.
@@ -49,6 +53,8 @@ impl AddAssign for SimReport {
         self.episodes += other.episodes;
         self.steps += other.steps;
         self.ahead += other.ahead;
+        self.draft_tokens += other.draft_tokens;
+        self.accepted_draft_tokens += other.accepted_draft_tokens;
         self.computed_tokens += other.computed_tokens;
         self.emitted_tokens += other.emitted_tokens;
         self.requests += other.requests;
@@ -73,6 +79,8 @@ impl fmt::Display for SimReport {
         writeln!(f, "steps               {:>14}", self.steps)?;
         writeln!(f, "  ahead             {:>14}", self.ahead)?;
         writeln!(f, "tokens computed     {:>14}", self.computed_tokens)?;
+        writeln!(f, "  drafts            {:>14}", self.draft_tokens)?;
+        writeln!(f, "    right           {:>14}", self.accepted_draft_tokens)?;
         writeln!(f, "tokens emitted      {:>14}", self.emitted_tokens)?;
         writeln!(f, "requests            {:>14}", self.requests)?;
         writeln!(f, "  refused           {:>14}", self.refused)?;

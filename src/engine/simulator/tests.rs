@@ -17,6 +17,8 @@ fn many_seeds_hold_all_invariants() {
     assert!(total.cow_copies > 1000, "too few copies on write to show anything");
     assert!(total.prefix_hit_tokens > 5_000, "too few prefix hits to show anything");
     assert!(total.ahead > 10_000, "too few steps ahead to show anything");
+    let wrong = total.draft_tokens - total.accepted_draft_tokens;
+    assert!(total.accepted_draft_tokens > 3_000 && wrong > 5_000, "too few drafts to show anything");
     assert!(total.deferred > 100, "too few beams that waited to show anything");
     assert!(total.finished > 1000 && total.aborted > 100 && total.forks > 1000);
 }
@@ -85,6 +87,11 @@ fn finds_a_block_forgotten_when_swapping_out() {
 #[test]
 fn finds_a_token_fed_from_a_neighbour() {
     assert!(steps_until_found(PlantedBug::FedTokenOfNeighbour) <= 5_000);
+}
+
+#[test]
+fn finds_wrong_drafts_that_stay() {
+    assert!(steps_until_found(PlantedBug::WrongDraftsStay) <= 5_000);
 }
 
 #[test]

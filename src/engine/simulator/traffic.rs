@@ -1,7 +1,7 @@
 //! Random sizes, and random requests.
 
 use super::rng::Rng;
-use crate::engine::{Policy, RequestParams, SchedulerConfig, TokenId};
+use crate::engine::{DraftConfig, Policy, RequestParams, SchedulerConfig, TokenId};
 
 /// How one episode behaves. Rates are per mille of the steps.
 #[derive(Debug, Clone)]
@@ -39,7 +39,21 @@ pub(super) fn random_config(rng: &mut Rng) -> SchedulerConfig {
         enable_prefix_caching: rng.chance(650),
         long_prefill_token_threshold: rng.pick(&[0, 0, 1, 3]),
         policy: rng.pick(&[Policy::Fcfs, Policy::Priority]),
+        drafts: None,
     }
+}
+
+/// Drafts in two of three episodes, from next to nothing, so that many are wrong.
+pub(super) fn random_drafts(rng: &mut Rng) -> Option<DraftConfig> {
+    rng.chance(667).then(|| {
+        let lookup_min = rng.between(1, 3);
+        DraftConfig {
+            num_tokens: rng.between(1, 9),
+            max_num_seqs: rng.pick(&[1, 2, 4, 8]),
+            lookup_min,
+            lookup_max: rng.between(lookup_min, 5),
+        }
+    })
 }
 
 impl Traffic {
@@ -85,6 +99,7 @@ impl Traffic {
             num_samples,
             max_sequences: if beams { rng.between(2, 4) } else { 0 },
             prompt_logits: rng.chance(120),
+            drafts: true,
             priority: rng.below(3) as i32,
             cache_salt: rng.chance(200).then(|| vec![rng.below(2) as u8]),
             adapter: rng.chance(100).then(|| vec![0]),

@@ -1,7 +1,7 @@
 //! The attention kernels, and how their work is cut up.
 
 use super::super::super::{AttentionShape, KvDtype};
-use super::super::step_words::AttentionTiling;
+use super::super::step_words::{AttentionTiling, DECODE_TOKENS};
 use super::{ASYNC_CAPABILITY, Kernel, TENSOR_CAPABILITY, WORKGROUP_BYTES, cuda, has_tensor_cores, params};
 use std::fmt;
 use std::str::FromStr;
@@ -105,7 +105,7 @@ pub(in super::super) fn attention_tiling(
         let (rows, keys) = [(32, 32), (32, 16), (16, 16), (8, 16)].into_iter().find(fits).unwrap_or((4, 16));
         (rows / heads_per_group, keys)
     };
-    let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
+    let decode_tokens = if batch_invariant { u32::MAX } else { DECODE_TOKENS };
     // What a token is read together with is up to its neighbours.
     let share_prefixes = cascade_attention && !batch_invariant;
     AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split: 256, decode_tokens, share_prefixes }

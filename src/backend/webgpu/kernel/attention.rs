@@ -1,7 +1,7 @@
 //! The attention kernels, and how their work is cut up.
 
 use super::super::super::{AttentionShape, KvDtype, StepLimits};
-use super::super::step_words::AttentionTiling;
+use super::super::step_words::{AttentionTiling, DECODE_TOKENS};
 use super::super::{Tuning, Variant};
 use super::{Binding, Kernel, Matrices, read, write};
 
@@ -113,7 +113,7 @@ pub(in super::super) fn attention_tiling(
                 _ => (LANE_ELEMENTS * team_lanes(shape, subgroup_size) / shape.head_dim).max(4),
             };
             let heads_per_group = heads_up_to(most_heads.min(rows));
-            let decode_tokens = if batch_invariant { u32::MAX } else { 1 };
+            let decode_tokens = if batch_invariant { u32::MAX } else { DECODE_TOKENS };
             let prefill_tokens = rows / heads_per_group;
             let split = tuning.attention_split;
             AttentionTiling { heads_per_group, prefill_tokens, prefill_keys, split, decode_tokens, share_prefixes }
