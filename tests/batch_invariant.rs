@@ -1,5 +1,5 @@
 //! `--batch-invariant`: a request's logits are the same to the bit alone and in any batch, at any chunking, from the
-//! prefix cache, with its prompt shared, and preempted either way.
+//! prefix cache, with its prompt shared, with drafts, and preempted either way.
 //!
 //! A schedule is drawn at random: the sizes of the engine, which requests come, when, and which of them are aborted.
 //! Each request that ends must have given what it gives alone on an engine that shares, caches and preempts nothing.
@@ -10,7 +10,7 @@
 use bindery::backend::WeightFormat;
 use bindery::backend::webgpu::{GpuDevice, Variant, WebGpuBackend};
 use bindery::engine::{RequestId, Stats};
-use bindery::llm::{Llm, LlmOptions, PreemptionMode, RequestOutput};
+use bindery::llm::{Llm, LlmOptions, PreemptionMode, RequestOutput, SpeculativeConfig};
 use bindery::model::{DummyWeights, LoadFormat};
 use bindery::sampling::SamplingParams;
 use bindery_lockstep::{Gpu, adapter};
@@ -97,7 +97,11 @@ fn draw(rng: &mut Rng, options: &mut LlmOptions, fewest_blocks: u32) {
     options.enable_prefix_caching = rng.below(3) > 0;
     options.preemption_mode = [PreemptionMode::Recompute, PreemptionMode::Swap][rng.below(2) as usize];
     options.swap_space_bytes = 1 << 30;
-    options.async_scheduling = Some(Rng(rng.0).below(2) > 0);
+    let mut apart = Rng(rng.0);
+    options.async_scheduling = Some(apart.below(2) > 0);
+    // From a single token, so that many are wrong.
+    let speculative = SpeculativeConfig { prompt_lookup_min: Some(1), ..SpeculativeConfig::ngram() };
+    options.speculative = (apart.below(2) > 0).then_some(speculative);
 }
 
 /// Runs one schedule of some of the requests, and compares each that ends.
@@ -145,6 +149,8 @@ struct Seen {
     prefix_hit_tokens: u64,
     cow_copies: u64,
     steps_ahead: u64,
+    draft_tokens: u64,
+    accepted_draft_tokens: u64,
 }
 
 impl Seen {
@@ -154,12 +160,16 @@ impl Seen {
         self.prefix_hit_tokens += stats.prefix_hit_tokens + stats.resumed_hit_tokens;
         self.cow_copies += stats.cow_copies;
         self.steps_ahead += stats.steps_ahead;
+        self.draft_tokens += stats.draft_tokens;
+        self.accepted_draft_tokens += stats.accepted_draft_tokens;
     }
 
     fn assert_enough(&self, schedules: u64) {
         let recomputed = self.preemptions - self.swaps;
         assert!(recomputed * 4 >= schedules && self.swaps * 8 >= schedules, "too few of either preemption: {self:?}");
         assert!(self.prefix_hit_tokens > 0 && self.cow_copies > 0 && self.steps_ahead > 0, "{self:?}");
+        let right = self.accepted_draft_tokens;
+        assert!(2 * right >= schedules && self.draft_tokens - right >= schedules, "too few drafts: {self:?}");
     }
 }
 

@@ -9,7 +9,7 @@
 use bindery::backend::cpu::CpuBackend;
 use bindery::backend::webgpu::{Variant, WebGpuBackend};
 use bindery::backend::{Backend, WeightFormat};
-use bindery::llm::{Llm, LlmOptions, RequestOutput};
+use bindery::llm::{Llm, LlmOptions, RequestOutput, SpeculativeConfig};
 use bindery::sampling::SamplingParams;
 
 #[path = "support/llm.rs"]
@@ -80,6 +80,15 @@ fn smollm2_generates_the_same_alone_in_a_batch_in_chunks_ahead_preempted_and_fro
     check("a step ahead", together(&mut llm));
     let stats = llm.stats();
     assert!(stats.steps_ahead > u64::from(TOKENS) / 2 && stats.used_blocks == 0, "{stats:?}");
+
+    let mut llm = smollm2(&model, |options| {
+        without_cache(options);
+        options.speculative = Some(SpeculativeConfig { disable_by_batch_size: 64, ..SpeculativeConfig::ngram() });
+    });
+    check("drafts", together(&mut llm));
+    let stats = llm.stats();
+    let wrong = stats.draft_tokens - stats.accepted_draft_tokens;
+    assert!(stats.accepted_draft_tokens > 10 && wrong > 10 && stats.used_blocks == 0, "{stats:?}");
 
     let mut llm = smollm2(&model, |_| {});
     check("cold prefix cache", together(&mut llm));

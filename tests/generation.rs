@@ -3,7 +3,7 @@
 #![cfg(feature = "webgpu")]
 
 use bindery::engine::RequestId;
-use bindery::llm::{Completion, Event, FinishCause, Llm, LlmError, RequestOutput};
+use bindery::llm::{Completion, Event, FinishCause, Llm, LlmError, RequestOutput, SpeculativeConfig};
 use bindery::sampling::SamplingParams;
 use std::collections::BTreeMap;
 
@@ -89,6 +89,75 @@ fn stop_conditions() {
     assert_eq!((cause(&ignored), ignored.token_ids), (FinishCause::Length, vec![eos; 4]));
     let delayed = complete(&mut llm, SamplingParams { min_tokens: 3, ..force });
     assert_eq!(delayed.token_ids.iter().position(|&token| token == eos), Some(3), "{delayed:?}");
+}
+
+/// Tokens, text, log probabilities and why it ended: drafts may come and go, be right or wrong, and end a completion halfway.
+#[test]
+fn drafts_change_nothing() {
+    let mut without = load();
+    let mut with = smollm2(&models::smollm2_gguf(), |options| {
+        options.num_gpu_blocks_override = Some(32);
+        // From two tokens, so that many are wrong.
+        options.speculative = Some(SpeculativeConfig { prompt_lookup_min: Some(2), ..SpeculativeConfig::ngram() });
+    });
+    let tokenizer = without.tokenizer().expect("it has one").clone();
+    // A list that the model goes on with, so that nearly all drafts are right.
+    let lines: String =
+        (1..5).map(|line| format!("Line {line}: the quick brown fox jumps over the lazy dog.\n")).collect();
+    let list = tokenizer.encode(&(lines + "Line 5: the quick"), true).expect("it encodes");
+    let brown = *tokenizer.encode(" brown", false).expect("it encodes").last().expect("a token");
+    let draw = |seed| SamplingParams { seed: Some(seed), temperature: 0.7, ..greedy(24) };
+    let asked = [
+        greedy(36),
+        greedy(7),
+        SamplingParams { logprobs: Some(3), ..greedy(24) },
+        draw(1),
+        SamplingParams { n: 3, best_of: Some(4), ..draw(2) },
+        SamplingParams { stop: vec!["own fox j".into()], ..greedy(36) },
+        SamplingParams { stop: vec!["own fox j".into()], min_tokens: 20, ..greedy(36) },
+        SamplingParams { stop_token_ids: vec![brown], ..greedy(36) },
+        SamplingParams { stop_token_ids: vec![brown], min_tokens: 20, ..greedy(36) },
+        SamplingParams { logit_bias: [(brown, 5.0)].into(), ..draw(3) },
+        SamplingParams { prompt_logprobs: Some(1), ..greedy(24) },
+    ];
+    for (number, params) in asked.iter().enumerate() {
+        let before = with.stats();
+        let prompts = vec![(list.clone(), params.clone()), (short(), params.clone())];
+        let expected = without.generate(prompts.clone()).expect("generation succeeds");
+        let got = with.generate(prompts).expect("generation succeeds");
+        for (got, expected) in got.iter().zip(&expected) {
+            assert_eq!(got.prompt_logprobs.len(), expected.prompt_logprobs.len());
+            for (got, expected) in got.completions.iter().zip(&expected.completions) {
+                assert_eq!(got.text, expected.text, "request {number}");
+                assert_eq!(got.token_ids, expected.token_ids, "request {number}");
+                assert_eq!(cause(got), cause(expected), "request {number}");
+                assert_eq!(got.logprobs.len(), expected.logprobs.len(), "request {number}");
+                for (got, expected) in got.logprobs.iter().zip(&expected.logprobs) {
+                    assert_eq!(got.chosen.token, expected.chosen.token, "request {number}");
+                    assert!((got.chosen.logprob - expected.chosen.logprob).abs() < 1e-3, "request {number}");
+                }
+            }
+        }
+        let right = with.stats().accepted_draft_tokens - before.accepted_draft_tokens;
+        assert!(right > 0, "request {number} had no right draft");
+    }
+    let stats = with.stats();
+    eprintln!("{} of {} drafts were right", stats.accepted_draft_tokens, stats.draft_tokens);
+    assert!(stats.accepted_draft_tokens > 80 && stats.draft_tokens - stats.accepted_draft_tokens > 20, "{stats:?}");
+    assert_eq!(stats.used_blocks, 0);
+
+    // What the next token depends on besides, drafts would not know.
+    for params in [
+        SamplingParams { repetition_penalty: 1.05, ..greedy(20) },
+        SamplingParams { allowed_token_ids: Some(list.clone()), ..greedy(20) },
+        SamplingParams { use_beam_search: true, beam_width: Some(2), ..greedy(20) },
+    ] {
+        let before = with.stats().draft_tokens;
+        let expected = without.generate(vec![(list.clone(), params.clone())]).expect("generation succeeds");
+        let got = with.generate(vec![(list.clone(), params)]).expect("generation succeeds");
+        assert_eq!(got[0].completions[0].token_ids, expected[0].completions[0].token_ids);
+        assert_eq!(with.stats().draft_tokens, before);
+    }
 }
 
 #[test]

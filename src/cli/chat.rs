@@ -239,6 +239,9 @@ impl Chat {
                 "{} tokens from the prefix cache; {} KV blocks taken, {} shared",
                 accounting.cached_tokens, accounting.blocks_allocated, accounting.blocks_shared
             );
+            if accounting.draft_tokens > 0 {
+                eprintln!("{} of {} drafts right", accounting.accepted_draft_tokens, accounting.draft_tokens);
+            }
         }
     }
 

@@ -228,6 +228,9 @@ impl Answer {
         line += &format!("; TTFT {:.0} ms", first.as_secs_f64() * 1e3);
         if let Some(accounting) = &self.accounting {
             line += &format!("; {} KV blocks, {} shared", accounting.blocks_allocated, accounting.blocks_shared);
+            if accounting.draft_tokens > 0 {
+                line += &format!("; {} of {} drafts right", accounting.accepted_draft_tokens, accounting.draft_tokens);
+            }
         }
         let causes: Vec<String> = self.causes.iter().map(cause).collect();
         if causes.is_empty() { line + "; interrupted" } else { format!("{line}; ended by {}", causes.join(", ")) }

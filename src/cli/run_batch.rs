@@ -216,7 +216,7 @@ impl Batch {
 
     fn summary(&self, seconds: f64, llm: &Llm) -> String {
         let stats = llm.stats();
-        format!(
+        let mut summary = format!(
             "{} requests, {} of them refused, in {seconds:.2} s; {} prompt tokens ({} from the prefix cache), {} \
              completion tokens, {:.1} t/s; {} preemptions",
             self.total,
@@ -226,6 +226,10 @@ impl Batch {
             self.completion_tokens,
             self.completion_tokens as f64 / seconds.max(1e-9),
             stats.preemptions
-        )
+        );
+        if stats.draft_tokens > 0 {
+            summary += &format!("; {} of {} drafts right", stats.accepted_draft_tokens, stats.draft_tokens);
+        }
+        summary
     }
 }

@@ -72,8 +72,11 @@ impl Scheduler {
             .min(seq.drafts_limit)
             .min(seq.table.len() * self.config.block_size - seq.num_reserved_tokens())
             .min(tokens_to_come.saturating_sub(1));
+        // Once, and no more.
+        seq.drafts.reserve_exact(config.num_tokens as usize);
         look_up(&seq.token_ids, &config, most, &mut seq.drafts);
         let num_drafts = seq.drafts.len() as u32;
+        state.accounting.draft_tokens += u64::from(num_drafts);
         self.drafts_left -= num_drafts;
         self.counters.drafts += u64::from(num_drafts > 0);
         self.counters.draft_tokens += u64::from(num_drafts);

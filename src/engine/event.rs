@@ -48,6 +48,10 @@ pub struct RequestAccounting {
     pub cached_tokens: u64,
     /// Tokens computed, recomputation included.
     pub computed_tokens: u64,
+    /// Tokens drafted.
+    pub draft_tokens: u64,
+    /// Those of them that were right.
+    pub accepted_draft_tokens: u64,
     /// Blocks copied to the host when it was preempted.
     pub blocks_swapped: u64,
     /// Times it was preempted.

@@ -157,7 +157,9 @@ impl Scheduler {
         for &SampledToken { seq: id, token } in sampled {
             let Some(state) = self.requests.get_mut(&id.request) else { continue };
             let Some(at) = state.position(id.index) else { continue };
-            self.counters.accepted_draft_tokens += u64::from(state.seqs[at].drafts.first() == Some(&token));
+            let is_drafted = u64::from(state.seqs[at].drafts.first() == Some(&token));
+            state.accounting.accepted_draft_tokens += is_drafted;
+            self.counters.accepted_draft_tokens += is_drafted;
             let finish = state.push_token(at, token);
             let position = state.seqs[at].num_known_tokens() - 1;
             events.push(TokenEvent { seq: id, token, position, finish });

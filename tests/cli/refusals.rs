@@ -53,6 +53,8 @@ fn mistakes_of_the_command_line_are_one_line_and_exit_code_2() {
             &["serve", "--override-generation-config", "{\"temperature\": -1}"],
             "'--override-generation-config <JSON>': `temperature` is -1",
         ),
+        (&["run", "--speculative-config", "{\"method\": \"eagle\"}", "hi"], "`eagle`, expected `ngram`"),
+        (&["run", "--speculative-config", "ngram", "hi"], "as {\"method\": \"ngram\"}"),
         (&["serve", "--kv-events-config", "{\"endpoint\": \"foo\"}"], "endpoint \"foo\": must be like tcp://"),
         (&["serve", "--kv-events-config", "{\"endpoint\": \"ipc://foo\"}"], "must be like tcp://127.0.0.1:5557"),
         (&["serve", "--kv-events-config", "{\"replay_endpoint\": \"tcp://*\"}"], "replay_endpoint \"tcp://*\": must"),
@@ -175,6 +177,16 @@ fn what_device_or_model_cannot_do_is_one_line_and_exit_code_2() {
         (&["--device", "llvmpipe", "--max-num-seqs", "0", "hi"], "--max-num-seqs"),
         (&["--device", "llvmpipe", "--max-num-seqs", "65535", "hi"], "--max-num-seqs"),
         (&["--device", "llvmpipe", "--max-num-batched-tokens", "65535", "hi"], "--max-num-batched-tokens"),
+        (
+            &[
+                "--device",
+                "llvmpipe",
+                "--speculative-config",
+                "{\"method\": \"ngram\", \"num_speculative_tokens\": 99}",
+                "hi",
+            ],
+            "num_speculative_tokens 99: must be 1 to 15",
+        ),
         (&["--device", "llvmpipe", "--chat-template", "/nonexistent", "hi"], "/nonexistent"),
         (&["--device", "llvmpipe", "--top-k", "999999", "hi"], "--top-k 999999: must be"),
     ];

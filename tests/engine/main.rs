@@ -19,6 +19,7 @@
 mod block_events;
 mod block_manager;
 mod block_pool;
+mod drafts;
 mod forks;
 mod preemption;
 mod prefix_caching;
@@ -86,13 +87,25 @@ impl Driver {
 
     /// Ends the step in flight; `token` draws for each sequence.
     fn update(&mut self, token: impl Fn(SeqId) -> TokenId) -> Vec<TokenEvent> {
-        let rows = &self.scheduler.batch().sample_rows;
-        let sampled: Vec<_> =
-            rows.iter().map(|sample| SampledToken { seq: sample.seq, token: token(sample.seq) }).collect();
+        let tokens: Vec<TokenId> = self.scheduler.batch().sample_rows.iter().map(|sample| token(sample.seq)).collect();
+        self.update_rows(&tokens);
+        self.events.clone()
+    }
+
+    /// Ends the step in flight with a token from each sample row; those behind a wrong draft are not looked at. Returns the
+    /// tokens that came of it.
+    fn update_rows(&mut self, tokens: &[TokenId]) -> Vec<TokenId> {
+        let batch = self.scheduler.batch();
+        assert_eq!(tokens.len(), batch.sample_rows.len());
+        let (mut sampled, mut next) = (Vec::new(), 0);
+        while let Some(sample) = batch.sample_rows.get(next) {
+            sampled.push(SampledToken { seq: sample.seq, token: tokens[next] });
+            next = batch.next_sample(next, tokens[next]);
+        }
         self.events.clear();
         self.scheduler.update(&sampled, &mut self.events);
         self.scheduler.check_invariants();
-        self.events.clone()
+        self.events.iter().map(|event| event.token).collect()
     }
 
     /// A whole step in which every sequence draws token 0; returns what each request computed.

@@ -120,11 +120,12 @@ fn chunk() -> Plan {
     Plan { steps: vec![(0..lens.len()).collect(), vec![2], vec![5, 1]], lens, q_deviation: 2.0, common_start: 0 }
 }
 
-/// Seven decodes that share 33 blocks, one of them right behind these, with a chunk that shares them too, and others that
-/// do not; then few enough of the seven that backends would read them apart; then all of them alone.
+/// Seven decodes that share 33 blocks, one of them right behind these, with a token and four drafts that share them too, and
+/// others that do not; then few enough of the seven that backends would read them apart; then all of them alone; then the token
+/// and its drafts.
 fn shared() -> Plan {
     let lens = vec![(700, 1), (40, 1), (528, 1), (1100, 1), (0, 20), (529, 1), (544, 1), (900, 1), (600, 5), (784, 1)];
-    let steps = vec![(0..lens.len()).collect(), vec![3, 1, 0, 2], vec![9, 7, 6, 5, 3, 2, 0]];
+    let steps = vec![(0..lens.len()).collect(), vec![3, 1, 0, 2], vec![9, 7, 6, 5, 3, 2, 0], vec![8]];
     Plan { steps, lens, q_deviation: 2.0, common_start: 528 }
 }
 

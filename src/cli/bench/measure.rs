@@ -24,7 +24,7 @@ pub(super) struct Iteration {
     pub(super) decode_kv_tokens: u64,
     /// Of each request.
     pub(super) ttft_s: Vec<f64>,
-    /// Between one token and the next of the same request, over all requests.
+    /// Between one token and the next of the same request that came in a later step, over all requests.
     pub(super) itl_s: Vec<f64>,
     /// KV blocks in use when most were.
     pub(super) peak_blocks: u32,
@@ -35,6 +35,9 @@ pub(super) struct Iteration {
     /// Those that held no token, summed over the steps.
     unused_slot_steps: u64,
     pub(super) steps: u64,
+    pub(super) draft_tokens: u64,
+    /// Those of them that were right.
+    pub(super) accepted_draft_tokens: u64,
     pub(super) preemptions: u64,
     /// Those of them by swap to the host.
     pub(super) swaps: u64,
@@ -113,7 +116,7 @@ pub(super) fn run_iteration(
             result.completion_tokens += 1;
             result.decode_tokens += u64::from(is_decode);
             match last.get_mut(&update.request).expect("every request is one of ours").replace(now) {
-                Some(previous) => result.itl_s.push(now - previous),
+                Some(previous) => result.itl_s.extend((previous < now).then_some(now - previous)),
                 None => {
                     result.ttft_s.push(now);
                     waiting -= 1;
@@ -132,6 +135,8 @@ pub(super) fn run_iteration(
     result.elapsed_s = start.elapsed().as_secs_f64();
     let after = llm.stats();
     result.steps = after.steps - before.steps;
+    result.draft_tokens = after.draft_tokens - before.draft_tokens;
+    result.accepted_draft_tokens = after.accepted_draft_tokens - before.accepted_draft_tokens;
     result.preemptions = after.preemptions - before.preemptions;
     result.swaps = after.swaps - before.swaps;
     result.blocks_allocated = after.blocks_allocated - before.blocks_allocated;

@@ -124,6 +124,9 @@ impl Bench {
                 sum(|i| i.cached_tokens)
             ),
         );
+        if sum(|i| i.draft_tokens) > 0 {
+            row("drafts", format!("{} of {} right", sum(|i| i.accepted_draft_tokens), sum(|i| i.draft_tokens)));
+        }
         if sum(|i| i.preemptions) > 0 {
             let (preemptions, swaps) = (sum(|i| i.preemptions), sum(|i| i.swaps));
             row("preemptions", format!("{preemptions}, {swaps} of them swapped to the host"));
@@ -262,6 +265,8 @@ fn iteration_json(iteration: &Iteration) -> Value {
         "kv_unused_slots_at_peak": iteration.peak_unused_slots,
         "kv_unused_slot_share": iteration.unused_share(),
         "steps": iteration.steps,
+        "draft_tokens": iteration.draft_tokens,
+        "accepted_draft_tokens": iteration.accepted_draft_tokens,
         "preemptions": iteration.preemptions,
         "swaps": iteration.swaps,
         "blocks_allocated": iteration.blocks_allocated,
