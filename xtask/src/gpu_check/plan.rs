@@ -75,8 +75,8 @@ pub enum Golden {
 pub const ORACLE_INPUT: &str = "golden/smollm2-in.jsonl";
 
 /// The first one makes the golden of the tiny model. The second has the same prompts in a pool of so few blocks that
-/// requests are preempted and come back.
-pub const TOKEN_RUNS: [TokenRun; 3] = [
+/// requests are preempted and come back, the third has them with drafts.
+pub const TOKEN_RUNS: [TokenRun; 5] = [
     TokenRun {
         name: "tiny",
         flags: "--load-format dummy --model models/tiny.json --max-model-len 192",
@@ -90,8 +90,20 @@ pub const TOKEN_RUNS: [TokenRun; 3] = [
         golden: Golden::Tiny,
     },
     TokenRun {
+        name: "tiny-drafts",
+        flags: r#"--load-format dummy --model models/tiny.json --max-model-len 192 --speculative-config {"method":"ngram"}"#,
+        input: "golden/tiny-in.jsonl",
+        golden: Golden::Tiny,
+    },
+    TokenRun {
         name: "smollm2",
         flags: "--model models/SmolLM2-135M-Instruct.Q4_1.gguf --max-model-len 512",
+        input: ORACLE_INPUT,
+        golden: Golden::Oracle,
+    },
+    TokenRun {
+        name: "smollm2-drafts",
+        flags: r#"--model models/SmolLM2-135M-Instruct.Q4_1.gguf --max-model-len 512 --speculative-config {"method":"ngram"}"#,
         input: ORACLE_INPUT,
         golden: Golden::Oracle,
     },
