@@ -76,10 +76,7 @@ impl Scheduler {
         seq.drafts.reserve_exact(config.num_tokens as usize);
         look_up(&seq.token_ids, &config, most, &mut seq.drafts);
         let num_drafts = seq.drafts.len() as u32;
-        state.accounting.draft_tokens += u64::from(num_drafts);
         self.drafts_left -= num_drafts;
-        self.counters.drafts += u64::from(num_drafts > 0);
-        self.counters.draft_tokens += u64::from(num_drafts);
         num_drafts
     }
 }
@@ -112,7 +109,7 @@ impl Sequence {
     pub(super) fn forget_drafts(&mut self) {
         let num_right = std::mem::take(&mut self.num_right_drafts);
         if num_right > 0 || !self.drafts.is_empty() {
-            // Twice as many as have just been right, or would have been with one more: few where they are seldom right.
+            // A few more than have just been right: where they are seldom right, few are computed for nothing.
             self.drafts_limit = 2 * (num_right + 1);
         }
         if !super::planted::planted!(WrongDraftsStay) {

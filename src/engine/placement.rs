@@ -250,8 +250,12 @@ impl Scheduler {
     /// prompt of a request with parallel samples, they fork now: all first tokens are drawn from one logits row.
     fn commit(&mut self, id: RequestId, first_seq: usize) {
         let state = self.requests.get_mut(&id).expect("scheduled requests are alive");
-        let computed: u32 = self.batch.seqs[first_seq..].iter().map(|seq| seq.query_len).sum();
-        state.accounting.computed_tokens += u64::from(computed);
+        for seq in &self.batch.seqs[first_seq..] {
+            state.accounting.computed_tokens += u64::from(seq.query_len);
+            state.accounting.draft_tokens += u64::from(seq.num_drafts);
+            self.counters.draft_tokens += u64::from(seq.num_drafts);
+            self.counters.drafts += u64::from(seq.num_drafts > 0);
+        }
         if state.forked || !state.seqs[0].samples {
             return;
         }
