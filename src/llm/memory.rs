@@ -144,8 +144,14 @@ fn check_activations(program: &Program, limits: &StepLimits, max_buffer_bytes: u
             Rows::Logits => ("--max-num-seqs", limits.max_logits_rows),
         };
         if u64::from(rows) > most {
+            let value = match activation.rows {
+                Rows::Logits if rows > limits.max_seqs => {
+                    format!("{} and {} drafts", limits.max_seqs, rows - limits.max_seqs)
+                }
+                _ => rows.to_string(),
+            };
             let allowed = format!("at most {most} on this device: activations of this model must fit one binding");
-            return Err(LlmError::Option { option, value: rows.to_string(), allowed });
+            return Err(LlmError::Option { option, value, allowed });
         }
     }
     Ok(())
