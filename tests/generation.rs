@@ -151,6 +151,7 @@ fn drafts_change_nothing() {
         SamplingParams { repetition_penalty: 1.05, ..greedy(20) },
         SamplingParams { allowed_token_ids: Some(list.clone()), ..greedy(20) },
         SamplingParams { use_beam_search: true, beam_width: Some(2), ..greedy(20) },
+        SamplingParams { use_beam_search: true, ..greedy(20) },
     ] {
         let before = with.stats().draft_tokens;
         let expected = without.generate(vec![(list.clone(), params.clone())]).expect("generation succeeds");

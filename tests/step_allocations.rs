@@ -142,8 +142,8 @@ fn llm(ahead: bool, drafts: bool) -> Llm {
     Llm::with_backend(&checkpoint, Box::<Idle>::default(), &options, &mut |_| {}).expect("it loads")
 }
 
-/// Allocations of so many steps in which all sequences decode, each filling several blocks.
-fn allocations_of_decoding(mut llm: Llm, params: &SamplingParams, steps: u32) -> u64 {
+/// Allocations of so many steps in which all sequences decode, each filling several blocks, after the first `warm_up`.
+fn allocations_of_decoding(mut llm: Llm, params: &SamplingParams, warm_up: u32, steps: u32) -> u64 {
     for seq in 0..NUM_SEQS {
         let prompt = (0..20).map(|at| (seq * 7 + at) % VOCAB).collect();
         llm.add(prompt, params.clone()).expect("it is valid");
@@ -155,7 +155,7 @@ fn allocations_of_decoding(mut llm: Llm, params: &SamplingParams, steps: u32) ->
         events.len()
     };
     // Until every array has the size that it needs, and every token has been seen.
-    (0..200).for_each(|_| {
+    (0..warm_up).for_each(|_| {
         step(&mut llm);
     });
     let before = ALLOCATIONS.load(Ordering::Relaxed);
@@ -178,12 +178,12 @@ fn decoding_allocates_nothing() {
     let greedy = SamplingParams { ignore_eos: true, ..SamplingParams::greedy(MAX_TOKENS) };
     for ahead in [false, true] {
         for (what, params) in [("greedy", &greedy), ("drawn", &base), ("penalties", &penalties)] {
-            let allocations = allocations_of_decoding(llm(ahead, false), params, 150);
+            let allocations = allocations_of_decoding(llm(ahead, false), params, 40, 150);
             assert_eq!(allocations, 0, "{what}, a step ahead: {ahead}");
         }
     }
     // One draft of each step is right at most, as the device gives all rows one token.
     for (what, params) in [("greedy", &greedy), ("drawn", &base)] {
-        assert_eq!(allocations_of_decoding(llm(false, true), params, 100), 0, "{what}, with drafts");
+        assert_eq!(allocations_of_decoding(llm(false, true), params, 200, 100), 0, "{what}, with drafts");
     }
 }

@@ -25,10 +25,10 @@ pub struct ScheduledSeq {
     pub first_logits_row: u32,
     /// Rows of this sequence in [`Batch::logits_indices`]: those of its last so many tokens of the step.
     pub num_logits_rows: u32,
-    /// Whether the last of those rows yields the sequence's next token.
+    /// Whether the row of the last token that is no draft yields the sequence's next token.
     pub samples: bool,
-    /// Its last so many tokens of the step are drafts, see [`super::DraftConfig`]: then the row in front of each yields a token
-    /// as well.
+    /// Its last so many tokens of the step are drafts, see [`super::DraftConfig`]. Their rows yield a token each as well, if all
+    /// drafts up to there are right.
     pub num_drafts: u32,
 }
 

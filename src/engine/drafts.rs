@@ -22,7 +22,7 @@ pub struct DraftConfig {
     pub max_num_seqs: u32,
     /// Tokens at the end of a sequence that must have stood in it before, at least.
     pub lookup_min: u32,
-    /// Of two places where some have, the one where more of them have is taken, up to so many.
+    /// How many of them are compared, at most: the place where the most are the same is taken.
     pub lookup_max: u32,
 }
 
@@ -64,17 +64,27 @@ impl Scheduler {
             return 0;
         }
         let tokens_to_come = state.request.max_tokens - state.completion_tokens(&state.seqs[at]);
+        let stop_token_ids = &state.request.params.stop_token_ids;
         let seq = &mut state.seqs[at];
+        let of_a_sequence = match self.config.long_prefill_token_threshold {
+            0 => u32::MAX,
+            threshold => threshold - seq.num_scheduled_tokens,
+        };
         // The last token to come is drawn behind the last draft.
         let most = most
             .min(self.drafts_left)
             .min(config.num_tokens)
+            .min(of_a_sequence)
             .min(seq.drafts_limit)
             .min(seq.table.len() * self.config.block_size - seq.num_reserved_tokens())
             .min(tokens_to_come.saturating_sub(1));
         // Once, and no more.
         seq.drafts.reserve_exact(config.num_tokens as usize);
         look_up(&seq.token_ids, &config, most, &mut seq.drafts);
+        if let Some(end) = seq.drafts.iter().position(|token| stop_token_ids.contains(token)) {
+            // If it is drawn, nothing comes behind it.
+            seq.drafts.truncate(end);
+        }
         let num_drafts = seq.drafts.len() as u32;
         self.drafts_left -= num_drafts;
         num_drafts

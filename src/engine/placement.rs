@@ -20,7 +20,7 @@ enum Placement {
 struct Budget {
     tokens: u32,
     logits_rows: u32,
-    /// Running sequences behind this one: each may need a row, for its next token.
+    /// Running sequences behind this one, and siblings: each may need a row, for its next token.
     seqs_behind: u32,
 }
 
@@ -94,7 +94,7 @@ impl Scheduler {
             let start = self.batch.mark();
             self.newly_cached.clear();
             for at in 0..num_seqs {
-                let placement = self.place(id, at, 0);
+                let placement = self.place(id, at, (num_seqs - 1 - at) as u32);
                 assert_ne!(placement, Placement::NoBlocks, "request {id} was admitted, but does not fit");
             }
             self.commit(id, start.seqs);
@@ -221,7 +221,7 @@ impl Scheduler {
 
     /// Makes the blocks that this step fills findable, for requests of this very step already. One whose last token is not
     /// known has to wait for the next step.
-    fn cache_full_blocks(&mut self, id: RequestId, at: usize) {
+    pub(super) fn cache_full_blocks(&mut self, id: RequestId, at: usize) {
         if !self.config.enable_prefix_caching {
             return;
         }

@@ -163,6 +163,10 @@ impl Scheduler {
             let finish = state.push_token(at, token);
             let position = state.seqs[at].num_known_tokens() - 1;
             events.push(TokenEvent { seq: id, token, position, finish });
+            if is_drafted > 0 {
+                // It may have filled a block, and its sequence may end before it is scheduled again.
+                self.cache_full_blocks(id.request, at);
+            }
         }
         self.release_ended();
     }

@@ -331,7 +331,8 @@ impl Llm {
             num_samples: if beam_width.is_some() { 1 } else { params.num_sequences() },
             max_sequences: beam_width.unwrap_or(0),
             prompt_logits: params.prompt_logprobs.is_some(),
-            drafts: !params.needs_logits() && !params.has_penalties(),
+            // To the scheduler a search with one beam is like any request.
+            drafts: beam_width.is_none() && !params.needs_logits() && !params.has_penalties(),
             priority,
             cache_salt,
             ..RequestParams::default()

@@ -13,27 +13,32 @@ pub enum SpeculativeMethod {
 }
 
 /// Whether tokens are drafted, so that several of a sequence are found in one step; by vLLM's names. The tokens are those
-/// that come without it, as far as steps of several rows round as those of one do. A step does not begin before the one in
-/// front of it has ended then.
+/// that come without it, as far as steps of several rows round as those of one do. While a sequence may have drafts, found or
+/// not, no step begins before the one in front of it has ended. Requests with penalties, grammars, allowed tokens or beams
+/// have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpeculativeConfig {
     /// Where drafts come from.
     pub method: SpeculativeMethod,
     /// Drafts of one sequence in a step, at most: 1 to 15, as they stay within its last block. With 7 a step of one
-    /// sequence has 8 rows, and a block is filled in two.
+    /// sequence has 8 rows, and a block is filled in two; with more, attention on GPUs works as for a prompt, which is slow over
+    /// long contexts.
     #[serde(default = "default_num_tokens")]
     pub num_speculative_tokens: u32,
     /// Tokens at the end of a sequence that must have stood in it before, at least; 3, or `prompt_lookup_max` if that is less.
     #[serde(default)]
     pub prompt_lookup_min: Option<u32>,
-    /// How many of them are compared, at most; 5, or `prompt_lookup_min` if that is more.
+    /// How many of them are compared, at most; 5, or `prompt_lookup_min` if that is more. At most 64.
     #[serde(default)]
     pub prompt_lookup_max: Option<u32>,
     /// Sequences that run while tokens are drafted, at most: with more of them the device has enough to do.
     #[serde(default = "default_batch_size")]
     pub disable_by_batch_size: u32,
 }
+
+/// Tokens that are compared at each place, at most: a prompt may be one token, again and again.
+const MAX_LOOKUP: u32 = 64;
 
 fn default_num_tokens() -> u32 {
     7
@@ -72,8 +77,8 @@ impl SpeculativeConfig {
         }
         let lookup_max = self.prompt_lookup_max.unwrap_or(5.max(self.prompt_lookup_min.unwrap_or(0)));
         let lookup_min = self.prompt_lookup_min.unwrap_or(3.min(lookup_max));
-        if lookup_max == 0 {
-            return refuse("prompt_lookup_max", 0, "must be at least 1".into());
+        if !(1..=MAX_LOOKUP).contains(&lookup_max) {
+            return refuse("prompt_lookup_max", lookup_max, format!("must be 1 to {MAX_LOOKUP}"));
         }
         if !(1..=lookup_max).contains(&lookup_min) {
             return refuse("prompt_lookup_min", lookup_min, format!("must be 1 to prompt_lookup_max, {lookup_max}"));
@@ -116,7 +121,7 @@ mod tests {
             (r#"{"method": "ngram", "model": "x"}"#, "unknown field `model`"),
             (r#"{"method": "ngram", "num_speculative_tokens": 16}"#, "num_speculative_tokens 16: must be 1 to 15"),
             (r#"{"method": "ngram", "num_speculative_tokens": 0}"#, "num_speculative_tokens 0: must be 1 to 15"),
-            (r#"{"method": "ngram", "prompt_lookup_max": 0}"#, "prompt_lookup_max 0: must be at least 1"),
+            (r#"{"method": "ngram", "prompt_lookup_max": 0}"#, "prompt_lookup_max 0: must be 1 to 64"),
             (r#"{"method": "ngram", "prompt_lookup_min": 0}"#, "prompt_lookup_min 0: must be 1 to"),
             (
                 r#"{"method": "ngram", "prompt_lookup_min": 5, "prompt_lookup_max": 4}"#,

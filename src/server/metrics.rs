@@ -136,7 +136,7 @@ impl Metrics {
             ttft: histogram("vllm:time_to_first_token_seconds", "Time to first token.", TTFT_BUCKETS),
             itl: histogram(
                 "vllm:inter_token_latency_seconds",
-                "Time from one token of a sequence to its next.",
+                "Time from one token of a sequence to its next that came in a later step.",
                 TOKEN_LATENCY_BUCKETS,
             ),
             time_per_output_token: histogram(

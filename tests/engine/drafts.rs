@@ -78,13 +78,41 @@ fn a_completion_ends_at_its_length_and_at_its_stop_token() {
     assert_eq!(driver.update_rows(&[3, 4, 5]), [3, 4, 5]);
     assert!(driver.scheduler.is_idle());
 
-    // A right draft ends it: what was drawn behind it is nobody's.
+    // Nothing is drafted from its stop token on.
     let params = RequestParams { stop_token_ids: vec![4], ..max_tokens(100) };
     let mut driver = counts(drafting(), 32, params);
     driver.schedule();
-    assert_eq!(driver.update_rows(&[3, 4, 5, 6, 7]), [3, 4]);
+    assert_eq!(driver.update_rows(&[3, 4]), [3, 4]);
     assert!(driver.scheduler.is_idle());
     assert_eq!(driver.scheduler.stats().used_blocks, 0);
+}
+
+/// As without drafts, where the step that computes the last token of a block makes it findable.
+#[test]
+fn blocks_that_drafts_fill_are_found_by_the_next_request() {
+    let sizes = SchedulerConfig { enable_prefix_caching: true, ..drafting() };
+    // The second block ends with the token at 31, which is a draft; the completion ends behind it.
+    let mut driver = counts(sizes, 27, max_tokens(6));
+    driver.schedule();
+    assert_eq!(driver.update_rows(&[8, 9, 0, 1, 2]), [8, 9, 0, 1, 2]);
+    assert!(driver.scheduler.is_idle());
+    driver.add(1, counting(33), max_tokens(1));
+    let (batch, _) = driver.schedule();
+    assert_eq!(batch.seqs[0].context_len, 32);
+}
+
+#[test]
+fn drafts_count_among_the_tokens_of_one_sequence_in_a_step() {
+    for (threshold, num_drafts) in [(1, 0), (3, 2), (16, 4)] {
+        let sizes = SchedulerConfig { long_prefill_token_threshold: threshold, ..drafting() };
+        let mut driver = Driver::new(sizes);
+        driver.add(0, counting(32), max_tokens(100));
+        while driver.scheduler.tokens(seq(0)).expect("it is alive").len() < 33 {
+            driver.schedule();
+            driver.update(|_| 2);
+        }
+        assert_eq!(driver.schedule().0.seqs[0].num_drafts, num_drafts);
+    }
 }
 
 #[test]
@@ -146,7 +174,7 @@ fn others_get_their_rows_and_tokens_first() {
         let mut driver = Driver::new(sizes);
         (0..3).for_each(|id| driver.add(id, counting(6), max_tokens(100)));
         // Nothing to draft from, until all of them generate.
-        for token in 100.. {
+        for token in 100..200 {
             let all_generate = driver.schedule().0.seqs.len() == 3;
             driver.update(|_| if all_generate { 2 } else { token });
             if all_generate {

@@ -45,7 +45,7 @@ impl SharedPrefixes {
         if self.order.len() < MIN_READERS {
             return;
         }
-        // Then sequences with a common start stand together, and what a run of them has in common is what its ends have.
+        // Then tokens with a common start stand together, and what a run of them has in common is what its ends have.
         self.order.sort_by(|&a, &b| table(a).cmp(table(b)));
         let order = std::mem::take(&mut self.order);
         for run in order.chunk_by(|&a, &b| table(a)[..min_blocks] == table(b)[..min_blocks]) {

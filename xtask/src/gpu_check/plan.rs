@@ -75,7 +75,7 @@ pub enum Golden {
 pub const ORACLE_INPUT: &str = "golden/smollm2-in.jsonl";
 
 /// The first one makes the golden of the tiny model. The second has the same prompts in a pool of so few blocks that
-/// requests are preempted and come back, the third has them with drafts.
+/// requests are preempted and come back, the third has them with drafts; the real model has its own without and with drafts.
 pub const TOKEN_RUNS: [TokenRun; 5] = [
     TokenRun {
         name: "tiny",
