@@ -27,8 +27,8 @@ pub struct StepLimits {
     /// CUDA refuses it, and so does WebGPU with `batch_invariant` or with kernels for software adapters; the reference
     /// rounds nothing.
     pub quantize_activations: bool,
-    /// Whether blocks that several sequences of a step begin with may be read once for all of them. The results are the
-    /// same but for rounding, so a batch-invariant backend does not.
+    /// Whether blocks that several tokens of a step begin with, of one sequence or of several, may be read once for all of
+    /// them. The results are the same but for rounding, so a batch-invariant backend does not.
     pub cascade_attention: bool,
 }
 

@@ -118,7 +118,8 @@ pub(super) struct EngineArgs {
     #[arg(long, conflicts_with = "batch_invariant")]
     quantize_activations: bool,
 
-    /// Read the blocks that several sequences begin with once for each of them (by default once for all)
+    /// Read the blocks that several sequences begin with, or a token and its drafts, once for each of them (by default once for
+    /// all)
     #[arg(long)]
     disable_cascade_attn: bool,
 

@@ -68,7 +68,8 @@ pub struct LlmOptions {
     /// Whether products of weights in Q8_0, Q4_0 and Q4_1 with few rows round activations to int8, which is less exact.
     /// On WebGPU only; refused for other weights, by the kernels for software adapters, and with `batch_invariant`.
     pub quantize_activations: bool,
-    /// Whether the attention reads blocks that several sequences begin with once for each of them, instead of together.
+    /// Whether the attention reads blocks that several sequences begin with, or a token and its drafts, once for each of them,
+    /// instead of together.
     pub disable_cascade_attn: bool,
     /// Whether a step is scheduled and submitted before the tokens of the one before it are known, where no request needs
     /// the host in between; `None` for on devices that compute beside the host. The tokens are the same.

@@ -1,5 +1,5 @@
-//! Steps in which every sequence generates one token come again and again: their launches are captured as graphs, one for
-//! each size of step, and cost one call.
+//! Steps in which every sequence generates a token, or a few with drafts, come again and again: their launches are captured as
+//! graphs, one for each size of step, and cost one call.
 //!
 //! What differs between steps of a size stands in the step's metadata, and the sizes are rounded up: a kernel with a place in
 //! the grid beyond the step's counts returns at once, or makes rows that nobody reads.
@@ -19,7 +19,7 @@ const MOST: usize = 64;
 struct Size {
     rows: u32,
     decode_items: u32,
-    /// Of prefixes that the sequences share.
+    /// Of prefixes that tokens share.
     prefill_items: u32,
     reduce_items: u32,
     draws: u32,
@@ -103,7 +103,7 @@ impl Drop for Graphs {
 }
 
 impl Size {
-    /// The size of a step that only generates, a token and a row of logits for each sequence; `None` for any other.
+    /// The size of a step that only generates, a row of logits for each token; `None` for any other.
     fn of(counts: &StepCounts, limits: &StepLimits) -> Option<Self> {
         let others = counts.block_copies + counts.top_k_rows + counts.scored;
         let generates = counts.tokens > 0 && counts.logits_rows == counts.tokens && others == 0;
