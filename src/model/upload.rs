@@ -24,7 +24,7 @@ impl Checkpoint {
         self
     }
 
-    /// Bytes of all weights as they are uploaded: matrices as their [`Encoding`] and the chosen
+    /// Bytes of all weights as they are uploaded: matrices as their `Encoding` and the chosen
     /// [`Dtype`] say, vectors in F32.
     pub fn weight_bytes(&self) -> u64 {
         TensorRole::all(&self.config).into_iter().map(|role| self.role_bytes(role)).sum()
@@ -46,7 +46,7 @@ impl Checkpoint {
         format.and_then(|format| format.row_bytes(cols)).expect("checked at open") as u64 * rows as u64
     }
 
-    /// Tensors stacked by rows into one matrix, each part as its [`Encoding`] and the chosen [`Dtype`] say.
+    /// Tensors stacked by rows into one matrix, each part as its `Encoding` and the chosen [`Dtype`] say.
     ///
     /// # Panics
     /// If a role is not one of [`TensorRole::all`], or the columns differ: a bug of the model builder.

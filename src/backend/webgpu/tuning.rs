@@ -12,7 +12,7 @@ pub struct Tuning {
     pub matvec_rows: u32,
     /// Rows of the weight of one workgroup of `matvec`, a power of two up to 8: kernels halve it.
     pub matvec_cols: u32,
-    /// Workgroups of a product that is split along the columns of x, at most [`MOST_SPLIT_WORKGROUPS`]; 0 splits none.
+    /// Workgroups of a product that is split along the columns of x, at most `MOST_SPLIT_WORKGROUPS`; 0 splits none.
     pub split_workgroups: u32,
     /// Most query heads of one workgroup of the attention; they share one KV head, and read its keys once.
     pub attention_heads: u32,
