@@ -143,7 +143,8 @@ fn llm(ahead: bool, drafts: bool) -> Llm {
 }
 
 /// Allocations of so many steps in which all sequences decode, each filling several blocks, after the first `warm_up`.
-fn allocations_of_decoding(mut llm: Llm, params: &SamplingParams, warm_up: u32, steps: u32) -> u64 {
+fn allocations_of_decoding(ahead: bool, drafts: bool, params: &SamplingParams, warm_up: u32, steps: u32) -> u64 {
+    let mut llm = llm(ahead, drafts);
     for seq in 0..NUM_SEQS {
         let prompt = (0..20).map(|at| (seq * 7 + at) % VOCAB).collect();
         llm.add(prompt, params.clone()).expect("it is valid");
@@ -162,7 +163,9 @@ fn allocations_of_decoding(mut llm: Llm, params: &SamplingParams, warm_up: u32, 
     for _ in 0..steps {
         assert!(step(&mut llm) >= NUM_SEQS as usize, "every sequence gets a token");
     }
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert_eq!(llm.stats().accepted_draft_tokens > 0, drafts, "drafts that were right");
+    allocations
 }
 
 /// One test, as the counter sees every thread.
@@ -178,12 +181,12 @@ fn decoding_allocates_nothing() {
     let greedy = SamplingParams { ignore_eos: true, ..SamplingParams::greedy(MAX_TOKENS) };
     for ahead in [false, true] {
         for (what, params) in [("greedy", &greedy), ("drawn", &base), ("penalties", &penalties)] {
-            let allocations = allocations_of_decoding(llm(ahead, false), params, 40, 150);
+            let allocations = allocations_of_decoding(ahead, false, params, 40, 150);
             assert_eq!(allocations, 0, "{what}, a step ahead: {ahead}");
         }
     }
     // One draft of each step is right at most, as the device gives all rows one token.
     for (what, params) in [("greedy", &greedy), ("drawn", &base)] {
-        assert_eq!(allocations_of_decoding(llm(false, true), params, 200, 100), 0, "{what}, with drafts");
+        assert_eq!(allocations_of_decoding(false, true, params, 200, 100), 0, "{what}, with drafts");
     }
 }

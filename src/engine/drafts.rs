@@ -41,10 +41,14 @@ impl DraftConfig {
 }
 
 impl Scheduler {
-    /// Drafts that the next step may have, of all sequences together.
+    /// Drafts that the next step may have, of all sequences together: no more than half of its tokens, so that prompts go on and
+    /// waiting requests are admitted.
     pub(super) fn drafts_of_a_step(&self) -> u32 {
         let running = || self.running.iter().map(|(_, id)| self.requests[id].seqs.len() as u32).sum::<u32>();
-        self.config.drafts.filter(|drafts| running() <= drafts.max_num_seqs).map_or(0, |drafts| drafts.max_rows())
+        self.config
+            .drafts
+            .filter(|drafts| running() <= drafts.max_num_seqs)
+            .map_or(0, |drafts| drafts.max_rows().min(self.config.max_num_batched_tokens / 2))
     }
 
     /// Whether the next step has to wait for the tokens of the one in flight: how far a sequence with drafts has come is not known

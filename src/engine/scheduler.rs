@@ -273,7 +273,8 @@ impl Scheduler {
     }
 
     /// Moves the [`BlockEvent`]s since the last call to the end of `events`, in the order in which they happened. A
-    /// block that a step fills is announced with the step's [`Scheduler::schedule`].
+    /// block that a step fills is announced with the step's [`Scheduler::schedule`], one that drafts fill with its
+    /// [`Scheduler::update`].
     pub fn take_block_events(&mut self, events: &mut Vec<BlockEvent>) {
         self.blocks.take_events(events);
     }

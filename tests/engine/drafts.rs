@@ -187,6 +187,18 @@ fn others_get_their_rows_and_tokens_first() {
 }
 
 #[test]
+fn a_waiting_request_is_admitted_beside_drafts() {
+    let drafts = Some(DraftConfig { num_tokens: 7, ..DRAFTS });
+    let mut driver = Driver::new(SchedulerConfig { max_num_batched_tokens: 8, drafts, ..config() });
+    driver.add(0, vec![1, 2, 3, 4, 1, 2, 3, 4], max_tokens(100));
+    driver.schedule();
+    driver.update(|_| 1);
+    driver.add(1, vec![50; 20], max_tokens(1));
+    let (batch, scheduled) = driver.schedule();
+    assert_eq!((batch.seqs[0].num_drafts, scheduled), (4, vec![(0, 5), (1, 3)]));
+}
+
+#[test]
 fn parallel_samples_draft_apart() {
     let params = RequestParams { num_samples: 2, ..max_tokens(100) };
     let mut driver = Driver::new(drafting());
