@@ -26,11 +26,8 @@ impl RequestState {
         } else {
             None
         };
-        if finish.is_some() {
-            seq.ended = true;
-            seq.samples = false;
-            seq.forget_drafts();
-        }
+        seq.ended = finish.is_some();
+        assert!(!seq.ended || seq.drafts.is_empty(), "sequence {id} has drafts behind its last token");
         finish
     }
 }
