@@ -5,6 +5,8 @@
 use bindery::engine::RequestId;
 use bindery::llm::{Completion, Event, FinishCause, Llm, LlmError, RequestOutput, SpeculativeConfig};
 use bindery::sampling::SamplingParams;
+use bindery::structured::GrammarSpec;
+use serde_json::json;
 use std::collections::BTreeMap;
 
 #[path = "support/llm.rs"]
@@ -107,6 +109,12 @@ fn drafts_change_nothing() {
     let list = tokenizer.encode(&(lines + "Line 5: the quick"), true).expect("it encodes");
     let brown = *tokenizer.encode(" brown", false).expect("it encodes").last().expect("a token");
     let draw = |seed| SamplingParams { seed: Some(seed), temperature: 0.7, ..greedy(24) };
+    let schema = json!({
+        "type": "object",
+        "properties": {"first_name": {"enum": ["Ann", "Bob"]}, "temperature": {"type": "integer"}},
+        "required": ["first_name", "temperature"],
+        "additionalProperties": false,
+    });
     let asked = [
         greedy(36),
         greedy(7),
@@ -119,6 +127,10 @@ fn drafts_change_nothing() {
         SamplingParams { stop_token_ids: vec![brown], min_tokens: 20, ..greedy(36) },
         SamplingParams { logit_bias: [(brown, 5.0)].into(), ..draw(3) },
         SamplingParams { prompt_logprobs: Some(1), ..greedy(24) },
+        SamplingParams { allowed_token_ids: Some(list.clone()), ..greedy(24) },
+        following(GrammarSpec::JsonSchema(schema.clone()), greedy(60)),
+        following(GrammarSpec::JsonSchema(schema), SamplingParams { n: 2, logprobs: Some(2), ..draw(4) }),
+        following(GrammarSpec::Regex("(Line [0-9]: the quick brown fox jumps\\n)+".into()), draw(5)),
     ];
     for (number, params) in asked.iter().enumerate() {
         let before = with.stats();
@@ -149,7 +161,7 @@ fn drafts_change_nothing() {
     // What the next token depends on besides, drafts would not know.
     for params in [
         SamplingParams { repetition_penalty: 1.05, ..greedy(20) },
-        SamplingParams { allowed_token_ids: Some(list.clone()), ..greedy(20) },
+        following(GrammarSpec::JsonObject, SamplingParams { presence_penalty: 0.5, ..greedy(20) }),
         SamplingParams { use_beam_search: true, beam_width: Some(2), ..greedy(20) },
         SamplingParams { use_beam_search: true, ..greedy(20) },
     ] {
@@ -158,6 +170,40 @@ fn drafts_change_nothing() {
         let got = with.generate(vec![(list.clone(), params)]).expect("generation succeeds");
         assert_eq!(got[0].completions[0].token_ids, expected[0].completions[0].token_ids);
         assert_eq!(with.stats().draft_tokens, before);
+    }
+}
+
+fn following(grammar: GrammarSpec, params: SamplingParams) -> SamplingParams {
+    SamplingParams { structured_outputs: Some(grammar), ignore_eos: false, ..params }
+}
+
+/// A model that would not write a text by itself spells it by letters, if it may, and slowly.
+#[test]
+fn text_without_a_choice_comes_in_the_tokens_of_the_tokenizer() {
+    let texts =
+        ["{\"get_current_weather\": \"celsius\"}", "<tool_call>\nPotosí 北京\t 1,000,000", " never  ever", "Ünder"];
+    let mut without = load();
+    let mut with = smollm2(&models::smollm2_gguf(), |options| {
+        options.num_gpu_blocks_override = Some(32);
+        options.speculative = Some(SpeculativeConfig::ngram());
+    });
+    let tokenizer = without.tokenizer().expect("it has one").clone();
+    for text in texts {
+        let params = SamplingParams { temperature: 1.0, ..greedy(40) };
+        let params = following(GrammarSpec::Choice(vec![text.into()]), params);
+        let completion = complete(&mut without, params.clone());
+        let [token_ids @ .., eos] = &completion.token_ids[..] else { panic!("no token") };
+        assert_eq!((completion.text.as_str(), cause(&completion)), (text, FinishCause::Eos));
+        assert_eq!(token_ids, tokenizer.encode_ordinary(text).expect("it encodes"), "{text:?}");
+        assert_eq!(tokenizer.eos()[0], *eos);
+
+        let before = with.stats();
+        assert_eq!(complete(&mut with, params).token_ids, completion.token_ids);
+        let after = with.stats();
+        let wrong =
+            (after.draft_tokens - after.accepted_draft_tokens) - (before.draft_tokens - before.accepted_draft_tokens);
+        assert_eq!(wrong, 0, "{text:?}: there is nothing else to draw");
+        assert!(after.accepted_draft_tokens > before.accepted_draft_tokens, "{text:?}");
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use bindery::structured::{GrammarCompiler, GrammarSpec};
 use bindery::text::{Detokenizer, GgufVocab, Span, Tokenizer};
 use serde_json::Value;
 
@@ -75,5 +76,30 @@ fn streamed_pieces_continue_the_prompt() {
             }
             assert_eq!(before + &streamed, tokenizer.decode(ids, true).unwrap(), "{text:?} cut at {cut}");
         }
+    });
+}
+
+/// A grammar that leaves no choice: where a text gets a blank in front of it, it is not known in which tokens it comes.
+#[test]
+fn a_grammar_forces_no_tokens() {
+    each(|tokenizer, text, _, _| {
+        if text.is_empty() {
+            return;
+        }
+        let compiler = GrammarCompiler::new(Some(tokenizer.clone()), vec![2]);
+        let mut grammar = compiler.compile(&GrammarSpec::Choice(vec![text.into()])).unwrap();
+        let mut bytes = Vec::new();
+        loop {
+            assert_eq!(grammar.forced(), [0; 0], "{text:?}");
+            let allowed = grammar.allowed().unwrap();
+            let token = (0..32 * allowed.len() as u32).find(|id| allowed[*id as usize / 32] >> (id % 32) & 1 == 1);
+            let token = token.expect("some token is allowed");
+            if token == 2 {
+                break;
+            }
+            bytes.extend(tokenizer.token_bytes(token).unwrap());
+            grammar.accept(token).unwrap();
+        }
+        assert_eq!(bytes, text.as_bytes());
     });
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use bindery::model::TokenizerSource;
 use bindery::model::gguf::GgufFile;
+use bindery::structured::{GrammarCompiler, GrammarSpec};
 use bindery::text::{ChatInputs, ChatTemplate, Detokenizer, Message, Span, Tokenizer};
 use serde_json::Value;
 
@@ -206,4 +207,34 @@ fn a_character_is_never_split() {
     assert!(pieces.iter().any(Option::is_none), "{pieces:?}");
     assert!(pieces.iter().flatten().all(|piece| !piece.contains('\u{FFFD}')), "{pieces:?}");
     assert_eq!(pieces.into_iter().flatten().collect::<String>(), "👩‍👩‍👧");
+}
+
+/// Any text without a choice, also one of many thousand bytes, of which only the first few are tokenized at each token.
+#[test]
+fn a_grammar_forces_the_tokens_of_the_tokenizer() {
+    let route = &ROUTES[0];
+    let eos = route.tokenizer.eos()[0];
+    let compiler = GrammarCompiler::new(Some(route.tokenizer.clone()), vec![eos]);
+    let check = |text: &str| {
+        let mut grammar = compiler.compile(&GrammarSpec::Choice(vec![text.into()])).unwrap();
+        let want = route.tokenizer.encode_ordinary(text).unwrap();
+        for (at, &token) in want.iter().enumerate() {
+            let forced = grammar.forced();
+            assert_eq!(forced.first(), Some(&token), "{text:?}, token {at}");
+            let allowed = grammar.allowed().unwrap();
+            assert_eq!(allowed.iter().map(|word| word.count_ones()).sum::<u32>(), 1, "{text:?}, token {at}");
+            grammar.accept(token).unwrap();
+        }
+        assert_eq!(grammar.forced(), [0; 0]);
+        let allowed = grammar.allowed().unwrap();
+        assert!(allowed[eos as usize / 32] >> (eos % 32) & 1 == 1, "{text:?} is complete");
+    };
+    each_string(|_, text, _, _| {
+        let has_control = text.chars().any(|char| char.is_control() && !"\n\r\t".contains(char));
+        // llguidance's grammars cannot say all control characters.
+        if !text.is_empty() && !has_control {
+            check(text);
+        }
+    });
+    check(&"def f(x):\n    return \"naïve 北京\" + x\n".repeat(200));
 }

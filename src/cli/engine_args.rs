@@ -134,8 +134,8 @@ pub(super) struct EngineArgs {
 
     /// Draft tokens by prompt lookup, so that several of a sequence may be found in one step: '{"method": "ngram"}', with
     /// num_speculative_tokens (7), prompt_lookup_min (3), prompt_lookup_max (5) and disable_by_batch_size (8) if need be.
-    /// For answers that repeat what came before. The tokens are the same but for rounding; steps wait for each other; requests
-    /// with penalties, grammars, allowed tokens or beams have none
+    /// For answers that repeat what came before, and for structured output, where what must come next is drafted. The tokens
+    /// are the same but for rounding; steps wait for each other; requests with penalties or beams have none
     #[arg(long, value_name = "JSON", value_parser = speculative_config)]
     speculative_config: Option<SpeculativeConfig>,
 

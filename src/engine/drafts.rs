@@ -1,7 +1,8 @@
 //! Drafts: tokens that a sequence may go on with, computed before it is known whether it does.
 //!
 //! Speculative decoding (Leviathan et al. 2023, arXiv:2211.17192), with drafts by prompt lookup (Saxena 2023): what followed
-//! the last few tokens when they stood in the sequence before. A step computes a sequence's last token and its drafts
+//! the last few tokens when they stood in the sequence before; or what the caller [expects](Scheduler::expect), which knows
+//! the grammar of a sequence, for example. A step computes a sequence's last token and its drafts
 //! together, and each of them gives logits, from which the token after it is drawn as ever: by the request's seed and the
 //! token's position (I12). As long as what is drawn is the next draft, the token after that is known as well; the
 //! first that is not stands in the draft's place, and the drafts from there on are forgotten. So the tokens are those of
@@ -11,7 +12,7 @@
 //! are written again by the tokens that come instead, and neither block tables nor the pool ever notice.
 
 use super::request_state::RequestState;
-use super::{RequestId, Scheduler, Sequence, TokenId};
+use super::{RequestId, Scheduler, SeqId, Sequence, TokenId};
 
 /// How many drafts there are, and what they come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,20 @@ impl Scheduler {
             || self.drafts_of_a_step() > 0 && self.running.iter().any(|(_, id)| takes_drafts(&self.requests[id]))
     }
 
+    /// Says what a sequence will most likely go on with after its last token: what a grammar leaves it no choice in, for example.
+    /// The next step drafts it, if there are drafts, unless what is looked up begins the same and is longer. It is forgotten
+    /// with the sequence's next token, and for a sequence that is not alive or has no drafts from the start.
+    pub fn expect(&mut self, seq: SeqId, token_ids: &[TokenId]) {
+        let Some(config) = self.config.drafts else { return };
+        let Some(state) = self.requests.get_mut(&seq.request).filter(|state| state.request.params.drafts) else {
+            return;
+        };
+        let Some(at) = state.position(seq.index) else { return };
+        let expected = &mut state.seqs[at].expected;
+        expected.clear();
+        expected.extend(token_ids.iter().take(config.num_tokens as usize));
+    }
+
     /// Drafts for a sequence that has been given all of its tokens in this step, and slots for them: at most `most` of them.
     /// Returns how many there are.
     pub(super) fn draft(&mut self, id: RequestId, at: usize, most: u32) -> u32 {
@@ -79,12 +94,16 @@ impl Scheduler {
             .min(self.drafts_left)
             .min(config.num_tokens)
             .min(of_a_sequence)
-            .min(seq.drafts_limit)
             .min(seq.table.len() * self.config.block_size - seq.num_reserved_tokens())
             .min(tokens_to_come.saturating_sub(1));
         // Once, and no more.
         seq.drafts.reserve_exact(config.num_tokens as usize);
-        look_up(&seq.token_ids, &config, most, &mut seq.drafts);
+        look_up(&seq.token_ids, &config, most.min(seq.drafts_limit), &mut seq.drafts);
+        let expected = &seq.expected[..seq.expected.len().min(most as usize)];
+        if !seq.drafts.starts_with(expected) {
+            seq.drafts.clear();
+            seq.drafts.extend_from_slice(expected);
+        }
         if let Some(end) = seq.drafts.iter().position(|token| stop_token_ids.contains(token)) {
             // If it is drawn, nothing comes behind it.
             seq.drafts.truncate(end);

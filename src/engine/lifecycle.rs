@@ -10,6 +10,7 @@ impl RequestState {
         let id = self.seq_id(at);
         let prompt_len = self.prompt_len();
         let seq = &mut self.seqs[at];
+        seq.expected.clear();
         if seq.pending.take().is_some() {
             *seq.token_ids.last_mut().expect("one is pending") = token;
         } else {

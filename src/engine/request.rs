@@ -20,8 +20,8 @@ pub struct RequestParams {
     pub max_sequences: u32,
     /// Whether the logits of every prompt position are wanted. Such requests do not read the prefix cache.
     pub prompt_logits: bool,
-    /// Whether its sequences may have drafts, if the scheduler makes any: not if the choice of a token depends on the ones
-    /// before it by more than the logits do.
+    /// Whether its sequences may have drafts, if the scheduler makes any: not if the choice of a token depends on how often the
+    /// ones before it came.
     pub drafts: bool,
     /// With [`super::Policy::Priority`]: lower is served first.
     pub priority: i32,

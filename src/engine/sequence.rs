@@ -21,6 +21,8 @@ pub struct Sequence {
     pub pending: Option<u32>,
     /// Tokens that the step in flight computes after the known ones: those that it may go on with.
     pub drafts: Vec<TokenId>,
+    /// Tokens that it will most likely go on with, as far as its last token's [`super::Scheduler::expect`] has told.
+    pub expected: Vec<TokenId>,
     /// Drafts of the step that is ending that were right, as far as its tokens are known.
     pub num_right_drafts: u32,
     /// Drafts that it gets next time, at most.
@@ -48,6 +50,7 @@ impl Sequence {
             samples: false,
             pending: None,
             drafts: Vec::new(),
+            expected: Vec::new(),
             num_right_drafts: 0,
             drafts_limit: u32::MAX,
             table: BlockTable::default(),

@@ -332,7 +332,7 @@ impl Llm {
             max_sequences: beam_width.unwrap_or(0),
             prompt_logits: params.prompt_logprobs.is_some(),
             // To the scheduler a search with one beam is like any request.
-            drafts: beam_width.is_none() && !params.needs_logits() && !params.has_penalties(),
+            drafts: beam_width.is_none() && !params.has_penalties(),
             priority,
             cache_salt,
             ..RequestParams::default()

@@ -8,14 +8,14 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeculativeMethod {
-    /// Prompt lookup: what followed a sequence's last tokens when they stood in it before.
+    /// Prompt lookup: what followed a sequence's last tokens when they stood in it before. And where a grammar leaves no choice,
+    /// what must follow.
     Ngram,
 }
 
 /// Whether tokens are drafted, so that several of a sequence are found in one step; by vLLM's names. The tokens are those
 /// that come without it, as far as steps of several rows round as those of one do. While a sequence may have drafts, found or
-/// not, no step begins before the one in front of it has ended. Requests with penalties, grammars, allowed tokens or beams
-/// have none.
+/// not, no step begins before the one in front of it has ended. Requests with penalties or beams have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpeculativeConfig {

@@ -328,12 +328,27 @@ impl Llm {
                 stopped = Some(event.seq);
             }
         }
+        self.expect_forced(token_events);
         for ended in self.scheduler.ended_requests() {
             if self.active.remove(&ended.request).is_some() {
                 events.push(Event::Done { request: ended.request, accounting: ended.accounting });
             }
         }
         Ok(())
+    }
+
+    /// Tells the scheduler what the grammars of sequences leave no choice in after the tokens of the step that has ended.
+    fn expect_forced(&mut self, token_events: &[TokenEvent]) {
+        if self.scheduler.config().drafts.is_none() {
+            return;
+        }
+        for (at, event) in token_events.iter().enumerate() {
+            let is_last = token_events.get(at + 1).is_none_or(|next| next.seq != event.seq);
+            let active = self.active.get_mut(&event.seq.request).filter(|active| is_last && active.beams.is_none());
+            let Some(active) = active else { continue };
+            let Some(grammar) = active.grammar(event.seq.index) else { continue };
+            self.scheduler.expect(event.seq, &grammar.forced());
+        }
     }
 
     fn fail(&mut self, failed: &[(RequestId, SampleError)], events: &mut Vec<Event>) {

@@ -1,11 +1,12 @@
 //! From what a completion must look like to something that says which tokens may come next.
 
+use super::vocabulary::Vocabulary;
 use super::workshop::{NoResult, Workshop};
 use super::{Grammar, GrammarSpec};
 use crate::engine::TokenId;
 use crate::text::Tokenizer;
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{ApproximateTokEnv, TokRxInfo, TokTrie};
+use llguidance::toktrie::TokEnv;
 use llguidance::{Matcher, ParserFactory};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -89,20 +90,8 @@ impl GrammarCompiler {
 
     fn make_factory(&self) -> Result<ParserFactory, GrammarError> {
         let tokenizer = self.tokenizer.as_ref().ok_or(GrammarError::NoTokenizer)?;
-        let vocab_size = tokenizer.vocab_size() as u32;
-        let eos: Vec<TokenId> = self.eos.iter().copied().filter(|&token| token < vocab_size).collect();
-        let main_eos = *eos.first().ok_or(GrammarError::NoTokenizer)?;
-        let word = |token: TokenId| {
-            let mut bytes = tokenizer.token_bytes(token).unwrap_or_default();
-            if tokenizer.is_special(token) {
-                // Their text may never come of text.
-                bytes.insert(0, TokTrie::SPECIAL_TOKEN_MARKER);
-            }
-            bytes
-        };
-        let words: Vec<Vec<u8>> = (0..vocab_size).map(word).collect();
-        let trie = TokTrie::from(&TokRxInfo::new(vocab_size, main_eos), &words).with_eos_tokens(&eos);
-        let environment: llguidance::toktrie::TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let vocabulary = Vocabulary::new(tokenizer.clone(), &self.eos).ok_or(GrammarError::NoTokenizer)?;
+        let environment: TokEnv = Arc::new(vocabulary);
         let mut factory =
             ParserFactory::new_simple(&environment).map_err(|error| GrammarError::Invalid(error.to_string()))?;
         factory.quiet();

@@ -30,6 +30,13 @@ impl Grammar {
         Ok(mask.as_slice().to_vec())
     }
 
+    /// The tokens that must come next, one after the other: where the grammar leaves no choice of text, it is put in the
+    /// tokens that the tokenizer makes of it, and no others are [allowed](Grammar::allowed). None where text is put before
+    /// it is tokenized, as SentencePiece does.
+    pub fn forced(&mut self) -> Vec<TokenId> {
+        self.matcher.compute_ff_tokens()
+    }
+
     /// Goes on past `token`, which [`Grammar::allowed`] has allowed.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 mod compiler;
 mod grammar;
 mod spec;
+mod vocabulary;
 mod workshop;
 
 pub use compiler::{GrammarCompiler, GrammarError};

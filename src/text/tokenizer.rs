@@ -150,7 +150,7 @@ impl Tokenizer {
     }
 
     /// Whether every token maps to bytes on its own, so that a text is the concatenation of its tokens' bytes.
-    pub(super) fn is_byte_level(&self) -> bool {
+    pub(crate) fn is_byte_level(&self) -> bool {
         self.byte_level
     }
 

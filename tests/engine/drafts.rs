@@ -53,6 +53,34 @@ fn right_drafts_are_tokens_and_the_first_wrong_one_is_replaced() {
 }
 
 #[test]
+fn what_is_expected_is_drafted_unless_more_of_the_same_was_there_before() {
+    let drafted = |expected: &[TokenId]| {
+        let mut driver = counts(drafting(), 32, max_tokens(100));
+        driver.scheduler.expect(seq(0), expected);
+        driver.schedule().0.token_ids
+    };
+    assert_eq!(drafted(&[]), [2, 3, 4, 5, 6]);
+    assert_eq!(drafted(&[3, 4]), [2, 3, 4, 5, 6]);
+    assert_eq!(drafted(&[3, 7]), [2, 3, 7]);
+    assert_eq!(drafted(&[7, 7, 7, 7, 7, 7]), [2, 7, 7, 7, 7], "no more than num_tokens");
+
+    // However few are looked up after wrong ones; and it holds until the next token.
+    let mut driver = counts(drafting(), 32, max_tokens(100));
+    driver.schedule();
+    assert_eq!(driver.update_rows(&[9, 0, 0, 0, 0]), [9]);
+    driver.scheduler.expect(seq(0), &[0, 7, 7]);
+    assert_eq!(driver.schedule().0.token_ids, [9, 0, 7, 7]);
+    assert_eq!(driver.update_rows(&[0, 1, 0, 0]), [0, 1]);
+    assert_eq!(driver.schedule().0.token_ids, [1, 2, 9, 0, 1], "what followed 9, 0, 1 last");
+
+    // Nobody is told off who expects something of a sequence that has ended, or is to have no drafts.
+    driver.scheduler.expect(seq(7), &[1]);
+    let mut driver = counts(drafting(), 32, RequestParams { drafts: false, ..max_tokens(100) });
+    driver.scheduler.expect(seq(0), &[3, 4]);
+    assert_eq!(driver.schedule().0.token_ids, [2]);
+}
+
+#[test]
 fn drafts_take_no_block() {
     let mut driver = counts(drafting(), 32, max_tokens(100));
     let mut seen = Vec::new();
@@ -116,7 +144,7 @@ fn drafts_count_among_the_tokens_of_one_sequence_in_a_step() {
 }
 
 #[test]
-fn nothing_is_drafted_where_the_choice_of_a_token_knows_those_before_it() {
+fn nothing_is_drafted_where_the_choice_of_a_token_counts_those_before_it() {
     let drafted = |params| {
         let mut driver = counts(drafting(), 32, params);
         driver.schedule().0.seqs[0].num_drafts

@@ -126,6 +126,7 @@ impl Episode {
     /// What a client or the text layer may do at any time, here between steps.
     fn between_steps(&mut self) {
         self.misfortunes();
+        self.expectations();
         if self.rng.chance(self.traffic.reset_rate) {
             let stats = self.scheduler.stats();
             let unused = stats.used_blocks == 0 && stats.used_host_blocks == 0;
@@ -301,6 +302,29 @@ impl Episode {
                 let beams = &self.mirrors[at].seqs;
                 let index = beams[self.rng.below(beams.len() as u32) as usize].index;
                 self.drop_seq(at, index);
+            }
+        }
+    }
+
+    /// What a caller may say of tokens to come, most of it right.
+    fn expectations(&mut self) {
+        let vocab_size = self.traffic.vocab_size;
+        for mirror in &self.mirrors {
+            for seq in &mirror.seqs {
+                if !self.drafts.chance(200) {
+                    continue;
+                }
+                let (mut hash, drafts) = (seq.hash, &mut self.drafts);
+                let expected: Vec<TokenId> = (0..drafts.below(10))
+                    .map(|_| {
+                        let is_right = drafts.chance(900);
+                        let token =
+                            if is_right { hash.next_token(seq.index, vocab_size) } else { drafts.below(vocab_size) };
+                        hash = hash.push(token);
+                        token
+                    })
+                    .collect();
+                self.scheduler.expect(SeqId { request: mirror.id, index: seq.index }, &expected);
             }
         }
     }
