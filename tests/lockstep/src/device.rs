@@ -2,6 +2,7 @@
 
 use super::Gpu;
 use super::commands::{Binding, Words, lock};
+use super::counts::Meter;
 use super::encoder::{CommandBuffer, Encoder};
 use super::kernel::{Kernel, ShaderModule};
 use std::future::ready;
@@ -20,11 +21,15 @@ macro_rules! not_here {
 pub(crate) use not_here;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Adapter(pub(crate) Gpu);
+pub(crate) struct Adapter {
+    pub(crate) gpu: Gpu,
+    pub(crate) meter: Option<Meter>,
+}
 
 #[derive(Debug)]
 struct Device {
     gpu: Gpu,
+    meter: Option<Meter>,
     errors: Arc<Errors>,
 }
 
@@ -83,7 +88,7 @@ pub(crate) struct Pipeline(pub(crate) Option<Arc<Kernel>>);
 impl AdapterInterface for Adapter {
     fn request_device(&self, _desc: &wgpu::DeviceDescriptor<'_>) -> Pin<Box<dyn RequestDeviceFuture>> {
         let errors = Arc::new(Errors::default());
-        let device = Device { gpu: self.0.clone(), errors: errors.clone() };
+        let device = Device { gpu: self.gpu.clone(), meter: self.meter.clone(), errors: errors.clone() };
         let queue = Queue { errors, submissions: AtomicU64::new(0) };
         Box::pin(ready(Ok((DispatchDevice::custom(device), DispatchQueue::custom(queue)))))
     }
@@ -91,16 +96,16 @@ impl AdapterInterface for Adapter {
         false
     }
     fn features(&self) -> wgpu::Features {
-        features(&self.0)
+        features(&self.gpu)
     }
     fn limits(&self) -> wgpu::Limits {
-        limits(&self.0)
+        limits(&self.gpu)
     }
     fn downlevel_capabilities(&self) -> wgpu::DownlevelCapabilities {
         wgpu::DownlevelCapabilities::default()
     }
     fn get_info(&self) -> wgpu::AdapterInfo {
-        info(&self.0)
+        info(&self.gpu)
     }
     fn get_texture_format_features(&self, _format: wgpu::TextureFormat) -> wgpu::TextureFormatFeatures {
         not_here!()
@@ -117,7 +122,7 @@ impl AdapterInterface for Adapter {
             cr_type: wgpu::CooperativeScalarType::F32,
             saturating_accumulation: false,
         };
-        self.0.matrix_sizes.iter().map(of_size).collect()
+        self.gpu.matrix_sizes.iter().map(of_size).collect()
     }
 }
 
@@ -199,7 +204,9 @@ impl DeviceInterface for Device {
         let shader = desc.module.as_custom::<Shader>().expect("a module of this device").0.clone();
         let kernel = shader.and_then(|shader| {
             let name = desc.entry_point.expect("pipelines name their entry points");
-            Kernel::new(shader, name, &self.gpu, &limits(&self.gpu)).map_err(|error| self.errors.report(error)).ok()
+            Kernel::new(shader, name, &self.gpu, &limits(&self.gpu), self.meter.clone())
+                .map_err(|error| self.errors.report(error))
+                .ok()
         });
         DispatchComputePipeline::custom(Pipeline(kernel.map(Arc::new)))
     }

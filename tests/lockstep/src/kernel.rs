@@ -1,6 +1,7 @@
 //! A kernel: a WGSL module whose entry point can be run.
 
 use super::Gpu;
+use super::counts::Meter;
 use naga::proc::Layouter;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, Span, StorageAccess};
@@ -49,12 +50,19 @@ pub(crate) struct Kernel {
     pub(crate) subgroup_size: usize,
     scattered_subgroups: bool,
     pub(crate) wrong_matrices: bool,
+    pub(crate) meter: Option<Meter>,
 }
 
 impl Kernel {
     /// # Errors
     /// Where it needs more than the GPU has.
-    pub(crate) fn new(shader: Arc<ShaderModule>, name: &str, gpu: &Gpu, limits: &wgpu::Limits) -> Result<Self, String> {
+    pub(crate) fn new(
+        shader: Arc<ShaderModule>,
+        name: &str,
+        gpu: &Gpu,
+        limits: &wgpu::Limits,
+        meter: Option<Meter>,
+    ) -> Result<Self, String> {
         let entry_point = shader.module.entry_points.iter().position(|entry| entry.name == name);
         let entry_point = entry_point.ok_or_else(|| format!("no entry point {name:?}"))?;
         let [width, 1, 1] = shader.module.entry_points[entry_point].workgroup_size else {
@@ -84,6 +92,7 @@ impl Kernel {
             subgroup_size: gpu.subgroup_sizes[hash % gpu.subgroup_sizes.len()] as usize,
             scattered_subgroups: gpu.scattered_subgroups,
             wrong_matrices: gpu.wrong_matrices,
+            meter,
         })
     }
 

@@ -14,6 +14,8 @@
 //! project do not use (textures, `switch`, scans, matrices in buffers ...) is refused by name.
 
 mod commands;
+mod counter;
+mod counts;
 mod device;
 mod encoder;
 mod expression;
@@ -26,6 +28,8 @@ mod shared;
 mod statement;
 mod subgroup;
 mod value;
+
+pub use counts::{Access, Counts, Meter, Traffic};
 
 /// What an adapter says that it is, and how it runs kernels. The constants follow what is documented of these makers' GPUs;
 /// none of these has been seen.
@@ -108,5 +112,10 @@ impl Gpu {
 
 /// The adapter of such a GPU.
 pub fn adapter(gpu: Gpu) -> wgpu::Adapter {
-    wgpu::Adapter::from_custom(device::Adapter(gpu))
+    wgpu::Adapter::from_custom(device::Adapter { gpu, meter: None })
+}
+
+/// The adapter of such a GPU, whose dispatches are counted.
+pub fn metered_adapter(gpu: Gpu, meter: Meter) -> wgpu::Adapter {
+    wgpu::Adapter::from_custom(device::Adapter { gpu, meter: Some(meter) })
 }

@@ -4,13 +4,15 @@
 //! barrier that not all of them come to is a fault, and so is an operation of a subgroup that some of its invocations are
 //! not part of.
 
+use super::counter::Counter;
 use super::kernel::Kernel;
 use super::layout::{Layouts, Memory};
 use super::shared::{Lane, Shared, Who};
 use super::value::{Mask, Value};
 use naga::valid::FunctionInfo;
 use naga::{
-    AddressSpace, Binding, BuiltIn, Expression, Function, GlobalVariable, Handle, Module, Scalar, ScalarKind, TypeInner,
+    AddressSpace, Binding, BuiltIn, Expression, Function, GlobalVariable, Handle, Module, Scalar, ScalarKind, Span,
+    TypeInner,
 };
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -116,8 +118,11 @@ pub(crate) struct Machine<'a> {
     pub(crate) subgroups: Vec<Rc<[usize]>>,
     pub(crate) loops: Vec<LoopExits>,
     workgroup: [u32; 3],
-    grid: [u32; 3],
+    pub(crate) grid: [u32; 3],
     pub(crate) epochs: Epochs,
+    /// What is being run, as far as it has a place of its own in the source.
+    pub(crate) at: Span,
+    pub(crate) counter: Option<Counter>,
 }
 
 /// Barriers that the workgroup has passed, by the memory that they order.
@@ -151,7 +156,12 @@ pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std
     for (handle, cells) in &mut cells {
         globals.insert(*handle, (Root::Shared(shared.len()), Memory::Cells));
         let name = module.global_variables[*handle].name.clone().unwrap_or_default();
-        shared.push(Shared::of_workgroup(name, cells));
+        let is_of_halves = |ty| module.types[ty].inner.scalar_width() == Some(2);
+        let cells_per_word = match module.types[module.global_variables[*handle].ty].inner {
+            TypeInner::Array { base, .. } if is_of_halves(base) => 2,
+            _ => 1,
+        };
+        shared.push(Shared::of_workgroup(name, cells, cells_per_word));
     }
     for (handle, variable) in variables() {
         let index = match (variable.space, &variable.binding) {
@@ -177,12 +187,19 @@ pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std
         workgroup: [0; 3],
         grid,
         epochs: Epochs::default(),
+        at: Span::UNDEFINED,
+        counter: kernel.meter.as_ref().map(|_| Counter::default()),
     };
     let entry = &module.entry_points[kernel.entry_point];
     for z in 0..grid[2] {
         for y in 0..grid[1] {
             for x in 0..grid[0] {
                 machine.workgroup = [x, y, z];
+                if let Some(meter) = &kernel.meter
+                    && !meter.samples(machine.workgroup_index(), grid.iter().product())
+                {
+                    continue;
+                }
                 machine.epochs = Epochs::default();
                 machine.shared.iter_mut().filter(|shared| shared.is_of_workgroup).for_each(Shared::forget);
                 let arguments = entry.function.arguments.iter().map(|argument| machine.argument(argument)).collect();
@@ -193,13 +210,22 @@ pub(crate) fn dispatch(kernel: &Kernel, bound: Bound<'_>, grid: [u32; 3]) -> std
                     let (name, size) = (kernel.name(), kernel.subgroup_size);
                     format!("{name}, workgroup {x}, {y}, {z}, subgroups of {size}: {} ({line})", fault.message)
                 })?;
+                machine.end_counted_workgroup();
             }
         }
+    }
+    if let Some(meter) = &kernel.meter {
+        machine.end_counted_dispatch(meter);
     }
     Ok(())
 }
 
 impl<'a> Machine<'a> {
+    fn workgroup_index(&self) -> u32 {
+        let [x, y, z] = self.workgroup;
+        (z * self.grid[1] + y) * self.grid[0] + x
+    }
+
     fn argument(&self, argument: &naga::FunctionArgument) -> Rc<Given> {
         Rc::new(Given::Value(match (&argument.binding, &self.module.types[argument.ty].inner) {
             (Some(Binding::BuiltIn(builtin)), _) => self.built_in(*builtin),
@@ -245,8 +271,7 @@ impl<'a> Machine<'a> {
 
     /// An invocation, before it touches some shared memory.
     pub(crate) fn who(&self, shared: usize, lane: usize) -> Who {
-        let [x, y, z] = self.workgroup;
-        let workgroup = (z * self.grid[1] + y) * self.grid[0] + x;
+        let workgroup = self.workgroup_index();
         let Epochs { workgroup_memory, buffers } = self.epochs;
         let epoch = if self.shared[shared].is_of_workgroup { workgroup_memory } else { buffers };
         Who { workgroup, lane: Lane::One(lane as u32), epoch }

@@ -54,6 +54,7 @@ impl<'a> Machine<'a> {
                 Ok(Value { data, width: self.lanes })
             }
             Root::Shared(index) => {
+                self.count_access(index, false, &pointer.offset, scalars, mask);
                 let at = |offset: u32, scalar: u32| offset.wrapping_add(scalar);
                 if pointer.offset.is_uniform() {
                     let offset = pointer.offset.data[0];
@@ -81,6 +82,9 @@ impl<'a> Machine<'a> {
     }
 
     pub(crate) fn store(&mut self, pointer: &Pointer, pointee: &Pointee, value: &Value, mask: &Mask) -> Result<()> {
+        if let Root::Shared(index) = pointer.root {
+            self.count_access(index, true, &pointer.offset, &pointee.scalars, mask);
+        }
         for (component, &scalar) in pointee.scalars.iter().enumerate() {
             for lane in mask.iter() {
                 let (offset, bits) = (pointer.offset.get(0, lane).wrapping_add(scalar), value.get(component, lane));
@@ -110,6 +114,7 @@ impl<'a> Machine<'a> {
         let Root::Shared(index) = pointer.root else {
             return Err("an atomic variable of one invocation".into());
         };
+        self.count_access(index, true, &pointer.offset, &[0], mask);
         let mut before = Value::zero(1, self.lanes);
         for lane in mask.iter() {
             let (at, bits, who) = (pointer.offset.get(0, lane), value.get(0, lane), self.who(index, lane));

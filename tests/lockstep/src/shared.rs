@@ -31,6 +31,8 @@ pub(crate) struct Shared<'a> {
     words: Words<'a>,
     /// Whether it is a workgroup's: other barriers order it, and what nobody wrote is undefined.
     pub(crate) is_of_workgroup: bool,
+    /// How many of what it has a number for are one word of memory.
+    pub(crate) cells_per_word: u32,
 }
 
 enum Words<'a> {
@@ -116,18 +118,22 @@ impl fmt::Display for Touch {
 impl<'a> Shared<'a> {
     /// A buffer that the kernel only reads.
     pub(crate) fn constant(name: String, words: &'a [u32]) -> Self {
-        Self { name, words: Words::Constant(words), is_of_workgroup: false }
+        Self { name, words: Words::Constant(words), is_of_workgroup: false, cells_per_word: 1 }
     }
 
     /// A buffer that the kernel writes.
     pub(crate) fn written(name: String, words: &'a mut [u32]) -> Self {
         let tracks = vec![Track::default(); words.len()];
-        Self { name, words: Words::Written(words, tracks), is_of_workgroup: false }
+        Self { name, words: Words::Written(words, tracks), is_of_workgroup: false, cells_per_word: 1 }
     }
 
-    /// A workgroup's variable, which holds anything.
-    pub(crate) fn of_workgroup(name: String, words: &'a mut [u32]) -> Self {
-        Self { is_of_workgroup: true, ..Self::written(name, words) }
+    /// A workgroup's variable, which holds anything: a cell for each scalar.
+    pub(crate) fn of_workgroup(name: String, cells: &'a mut [u32], cells_per_word: u32) -> Self {
+        Self { is_of_workgroup: true, cells_per_word, ..Self::written(name, cells) }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Another workgroup begins.

@@ -20,6 +20,7 @@ impl<'a> Machine<'a> {
     }
 
     fn statement(&mut self, statement: &'a Statement, span: Span, mask: Mask) -> Result<Mask> {
+        self.at = span;
         self.run(statement, mask).map_err(|mut fault| {
             fault.line.get_or_insert_with(|| self.kernel.shader.line(span));
             fault
@@ -30,11 +31,12 @@ impl<'a> Machine<'a> {
         match statement {
             Statement::Emit(range) => {
                 for expression in range.clone() {
-                    let span = self.frame().function.expressions.get_span(expression);
+                    self.at = self.frame().function.expressions.get_span(expression);
                     let given = self.compute(expression, &mask).map_err(|mut fault| {
-                        fault.line.get_or_insert_with(|| self.kernel.shader.line(span));
+                        fault.line.get_or_insert_with(|| self.kernel.shader.line(self.at));
                         fault
                     })?;
+                    self.count_expression(expression, &given, &mask);
                     self.give(expression, given);
                 }
             }
@@ -109,12 +111,14 @@ impl<'a> Machine<'a> {
             Statement::SubgroupGather { mode, argument, result } => {
                 let argument = self.evaluate(*argument, mask)?;
                 let gathered = self.gather(mode, argument.value()?, mask)?;
+                self.count_exchanges(gathered.components(), 1, mask);
                 self.give(*result, Given::Value(gathered));
             }
             Statement::SubgroupCollectiveOperation { op, collective_op, argument, result } => {
                 let scalar = self.scalar(*argument);
                 let argument = self.evaluate(*argument, mask)?;
                 let collected = self.collect(*op, *collective_op, argument.value()?, scalar, mask)?;
+                self.count_exchanges(collected.components(), self.kernel.subgroup_size.ilog2(), mask);
                 self.give(*result, Given::Value(collected));
             }
             Statement::CooperativeStore { target, data } => {

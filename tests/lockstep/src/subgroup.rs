@@ -119,6 +119,8 @@ impl<'a> Machine<'a> {
         data: &CooperativeData,
         mask: &Mask,
     ) -> Result<(usize, Vec<Placed>)> {
+        // Of vectors, the stride counts whole ones.
+        let scalars = self.pointee(data.pointer)?.scalars.len() as u32;
         let (pointer, stride) = (self.evaluate(data.pointer, mask)?, self.evaluate(data.stride, mask)?);
         let (Pointer { root, offset, memory }, stride) = (pointer.pointer()?, stride.value()?);
         let (&Root::Shared(index), Memory::Cells) = (root, *memory) else {
@@ -133,7 +135,7 @@ impl<'a> Machine<'a> {
             }
             let place = |row: usize, column: usize| {
                 let (major, minor) = if data.row_major { (row, column) } else { (column, row) };
-                first.wrapping_add((major as u32).wrapping_mul(stride)).wrapping_add(minor as u32)
+                first.wrapping_add((major as u32).wrapping_mul(stride).wrapping_mul(scalars)).wrapping_add(minor as u32)
             };
             let all = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
             places.push((lanes, all.map(|(row, column)| place(row, column)).collect()));
@@ -156,6 +158,7 @@ impl<'a> Machine<'a> {
         let (index, places) = self.matrix_places((columns, rows), data, mask)?;
         let mut loaded = Value::zero(self.layouts.matrix_scalars(columns * rows), self.lanes);
         for (lanes, places) in places {
+            self.count_matrix(index, false, &places);
             let who = self.some_of(&lanes, index);
             for (element, &at) in places.iter().enumerate() {
                 let lane = lanes[element % lanes.len()];
@@ -175,6 +178,7 @@ impl<'a> Machine<'a> {
         let (columns, rows, _) = self.matrix(expression)?;
         let (index, places) = self.matrix_places((columns, rows), data, mask)?;
         for (lanes, places) in places {
+            self.count_matrix(index, true, &places);
             let who = self.some_of(&lanes, index);
             for (element, &at) in places.iter().enumerate() {
                 let lane = lanes[element % lanes.len()];
@@ -198,6 +202,7 @@ impl<'a> Machine<'a> {
         }
         let mut product = Value::zero(self.layouts.matrix_scalars(columns * rows), self.lanes);
         for lanes in self.active(mask)? {
+            self.count_matrix_multiply_adds(rows * columns * inner);
             let at = |matrix: &Value, element: usize| matrix.get(element / lanes.len(), lanes[element % lanes.len()]);
             let [a, b]: [Vec<u32>; 2] = [(a, rows * inner), (b, inner * columns)]
                 .map(|(matrix, len)| (0..len).map(|element| at(matrix, element)).collect());
