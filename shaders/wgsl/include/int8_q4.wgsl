@@ -1,6 +1,6 @@
 // Weights in Q4_1 times int8: the two words of an octet are its even and its odd nibbles.
 fn weight_words(block: u32, octet: u32) -> vec2<u32> {
-    let w = weights[block][octet];
+    let w = raw_octet(4u * block + octet);
     return vec2<u32>(w, w >> 4u) & vec2<u32>(0x0f0f0f0fu);
 }
 // A sum with the integer product of an octet, and with what the block's minimum comes to if this is its first octet.

@@ -6,4 +6,4 @@ const OCTET_BYTES = 8u;
 const SCALE_QUADS = BLOCK_SIZE / 2u;
 fn first_word(w: KvOctet) -> u32 { return w.x; }
 // The bytes of an octet, not yet times their scale.
-fn unpack_octet(w: KvOctet) -> Vec8 { return Vec8(vec4<f32>(unpack4xI8(w.x)), vec4<f32>(unpack4xI8(w.y))); }
+fn unpack_octet(w: KvOctet) -> Vec8 { return Vec8(bytes4(w.x), bytes4(w.y)); }

@@ -87,3 +87,10 @@ fn element(v: Vec8, i: u32) -> f32 {
     return v.hi[i - 4u];
 }
 fn dot8(a: Vec8, b: Vec8) -> f32 { return dot(a.lo, b.lo) + dot(a.hi, b.hi); }
+// The signed bytes of a word, the lowest first. Conversions of integers are slow on many GPUs. Under the exponents of 2^23 and
+// 2^15 a fraction's bits 0 and 8 count by one, so that a byte q + 128 stands for itself there.
+fn bytes4(w: u32) -> vec4<f32> {
+    let fractions = vec4<u32>(vec2<u32>(w), vec2<u32>(w >> 16u)) & vec4<u32>(0xffu, 0xff00u, 0xffu, 0xff00u);
+    let above = bitcast<vec4<f32>>(fractions ^ vec4<u32>(0x4b000080u, 0x47008000u, 0x4b000080u, 0x47008000u));
+    return above - vec4<f32>(8388736.0, 32896.0, 8388736.0, 32896.0);
+}

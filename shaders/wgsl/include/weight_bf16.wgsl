@@ -9,3 +9,6 @@ fn raw_octet(at: u32) -> RawOctet { return weights[at]; }
 fn unpack_weights(w: RawOctet, scale: vec2<f32>) -> Vec8 {
     return Vec8(vec4<f32>(widen(w.x), widen(w.y)), vec4<f32>(widen(w.z), widen(w.w)));
 }
+fn quants8(w: RawOctet) -> Vec8 { return unpack_weights(w, vec2<f32>(0.0)); }
+const HAS_MINIMUM = false;
+fn add_scaled(sum: f32, product: f32, x_sum: f32, scale: vec2<f32>) -> f32 { return sum + product; }

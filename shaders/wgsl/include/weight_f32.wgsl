@@ -6,3 +6,6 @@ fn scale_of(raw: u32, block: u32) -> vec2<f32> { return vec2<f32>(0.0); }
 alias RawOctet = Vec8;
 fn raw_octet(at: u32) -> RawOctet { return Vec8(weights[2u * at], weights[2u * at + 1u]); }
 fn unpack_weights(raw: RawOctet, scale: vec2<f32>) -> Vec8 { return raw; }
+fn quants8(w: RawOctet) -> Vec8 { return unpack_weights(w, vec2<f32>(0.0)); }
+const HAS_MINIMUM = false;
+fn add_scaled(sum: f32, product: f32, x_sum: f32, scale: vec2<f32>) -> f32 { return sum + product; }

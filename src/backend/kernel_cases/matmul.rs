@@ -25,6 +25,8 @@ pub(super) fn cases() -> Vec<KernelCase> {
             let shape = plain(cols, &[(format, rows)], &TOKENS);
             cases.push(case(format!("{name}/{rows}x{cols}"), shape).quick_if(rows == 37));
         }
+        // More than one of the widest tiles in both directions.
+        cases.push(case(format!("{name}/150x64"), plain(64, &[(format, 150)], &[70])).quick_if(true));
         // The shapes of a small model; every shape meets every step size in some format, and every format does.
         for (shape_index, (cols, rows)) in [(576, 960), (576, 3072), (1536, 576)].into_iter().enumerate() {
             let chosen = |&(i, &tokens): &(usize, &u32)| tokens == 1 || (i + index + shape_index) % 3 == 0;

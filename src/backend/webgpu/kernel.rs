@@ -126,7 +126,8 @@ impl Kernel {
         if format.has_scales() {
             self.bindings.insert(2, read(2));
         }
-        self.constant("WEIGHT_GROUP", weight_group(variant) as u32)
+        let kernel = self
+            .constant("WEIGHT_GROUP", weight_group(variant) as u32)
             .include(wgsl!("include/weight_layout.wgsl"))
             .include(match format {
                 DeviceFormat::F32 => wgsl!("include/weight_f32.wgsl"),
@@ -134,7 +135,12 @@ impl Kernel {
                 DeviceFormat::Bf16 => wgsl!("include/weight_bf16.wgsl"),
                 DeviceFormat::Q8 => wgsl!("include/weight_q8.wgsl"),
                 DeviceFormat::Q4 => wgsl!("include/weight_q4.wgsl"),
-            })
+            });
+        match (format, variant) {
+            (DeviceFormat::Q4, Variant::Cpu) => kernel.include(wgsl!("include/weight_q4_blocks.wgsl")),
+            (DeviceFormat::Q4, _) => kernel.include(wgsl!("include/weight_q4_octets.wgsl")),
+            _ => kernel,
+        }
     }
 
     fn reduce(mut self, variant: Variant, subgroup_size: u32) -> Self {

@@ -46,8 +46,8 @@ pub(in super::super) enum MatMulKernel {
     Vector { tile: u32, cols: u32 },
     /// `matmul` with this many rows in a tile, 16, 32 or 64, and splits of x's columns.
     Tiled { tile: u32, splits: u32 },
-    /// `matmul_coop` with this many rows in a tile, 32 or 64, and splits of x's columns.
-    Coop { matrices: Matrices, tile: u32, splits: u32 },
+    /// `matmul_coop` with this many rows in a tile, 32 or 64, rows of the weight, 64 or 128, and splits of x's columns.
+    Coop { matrices: Matrices, tile: u32, cols: u32, splits: u32 },
     /// `matvec_int8`, as `matvec`.
     VectorInt8 { tile: u32, cols: u32 },
 }
@@ -79,7 +79,7 @@ const NO_INT8: &str = "only quantised weights are multiplied by int8";
 /// Most rows of `matvec` and `matvec_int8`.
 pub(in super::super) const VECTOR_ROWS: u32 = 8;
 
-/// Most rows of a tile of `matmul` and `matmul_coop`, and rows of the weight of any.
+/// Most rows of a tile of `matmul` and `matmul_coop`, and rows of the weight of any for steps of so many rows.
 pub(in super::super) const TILE_ROWS: u32 = 64;
 
 /// Parameters of `quantize_rows`.
@@ -120,6 +120,15 @@ impl Kernel {
                 8 => wgsl!("include/matrix_8.wgsl"),
                 _ => wgsl!("include/matrix_16.wgsl"),
             })
+            .include(wgsl!("include/halves.wgsl"))
+    }
+
+    /// A tile of so many rows of x and of the weight, and splits of x's columns.
+    fn tile(self, rows: u32, cols: u32, splits: u32) -> Self {
+        self.constant("TILE", rows)
+            .constant("TILE_W", cols)
+            .constant("SPLITS", splits)
+            .include(wgsl!("include/tile_loads.wgsl"))
     }
 
     /// Sums of a workgroup of `matvec` or `matvec_int8`.
@@ -164,11 +173,16 @@ impl MatMulKernel {
                     false => (tile, Self::Vector { tile, cols }),
                 };
                 let vectors = [1, 2, 4, VECTOR_ROWS].into_iter().filter(|&tile| tile <= most_rows).map(vector);
-                // A tile costs the same however few of its rows there are; 16 are too few for 2 x 2 matrices of 16.
+                // A tile costs the same however few of its rows there are; 16 are too few for two rows of matrices of 16.
                 let tiled = |tile| Self::Tiled { tile, splits: 1 };
-                let coop = |matrices, tile| Self::Coop { matrices, tile, splits: 1 };
+                let coop = |matrices, tile, cols| Self::Coop { matrices, tile, cols, splits: 1 };
                 let tiles = match matrices {
-                    Some(matrices) => vec![(32, coop(matrices, 32)), (u32::MAX, coop(matrices, TILE_ROWS))],
+                    // Wide tiles load less for each product, but a step of few rows has few of them.
+                    Some(matrices) => vec![
+                        (32, coop(matrices, 32, TILE_ROWS)),
+                        (TILE_ROWS, coop(matrices, TILE_ROWS, TILE_ROWS)),
+                        (u32::MAX, coop(matrices, TILE_ROWS, 2 * TILE_ROWS)),
+                    ],
                     None => vec![(16, tiled(16)), (32, tiled(32)), (u32::MAX, tiled(TILE_ROWS))],
                 };
                 vectors.chain(tiles).collect()
@@ -180,7 +194,7 @@ impl MatMulKernel {
     pub(in super::super) fn split(self, splits: u32) -> Self {
         match self {
             Self::Tiled { tile, .. } => Self::Tiled { tile, splits },
-            Self::Coop { matrices, tile, .. } => Self::Coop { matrices, tile, splits },
+            Self::Coop { matrices, tile, cols, .. } => Self::Coop { matrices, tile, cols, splits },
             Self::Cpu { .. } | Self::Vector { .. } | Self::VectorInt8 { .. } => {
                 unreachable!("only tiled products are split along the columns of x")
             }
@@ -223,7 +237,8 @@ impl MatMulKernel {
         let weight_rows = match self {
             Self::Cpu { tile } => CPU_WG * cpu_cols(tile, format, epilogue),
             Self::Vector { cols, .. } | Self::VectorInt8 { cols, .. } => cols.max(epilogue.least_rows()),
-            Self::Tiled { .. } | Self::Coop { .. } => TILE_ROWS,
+            Self::Tiled { .. } => TILE_ROWS,
+            Self::Coop { cols, .. } => cols,
         };
         weight_rows / epilogue.parts()
     }
@@ -272,13 +287,16 @@ impl MatMulKernel {
                 .constant("TILE", tile)
                 .constant("COLS", cols.max(folded.epilogue.least_rows()))
                 .vector_sums(variant, subgroup_size),
-            Self::Tiled { tile, splits } => {
-                new("matmul", wgsl!("matmul.wgsl")).constant("TILE", tile).constant("SPLITS", splits)
-            }
-            Self::Coop { matrices, tile, splits } => new("matmul_coop", wgsl!("matmul_coop.wgsl"))
+            Self::Tiled { tile, splits } => new("matmul", wgsl!("matmul.wgsl")).tile(tile, TILE_ROWS, splits),
+            Self::Coop { matrices, tile, cols, splits } => new("matmul_coop", wgsl!("matmul_coop.wgsl"))
                 .matrices(matrices)
-                .constant("TILE", tile)
-                .constant("SPLITS", splits),
+                .include(match format {
+                    DeviceFormat::F32 | DeviceFormat::Bf16 => wgsl!("include/halves_float.wgsl"),
+                    DeviceFormat::F16 => wgsl!("include/halves_f16.wgsl"),
+                    DeviceFormat::Q8 => wgsl!("include/halves_q8.wgsl"),
+                    DeviceFormat::Q4 => wgsl!("include/halves_q4.wgsl"),
+                })
+                .tile(tile, cols, splits),
             Self::VectorInt8 { tile, cols } => new("matvec_int8", wgsl!("matvec_int8.wgsl"))
                 .constant("TILE", tile)
                 .constant("COLS", cols.max(folded.epilogue.least_rows()))
